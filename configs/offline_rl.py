@@ -1,0 +1,92 @@
+"""Offline RL on the `locomotion` sets.
+
+    python -m experiments.offline_rl.train --config=configs/offline_rl.py:PRESET --workdir=DIR
+
+Presets:
+  quick               IQL on 100,000 steps of hopper-medium, 3 seeds, 30,000 updates each: about 6 minutes on 2 CPU
+                      cores, data included; expected score 55 to 90 where the behaviour policy has about 45.
+  <agent>/<data set>  one seed with the authors' own settings and length, e.g. iql/hopper-medium or
+                      td3_bc/walker2d-medium-expert: 1,000,000 updates, under an hour on 2 CPU cores, minutes on a GPU.
+  full                the authors' settings with 16 seeds side by side on the whole hopper-medium: for one GPU.
+  tiny                seconds: what the tests run.
+  tiny-<agent>        the same with another agent.
+"""
+
+from ml_collections import ConfigDict
+
+from rl_jax.agents import bc, iql, td3_bc
+from rl_jax.core.config import core_config, from_preset
+from rl_jax.data.locomotion.sets import SETS
+
+# What the authors do to the data, beside each agent's own settings.
+AGENTS = {
+    "bc": (bc.default_config, {"normalize_observations": True, "normalize_rewards": False}),
+    "td3_bc": (td3_bc.default_config, {"normalize_observations": True, "normalize_rewards": False}),
+    "iql": (iql.default_config, {"normalize_observations": False, "normalize_rewards": True}),
+}
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    """The configuration of a preset; an unknown one raises ValueError with the near names."""
+    presets = {"quick": _quick, "tiny": _tiny, "full": _full}
+    for agent in AGENTS:
+        presets[f"tiny-{agent}"] = lambda agent=agent: _tiny(agent)
+        for name in SETS:
+            presets[f"{agent}/{name}"] = lambda agent=agent, name=name: _authors(agent, name)
+    return from_preset("offline_rl", presets, preset)
+
+
+def _authors(agent: str, name: str) -> ConfigDict:
+    config = core_config()
+    default_config, data = AGENTS[agent]
+    config.agent = default_config()
+    config.batch_size = 256
+    config.num_steps = 1_000_000
+    if "decay_steps" in config.agent:
+        config.agent.decay_steps = config.get_oneway_ref("num_steps")
+    config.loop.chunk = 1000
+    config.loop.log_every = 1000
+    config.loop.eval_every = 50_000
+    config.checkpoint.every = 50_000
+    config.eval_episodes = 10
+    config.dataset = {
+        "name": f"locomotion/{name}",
+        "path": "",  # a D4RL HDF5 file, a Minari or RLDS folder, an npz: read instead of the built-in set
+        "env_id": "",  # the task to evaluate in, where the data do not say
+        "num_steps": 0,  # 0: the set's full size
+        "seed": 0,
+        "data_dir": "~/.cache/rl_jax",
+        **data,
+    }
+    return config
+
+
+def _quick() -> ConfigDict:
+    config = _authors("iql", "hopper-medium")
+    config.num_seeds = 3
+    config.num_steps = 30_000
+    config.dataset.num_steps = 100_000
+    config.loop.eval_every = 5000
+    config.checkpoint.every = 5000
+    return config
+
+
+def _full() -> ConfigDict:
+    config = _authors("iql", "hopper-medium")
+    config.num_seeds = 16
+    return config
+
+
+def _tiny(agent: str = "iql") -> ConfigDict:
+    config = _authors(agent, "hopper-medium")
+    config.agent.hidden_dims = (16, 16)
+    config.batch_size = 32
+    config.num_seeds = 2
+    config.num_steps = 40
+    config.loop.chunk = 10
+    config.loop.log_every = 10
+    config.loop.eval_every = 20
+    config.checkpoint.every = 10
+    config.eval_episodes = 2
+    config.dataset.num_steps = 2000
+    return config

@@ -1,0 +1,1 @@
+"""Binaries: one folder a paper, with its README beside it."""

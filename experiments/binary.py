@@ -1,0 +1,38 @@
+"""What every experiment's binary shares: its flags, its last line, how it ends."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from rl_jax.core.runtime import is_main_process, run_binary, start_process
+
+
+def run_experiment(main: Callable[[ConfigDict, Path], dict[str, Any]], default_config: str) -> None:
+    """Runs `main(config, workdir) -> summary` with the flags --config and --workdir.
+
+    The summary is printed as one JSON object, the last line on standard output; everything else goes to stderr.
+
+    Args:
+      default_config: "configs/<paper>.py:<preset>".
+    """
+    config = config_flags.DEFINE_config_file("config", default_config, "configs/<paper>.py:<preset>")
+    workdir = flags.DEFINE_string("workdir", None, "The run's folder; a run that lies there goes on.")
+    flags.mark_flag_as_required("workdir")
+    for name in ("config", "workdir"):
+        # --help shows the flags of the main module: these are its.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
+        start_process(config.value.distributed, deterministic=config.value.deterministic)
+        summary = main(config.value, Path(workdir.value).expanduser().absolute())
+        if is_main_process():
+            print(json.dumps(summary), flush=True)
+
+    run_binary(guarded)

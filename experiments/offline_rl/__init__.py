@@ -1,0 +1,1 @@
+"""Offline RL on MuJoCo locomotion data."""

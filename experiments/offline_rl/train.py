@@ -1,0 +1,152 @@
+"""Trains an offline RL agent on a locomotion set, or on your own data, and evaluates it in MuJoCo.
+
+    python -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/hopper
+    python -m experiments.offline_rl.train --config=configs/offline_rl.py:td3_bc/walker2d-medium --workdir=runs/walker \
+        --config.num_seeds=4 --config.num_steps=200000
+
+A run that was stopped goes on where it was: give the same command again. Everything about the run lies in --workdir:
+metrics.jsonl, episodes.npz (raw returns), learning_curve.png, checkpoints/, config.json, provenance.json, tensorboard/.
+The last line on standard output is one JSON object with the result.
+
+What a person needs of --config (the whole list with comments: configs/offline_rl.py and rl_jax/core/config.py):
+  :<preset>                  quick | <agent>/<data set> (agents bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
+  --config.num_seeds=S       runs trained side by side (seeds seed, ..., seed + S - 1)
+  --config.num_steps=N       gradient updates of each run
+  --config.dataset.path=P    your D4RL HDF5 file, Minari or RLDS folder, npz; with --config.dataset.env_id=Hopper-v4
+  --config.mesh.data=D       devices that share each batch; --config.mesh.seed=S devices that share the seeds
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from experiments.binary import run_experiment
+from rl_jax.agents.agent import Agent
+from rl_jax.agents.bc import bc
+from rl_jax.agents.iql import iql
+from rl_jax.agents.td3_bc import td3_bc
+from rl_jax.core.config import unknown
+from rl_jax.core.loop import run
+from rl_jax.core.mesh import gather, shard_batch
+from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
+from rl_jax.core.runtime import from_main_process, is_main_process
+from rl_jax.data.load import Dataset, load_dataset
+from rl_jax.data.preprocess import normalise_observations, observation_statistics, return_range
+from rl_jax.data.preprocess import scale_rewards_by_return_range as scale_rewards
+from rl_jax.data.transitions import Transitions, sample
+from rl_jax.evaluation.curves import plot_learning_curve
+from rl_jax.evaluation.records import record_episodes
+from rl_jax.evaluation.rollouts import PolicyEvaluator
+from rl_jax.evaluation.scores import normalized_score
+
+AGENTS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
+HEADLINE = "eval/normalized_score"
+
+
+class Experiment(NamedTuple):
+    """What `make_program` gives: the program, and what a reader of its results needs beside it."""
+
+    program: Program
+    inputs: dict[str, Any]  # for the run's provenance
+    behaviour_score: float  # mean normalised score of the data set's episodes
+
+
+def make_program(config: ConfigDict, workdir: Path) -> Experiment:
+    """The Program of offline RL: data set + agent + MuJoCo evaluation (its raw returns go to workdir/episodes.npz)."""
+    # One process makes or decodes the set; the others find it made.
+    from_main_process(lambda: load(config).checksum)
+    dataset = load(config)
+    transitions, mean, std = prepare(dataset, config)
+    agent = make_agent(config, transitions)
+    example = jax.tree.map(lambda x: x[:1], transitions)
+
+    def init(key: Key) -> TrainState:
+        # The statistics travel with the state, so that a checkpoint is a policy of raw observations.
+        return agent.init(key, example).replace(extra={"observation_mean": mean, "observation_std": std})
+
+    def step(state: TrainState, data: Transitions, key: Key) -> tuple[TrainState, Metrics]:
+        batch_key, update_key = jax.random.split(key)
+        return agent.update(state, shard_batch(sample(data, batch_key, config.batch_size)), update_key)
+
+    def act(params: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        policy, extra = params
+        observations = normalise_observations(observations, extra["observation_mean"], extra["observation_std"])
+        return agent.act(policy, observations, key, temperature)
+
+    env_id = config.dataset.env_id or dataset.env_id
+    if not env_id:
+        raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
+    evaluators: list[PolicyEvaluator] = []
+
+    def roll_out(params: Any, seed: int, step: int) -> dict[str, list[float]]:
+        if not evaluators:
+            evaluators.append(PolicyEvaluator(env_id, act, config.num_seeds, config.eval_episodes))
+        results = evaluators[0](params, seed)
+        record_episodes(workdir / "episodes.npz", step, results)
+        return {
+            HEADLINE: normalized_score(env_id, results.returns).mean(1).tolist(),
+            "eval/return": results.returns.mean(1).tolist(),
+            "eval/length": results.lengths.mean(1).tolist(),
+        }
+
+    def evaluate(state: TrainState, key: Key) -> dict[str, Any]:
+        params = gather((state.params, state.extra))
+        seed, step_done = int(jax.random.bits(key)), int(state.step)
+        return {name: np.asarray(x) for name, x in from_main_process(lambda: roll_out(params, seed, step_done)).items()}
+
+    inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
+    behaviour = float(normalized_score(env_id, dataset.episodes.complete_returns).mean())
+    return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour)
+
+
+def load(config: ConfigDict) -> Dataset:
+    dataset = config.dataset
+    return load_dataset(
+        dataset.name, path=dataset.path, num_steps=dataset.num_steps or None, seed=dataset.seed, data_dir=dataset.data_dir
+    )
+
+
+def prepare(dataset: Dataset, config: ConfigDict) -> tuple[Transitions, np.ndarray, np.ndarray]:
+    """The transitions as the agent's authors prepare them, with the observations' mean and standard deviation [O]."""
+    transitions = dataset.episodes.to_transitions()
+    size = transitions.observations.shape[1]
+    mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
+    if config.dataset.normalize_observations:
+        mean, std = observation_statistics(transitions.observations)
+        transitions = transitions.replace(
+            observations=normalise_observations(transitions.observations, mean, std),
+            next_observations=normalise_observations(transitions.next_observations, mean, std),
+        )
+    if config.dataset.normalize_rewards:
+        transitions = transitions.replace(rewards=scale_rewards(transitions.rewards, *return_range(dataset.episodes)))
+    return transitions, mean, std
+
+
+def make_agent(config: ConfigDict, transitions: Transitions) -> Agent:
+    if config.agent.name not in AGENTS:
+        raise ValueError(unknown("agent", config.agent.name, AGENTS))
+    return AGENTS[config.agent.name](config.agent, transitions.actions.shape[1])
+
+
+def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    experiment = make_program(config, workdir)
+    logging.info("data set %s: behaviour score %.1f", experiment.inputs["dataset"], experiment.behaviour_score)
+    result = run(experiment.program, config, workdir, headline=HEADLINE, inputs=experiment.inputs)
+    if is_main_process():
+        plot_learning_curve(
+            workdir, workdir / "learning_curve.png", behaviour_score=experiment.behaviour_score,
+            title=f"{config.agent.name} on {experiment.inputs['dataset']}",
+        )  # fmt: skip
+    return {
+        "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds,
+        "score": float(np.mean(result.evaluations[-1][HEADLINE])), "behaviour_score": experiment.behaviour_score,
+        "updates_per_s": result.updates_per_s, "workdir": str(workdir),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_experiment(main, "configs/offline_rl.py:quick")

@@ -1,0 +1,1 @@
+"""Control algorithms, one file each: networks -> losses -> update -> act -> default config."""

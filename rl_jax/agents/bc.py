@@ -1,0 +1,53 @@
+"""Behavioural cloning with a deterministic policy.
+
+The baseline of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) and of CORL: regression of the data's actions.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Transitions
+from rl_jax.losses.policy_learning import behavioural_cloning_loss
+from rl_jax.networks.policies import DeterministicPolicy
+
+
+def bc(config: ConfigDict, action_dim: int) -> Agent:
+    """Behavioural cloning; `config` as `default_config`."""
+    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer="torch")
+    tx = optax.adam(config.learning_rate)
+
+    # Losses
+
+    def actor_loss(params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
+        loss = behavioural_cloning_loss(actor.apply(params, batch.observations), batch.actions)
+        return loss, {"actor/loss": loss}
+
+    # Update
+
+    def init(key: Key, batch: Transitions) -> TrainState:
+        params = {"actor": actor.init(key, batch.observations)}
+        return TrainState.create(params, {"actor": tx.init(params["actor"])})
+
+    def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
+        del key
+        params, opt_state, info = gradient_step(
+            lambda params: actor_loss(params, batch), state.params["actor"], tx, state.opt_state["actor"]
+        )
+        return state.replace(params={"actor": params}, opt_state={"actor": opt_state}), info
+
+    # Act
+
+    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        del key, temperature
+        return jnp.clip(actor.apply(params["actor"], observations), -1.0, 1.0)
+
+    return Agent(init, update, act)
+
+
+def default_config() -> ConfigDict:
+    """CORL's settings for the MuJoCo locomotion tasks."""
+    return ConfigDict({"name": "bc", "hidden_dims": (256, 256), "learning_rate": 3e-4})

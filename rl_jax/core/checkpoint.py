@@ -1,0 +1,216 @@
+"""Checkpoints of the whole run through Orbax: asynchronous, atomic, verified when read.
+
+A step folder holds the train state (sharded arrays), the loop's records (JSON) and the source's state (one file a
+process). Orbax writes a folder under a temporary name and renames it when it is complete,
+so a killed save leaves nothing that looks like a checkpoint. A fingerprint of every array is stored with it: a
+checkpoint that cannot be read, or reads as something else, is set aside with a warning for the one before.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from flax import serialization
+
+from rl_jax.core.fused import fingerprint
+from rl_jax.core.mesh import path_name
+from rl_jax.core.program import PyTree, TrainState
+from rl_jax.core.runtime import is_main_process, sync_processes
+
+policies = ocp.checkpoint_managers
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint holds another tree than the program's: not damage, but another configuration."""
+
+
+class _SourceHandler(ocp.CheckpointHandler):
+    """Saves what `Feed.save` gives: one msgpack file a process, committed together with the rest of the step."""
+
+    def _file(self, directory: Any) -> Path:
+        return Path(directory) / f"process_{jax.process_index()}.msgpack"
+
+    def save(self, directory: Any, args: "_SourceSave") -> None:
+        self._file(directory).write_bytes(serialization.msgpack_serialize(args.item))
+
+    def restore(self, directory: Any, args: "_SourceRestore | None" = None) -> PyTree:
+        del args
+        return serialization.msgpack_restore(self._file(directory).read_bytes())
+
+
+@ocp.args.register_with_handler(_SourceHandler, for_save=True)
+@dataclasses.dataclass
+class _SourceSave(ocp.args.CheckpointArgs):
+    item: PyTree
+
+
+@ocp.args.register_with_handler(_SourceHandler, for_restore=True)
+@dataclasses.dataclass
+class _SourceRestore(ocp.args.CheckpointArgs):
+    item: PyTree | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What a checkpoint held: `state` placed on the devices, `records` the JSON, `source` of a Feed or None."""
+
+    step: int
+    state: TrainState
+    records: dict[str, Any]
+    source: PyTree
+
+
+class Checkpointer:
+    """Saves and restores one run's checkpoints under `directory`.
+
+    Args:
+      keep: how many of the latest to keep; the best one is kept besides.
+      has_source: whether a Feed's state is part of each checkpoint.
+    """
+
+    def __init__(self, directory: Path, *, keep: int, has_source: bool):
+        if is_main_process():
+            directory.mkdir(parents=True, exist_ok=True)
+        sync_processes("checkpoint directory")
+        self.directory = directory
+        self._has_source = has_source
+        self._fingerprint = jax.jit(fingerprint)
+        self._manager = ocp.CheckpointManager(
+            directory,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "records": ocp.JsonCheckpointHandler(),
+                "source": _SourceHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(keep),
+                        policies.BestN(get_metric_fn=lambda metrics: metrics["score"], n=1,
+                                       keep_checkpoints_without_metrics=False),
+                    ]
+                ),
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """The complete checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: TrainState, records: dict[str, Any], source: PyTree = None, score: float | None = None
+    ) -> None:
+        """Starts a save; returns once `state` may be donated. An error of the save before is raised here.
+
+        Args:
+          score: the headline metric, higher is better; None for a checkpoint that cannot be the best.
+        """
+        records = records | {"fingerprint": [int(x) for x in self._fingerprint(state)]}
+        items = {"state": ocp.args.StandardSave(state), "records": ocp.args.JsonSave(records)}
+        if self._has_source:
+            items["source"] = _SourceSave(source)
+        metrics = None if score is None else {"score": score}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Blocks until the last save is committed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def restore(self, abstract: TrainState) -> Restored | None:
+        """The newest sound checkpoint, placed as `abstract` says; None where there is none.
+
+        Checkpoints newer than the one returned are damaged: they are moved to `damaged/` with a warning.
+
+        Args:
+          abstract: a state of ShapeDtypeStructs with shardings.
+
+        Raises:
+          CheckpointMismatchError: the newest readable checkpoint has other arrays than this program.
+        """
+        steps = self.steps()
+        damaged = {}
+        for step in reversed(steps):
+            try:
+                restored = self._read(step, abstract)
+            except CheckpointMismatchError:
+                raise
+            except Exception as error:  # noqa: BLE001: storage fails in many ways; each means "try the one before"
+                damaged[step] = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                continue
+            for bad, reason in damaged.items():
+                logging.warning("checkpoint of step %d cannot be read (%s): going on from step %d", bad, reason, step)
+                self._set_aside(bad)
+            return restored
+        if damaged:
+            reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+            raise ValueError(
+                f"no checkpoint in {self.directory} can be read ({reasons}): move that folder away to train from "
+                "the start, or use another --workdir"
+            )
+        return None
+
+    def _read(self, step: int, abstract: TrainState) -> Restored:
+        self._compare(step, abstract)
+        items = {"state": ocp.args.StandardRestore(abstract), "records": ocp.args.JsonRestore()}
+        if self._has_source:
+            items["source"] = _SourceRestore()
+        composite = self._manager.restore(step, args=ocp.args.Composite(**items))
+        state, records = composite["state"], composite["records"]
+        for (path, _), stored, read in zip(
+            jax.tree_util.tree_leaves_with_path(state),
+            records.pop("fingerprint"),
+            self._fingerprint(state),
+            strict=True,
+        ):
+            if stored != int(read):
+                raise ValueError(f"{path_name(path)} is not what was saved")
+        return Restored(step, state, records, composite["source"] if self._has_source else None)
+
+    def _compare(self, step: int, abstract: TrainState) -> None:
+        """Raises CheckpointMismatchError naming the first array that differs in presence or shape."""
+        metadata = self._manager.item_metadata(step)["state"]
+        if metadata is None:
+            raise ValueError("its array metadata is missing")
+        saved, asked = _shapes(metadata), _shapes(abstract)
+        for name in [*asked, *saved]:
+            if saved.get(name) != asked.get(name):
+                raise CheckpointMismatchError(
+                    f"checkpoint of step {step} in {self.directory} has {name}: {saved.get(name, 'nothing')}, and this "
+                    f"program has {asked.get(name, 'nothing')}: use the run's own config, or another --workdir"
+                )
+
+    def _set_aside(self, step: int) -> None:
+        """Moves a damaged step out of the manager's sight, so that its step can be saved again."""
+        sync_processes(f"set aside {step}")
+        if is_main_process():
+            target = self.directory / "damaged" / str(step)
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            (self.directory / str(step)).rename(target)
+        sync_processes(f"set aside {step} done")
+        self._manager.reload()
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    return {path_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def read_records(directory: Path) -> dict[str, Any] | None:
+    """The loop's records of the newest complete checkpoint, without its arrays; None where there is none."""
+    steps = [int(path.name) for path in directory.glob("*") if re.fullmatch(r"\d+", path.name)]
+    for step in sorted(steps, reverse=True):
+        file = directory / str(step) / "records" / "metadata"
+        if file.exists():
+            return json.loads(file.read_text())
+    return None

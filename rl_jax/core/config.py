@@ -1,0 +1,83 @@
+"""The part of a configuration that every experiment shares, its checks, and presets.
+
+A paper's `configs/<paper>.py` starts from `core_config()` and adds its own fields; `core.loop.run` reads these.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+from ml_collections import ConfigDict
+
+
+def core_config() -> ConfigDict:
+    """The defaults of the core's fields."""
+    return ConfigDict(
+        {
+            # Seeds seed, ..., seed + num_seeds - 1 train side by side in one program.
+            "seed": 0,
+            "num_seeds": 1,
+            # One step is one `Program.step`; every interval below counts steps.
+            "num_steps": 1000,
+            "loop": {
+                "chunk": 250,  # steps fused into one compiled call, at most
+                "log_every": 1000,
+                "eval_every": 5000,  # 0: only after the last step
+                "on_nan": "abort",  # or "skip": drop the updates that make a non-finite metric
+                "seed_axis": "auto",  # "vmap" (accelerators) or "map" (CPU): see core.fused.over_runs
+            },
+            "checkpoint": {
+                "every": 5000,  # 0: only after the last step or when told to stop
+                "keep": 2,  # the latest ones; the best is kept besides
+            },
+            # Sizes of the mesh axes; -1 takes the devices that the others leave.
+            "mesh": {"seed": 1, "data": -1, "model": 1},
+            # First match wins: (path regex, "replicate" | "fsdp" | a tuple of mesh axes or None).
+            "sharding_rules": ((".*", "replicate"),),
+            # Several processes: leave empty on SLURM, Open MPI, GKE and TPU pods.
+            "distributed": {"coordinator_address": "", "num_processes": 0, "process_id": -1},
+            "deterministic": False,  # bitwise reproducible on GPUs too, slower
+            "tensorboard": True,
+            "wandb_project": "",  # a name switches Weights & Biases on
+        }
+    )
+
+
+def check_core_config(config: ConfigDict) -> None:
+    """Raises ValueError naming the first field whose value cannot work, and what it may be."""
+    at_least = {
+        "num_seeds": 1, "num_steps": 0, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 0,
+        "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0,
+    }  # fmt: skip
+    for field, least in at_least.items():
+        value = config
+        for part in field.split("."):
+            value = value[part]
+        if value < least:
+            raise ValueError(f"config.{field}={value}: must be at least {least}")
+    one_of = {"on_nan": ("abort", "skip"), "seed_axis": ("auto", "vmap", "map")}
+    for field, values in one_of.items():
+        if config.loop[field] not in values:
+            raise ValueError(f"config.loop.{field}={config.loop[field]!r}: must be one of {', '.join(values)}")
+    if config.mesh.seed > 0 and config.num_seeds % config.mesh.seed:
+        raise ValueError(f"config.num_seeds={config.num_seeds} does not divide over config.mesh.seed={config.mesh.seed}")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that does not exist: the near ones, then all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}"
+
+
+def from_preset(paper: str, presets: dict[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:
+    """The configuration of a paper's preset; it carries both names.
+
+    Raises:
+      ValueError: there is no such preset; the message lists the near ones.
+    """
+    if name not in presets:
+        raise ValueError(unknown("preset", name, presets))
+    config = presets[name]()
+    config.paper, config.preset = paper, name
+    return config

@@ -1,0 +1,146 @@
+"""The fused step: K updates of S runs in one compiled program, state donated, metrics averaged on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState
+
+# Independent streams of randomness; each is folded with the seed, then with the step.
+STREAMS = {"init": 0, "train": 1, "evaluate": 2, "collect": 3}
+
+
+class Window(struct.PyTreeNode):
+    """Metrics since the last log line, summed where they arise; part of every checkpoint, so no line is ever lost.
+
+    Attributes:
+      count: [S] int32, the steps summed.
+      sums: each [S] float32.
+    """
+
+    count: jax.Array
+    sums: Metrics
+
+
+def run_keys(stream: str, seed: int, num_seeds: int) -> Key:
+    """The keys [S] of the runs with seeds seed, ..., seed + S - 1: fold_in(base, seed), whatever S is."""
+    base = jax.random.key(STREAMS[stream])
+    return jax.vmap(lambda s: jax.random.fold_in(base, s))(seed + jnp.arange(num_seeds))
+
+
+def over_runs(fn: Callable[..., Any], seed_axis: str) -> Callable[..., Any]:
+    """Lifts a function of one run to arguments with a leading axis S.
+
+    `"vmap"` computes all runs side by side: it fills an accelerator. `"map"` computes them one after another inside
+    the same program: on a CPU, which one run fills already, that keeps each run in the cache and makes it bitwise
+    equal to the run alone.
+    """
+
+    def lifted(*args: PyTree) -> PyTree:
+        if len(jax.tree.leaves(args)[0]) == 1:
+            return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], args)))
+        if seed_axis == "map":
+            return jax.lax.map(lambda one: fn(*one), args)
+        return jax.vmap(fn, spmd_axis_name="seed" if in_mesh() else None)(*args)
+
+    return lifted
+
+
+def in_mesh() -> bool:
+    return not jax.sharding.get_abstract_mesh().empty
+
+
+def init_runs(program: Program, keys: Key, seed_axis: str) -> TrainState:
+    """The initial states [S, ...] of all runs, `step` a scalar they share."""
+    states = over_runs(lambda key: program.init(key).replace(step=None), seed_axis)(keys)
+    return states.replace(step=jnp.zeros((), jnp.int32))
+
+
+def empty_window(program: Program, state: TrainState, data: PyTree, num_seeds: int) -> Window:
+    """An empty window for the metrics that `program.step` returns; `state` and `data` are of one run.
+
+    Raises:
+      ValueError: the step returns something else than (TrainState, dict of scalars).
+    """
+    out = jax.eval_shape(program.step, state, data, jax.random.key(0))
+    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[0], TrainState) and isinstance(out[1], dict)):
+        raise ValueError("Program.step must return (TrainState, dict of metrics)")
+    for name, value in out[1].items():
+        if value.shape != ():
+            raise ValueError(f"metric {name!r} has shape {value.shape}: a step's metrics are scalars, reduce it")
+    before, after = jax.tree.structure(state), jax.tree.structure(out[0])
+    if before != after:
+        raise ValueError(f"Program.step changes the structure of the state: {before} becomes {after}")
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(out[0]), strict=True):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"Program.step changes {name} from {old.dtype}{old.shape} to {new.dtype}{new.shape}")
+    return Window(
+        jnp.zeros(num_seeds, jnp.int32), {name: jnp.zeros(num_seeds, jnp.float32) for name in sorted(out[1])}
+    )
+
+
+def fused_step(
+    program: Program, num_steps: int, *, seed_axis: str, on_nan: str, data_by_run: bool
+) -> Callable[[TrainState, Window, PyTree, Key], tuple[TrainState, Window]]:
+    """The function (state, window, data, run keys [S]) -> (state, window) that does `num_steps` updates of S runs.
+
+    The key of an update is fold_in(run key, step): neither the chunk size nor a resume can change it.
+
+    Args:
+      seed_axis: see `over_runs`.
+      on_nan: "abort" lets a non-finite metric pass, for the loop to stop on; "skip" drops the updates that make one.
+      data_by_run: whether data leaves have the leading axis S (a Feed's batch) or are shared by all runs.
+    """
+
+    def chunk(state: TrainState, window: Window, data: PyTree, keys: Key) -> tuple[TrainState, Window]:
+        first_step = state.step
+
+        def one_run(state: TrainState, window: Window, key: Key, own_data: PyTree) -> tuple[TrainState, Window]:
+            def update(carry: tuple[TrainState, Window], _: None) -> tuple[tuple[TrainState, Window], None]:
+                old, window = carry
+                new, metrics = program.step(old, own_data if data_by_run else data, jax.random.fold_in(key, old.step))
+                kept = jnp.ones((), bool)
+                if on_nan == "skip":
+                    kept = jnp.all(jnp.stack([*finite_leaves(metrics), *finite_leaves(new.params)]))
+                    new = jax.tree.map(lambda n, o: jnp.where(kept, n, o), new, old)
+                sums = {
+                    name: window.sums[name] + jnp.where(kept, value, 0).astype(jnp.float32)
+                    for name, value in metrics.items()
+                }
+                window = Window(window.count + kept.astype(jnp.int32), sums)
+                return (new.replace(step=old.step + 1), window), None
+
+            carry = (state.replace(step=first_step), window)
+            (state, window), _ = jax.lax.scan(update, carry, None, length=num_steps)
+            return state.replace(step=None), window
+
+        lifted = over_runs(one_run, seed_axis)
+        state, window = lifted(state.replace(step=None), window, keys, data if data_by_run else ())
+        return state.replace(step=first_step + num_steps), window
+
+    return chunk
+
+
+def fingerprint(tree: PyTree) -> tuple[jax.Array, ...]:
+    """A uint32 checksum a leaf, of its bits and their places; computed where the leaf lies, on any sharding."""
+
+    def leaf(x: jax.Array) -> jax.Array:
+        if x.dtype == jnp.bool_:
+            x = x.astype(jnp.uint8)
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")).astype(jnp.uint32)
+        place = jnp.zeros(bits.shape, jnp.uint32)
+        for dim in range(bits.ndim):
+            place = place * jnp.uint32(1000003) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, dim)
+        return jnp.sum((bits ^ jnp.uint32(0x9E3779B9)) * (2 * place + 1), dtype=jnp.uint32)
+
+    return tuple(leaf(x) for x in jax.tree.leaves(tree))
+
+
+def finite_leaves(tree: PyTree) -> tuple[jax.Array, ...]:
+    """A bool a leaf: whether all its values are finite (integers always are)."""
+    return tuple(jnp.all(jnp.isfinite(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.ones((), bool)
+                 for x in jax.tree.leaves(tree))

@@ -1,0 +1,140 @@
+"""Where a run's numbers go: metrics.jsonl (the record), TensorBoard, Weights & Biases when asked, one progress line.
+
+metrics.jsonl holds one JSON object a line, each with its `step`. A value is a number, or a list with one number a run
+when several seeds train side by side. A resumed run first drops the lines written after its checkpoint, so that none
+is there twice and none is missing. A non-finite value is written as null.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from rl_jax.core.extras import require
+
+Values = Mapping[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """A metric as JSON holds it: a float, or a list of floats where there are several runs; null if not finite."""
+    array = np.asarray(value, np.float64)
+    if array.ndim == 0 or array.size == 1:
+        number = float(array.reshape(()))
+        return number if math.isfinite(number) else None
+    return [number if math.isfinite(number) else None for number in array.tolist()]
+
+
+class MetricWriter:
+    """Writes the metrics of one run.
+
+    Args:
+      workdir: the run's folder.
+      step: where the run starts or resumes.
+      lines: how many lines metrics.jsonl had then; later ones are dropped.
+      tensorboard: whether to write event files beside the JSONL.
+      wandb_project: the project to log to; empty for none.
+      config: what W&B shows as the run's configuration.
+    """
+
+    def __init__(
+        self, workdir: Path, *, step: int, lines: int, tensorboard: bool, wandb_project: str, config: Mapping[str, Any]
+    ):
+        path = workdir / "metrics.jsonl"
+        _keep_lines(path, lines)
+        self._file = path.open("a", buffering=1)
+        self._board = None
+        if tensorboard:
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._wandb = None
+        if wandb_project:
+            wandb = require("wandb", "wandb")
+            self._wandb = wandb.init(
+                project=wandb_project, name=workdir.name, dir=str(workdir), config=dict(config),
+                id=_run_id(workdir), resume="allow",
+            )  # fmt: skip
+
+    def write(self, step: int, metrics: Values) -> None:
+        """Writes one line; every metric is a number or an array [S]."""
+        line = {"step": step} | {name: plain(value) for name, value in metrics.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        means = {name: float(np.mean(np.asarray(value, np.float64))) for name, value in metrics.items()}
+        if self._board is not None:
+            for name, mean in means.items():
+                self._board.add_scalar(name, mean, step)
+            self._board.flush()
+        if self._wandb is not None:
+            self._wandb.log(means, step=step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _run_id(workdir: Path) -> str:
+    """The W&B id of this run, kept in the run's folder so that a resumed run continues the same one."""
+    path = workdir / "wandb_id"
+    if not path.exists():
+        path.write_text(os.urandom(6).hex())
+    return path.read_text()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl, in order."""
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            # Only a killed writer leaves such a line, and only as the last.
+            break
+    return lines
+
+
+def _keep_lines(path: Path, count: int) -> None:
+    """Drops what was written after the first `count` lines."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(lines[:count]))
+    temporary.replace(path)
+
+
+class ProgressLine:
+    """One line on stderr with step, rate, time left and the headline metric; silent where stderr is no terminal."""
+
+    def __init__(self, total: int, done: int):
+        console = Console(file=sys.stderr)
+        self._progress = Progress(
+            BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("steps"), TextColumn("{task.fields[rate]}"),
+            TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[headline]}"),
+            console=console, disable=not console.is_terminal, speed_estimate_period=120,
+        )  # fmt: skip
+        self._task = self._progress.add_task("train", total=total, completed=done, rate="", headline="")
+
+    def __enter__(self) -> "ProgressLine":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._progress.stop()
+
+    def update(self, step: int, rate: float | None = None, headline: str | None = None) -> None:
+        """Shows `step`, and the updates/s and the headline metric where they are given."""
+        fields = {}
+        if rate is not None:
+            fields["rate"] = f"{rate:,.0f} updates/s"
+        if headline is not None:
+            fields["headline"] = headline
+        self._progress.update(self._task, completed=step, **fields)

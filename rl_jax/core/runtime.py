@@ -1,0 +1,163 @@
+"""The process: one of many hosts or the only one, its logging, and how a binary ends.
+
+Many hosts: every process runs the same binary; XLA's collectives are the distributed engine. The processes find each
+other from `config.distributed` or from the cluster's own environment.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+
+# EX_TEMPFAIL of sysexits.h, "try again": what a scheduler's requeue rule can test for.
+PREEMPTED_EXIT_CODE = 75
+
+
+class NonFiniteError(FloatingPointError):
+    """Training met a NaN or an infinity; the message names the metric and the window of steps."""
+
+
+class Preempted(SystemExit):
+    """The run was asked to stop, saved its state and ends with PREEMPTED_EXIT_CODE."""
+
+    def __init__(self, step: int):
+        super().__init__(PREEMPTED_EXIT_CODE)
+        self.step = step
+
+
+# What a user can mend; anything else is a defect of the program and keeps its traceback.
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, NonFiniteError)
+
+
+def run_binary(main: Callable[[Sequence[str]], None], **flags: Any) -> None:
+    """`absl.app.run` with errors that a user can mend shown as one line on stderr (their traceback at --verbosity=1)."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        quiet_logging()
+        try:
+            main(argv)
+        except USER_ERRORS as error:
+            logging.debug("traceback", exc_info=True)
+            print(f"error: {error} (--verbosity=1 shows where)", file=sys.stderr, flush=True)
+            sys.exit(1)
+
+    app.run(guarded, **flags)
+
+
+def quiet_logging() -> None:
+    """Sends logs to stderr and drops the chatter of libraries below a warning."""
+    logging.use_absl_handler()
+    handler = logging.get_absl_handler()
+    handler.addFilter(
+        lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
+        or f"{os.sep}site-packages{os.sep}" not in record.pathname
+    )
+
+
+def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
+    """Joins the other processes, if there are any; call once, before anything touches a device.
+
+    Args:
+      distributed: coordinator_address ("host:port"), num_processes and process_id; left empty they come from the
+        cluster's environment (SLURM, Open MPI, GKE, TPU pods) where it announces several processes.
+      deterministic: makes a GPU bitwise reproducible, at some cost in speed. CPUs and TPUs are anyway.
+    """
+    if deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    if distributed.coordinator_address:
+        if distributed.num_processes < 1 or not 0 <= distributed.process_id < distributed.num_processes:
+            raise ValueError(
+                f"config.distributed: process_id={distributed.process_id} of num_processes={distributed.num_processes}: "
+                "give both, 0 <= process_id < num_processes"
+            )
+        jax.distributed.initialize(
+            distributed.coordinator_address, distributed.num_processes, distributed.process_id
+        )
+    elif _cluster_processes() > 1:
+        jax.distributed.initialize()
+
+
+def _cluster_processes() -> int:
+    """How many processes the cluster's environment announces."""
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        if os.environ.get(name, "").isdigit():
+            # An interactive shell inside an allocation has SLURM_NTASKS without being one of its tasks.
+            if name == "SLURM_NTASKS" and "SLURM_PROCID" not in os.environ:
+                continue
+            return int(os.environ[name])
+    return len([host for host in os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",") if host])
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes logs and metrics."""
+    return jax.process_index() == 0
+
+
+def sync_processes(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_main_process(compute: Callable[[], Any]) -> Any:
+    """Computes a JSON-able value on the main process alone and gives it to all, e.g. the returns of host roll-outs.
+
+    An error of the computation is raised on every process: none is left waiting.
+    """
+    if jax.process_count() == 1:
+        return compute()
+    error: Exception | None = None
+    encoded = b""
+    if is_main_process():
+        try:
+            encoded = json.dumps({"value": compute()}).encode()
+        except Exception as caught:  # noqa: BLE001: it is raised again below, here and everywhere
+            error = caught
+            encoded = json.dumps({"error": f"{type(caught).__name__}: {caught}"}).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    buffer = np.frombuffer(encoded.ljust(length, b" "), np.uint8)[:length]
+    answer = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+    if "error" in answer:
+        raise RuntimeError(f"the main process failed: {answer['error']}") from error
+    return answer["value"]
+
+
+class StopSignal:
+    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two chunks; a second Ctrl-C ends at once.
+
+    Outside the main thread (a notebook's worker, a test) signals cannot be caught and the flag stays down.
+    """
+
+    def __enter__(self) -> "StopSignal":
+        self._raised = False
+        self._previous = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._catch)
+        except ValueError:
+            pass
+        return self
+
+    def _catch(self, number: int, frame: Any) -> None:
+        del frame
+        self._raised = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+
+    def __exit__(self, *exc: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def raised(self) -> bool:
+        """Whether any process was told to stop; the same answer on all of them."""
+        if jax.process_count() == 1:
+            return self._raised
+        return bool(np.any(multihost_utils.process_allgather(np.asarray(self._raised))))

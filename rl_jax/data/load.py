@@ -1,0 +1,104 @@
+"""`load_dataset`: any data set by name (the built-in sets) or by path (the format is found out from the files)."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+from rl_jax.data.cache import content_checksum, files_checksum, open_cached
+from rl_jax.data.episodes import Episodes, check_episodes
+from rl_jax.data.lock import exclusive
+from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.readers.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
+from rl_jax.data.readers.minari import is_minari, read_minari
+from rl_jax.data.readers.npz import is_npz, read_npz
+from rl_jax.data.readers.rlds import is_rlds, read_rlds
+from rl_jax.data.writer import prepare
+
+PREFIX = "locomotion/"
+READERS = (
+    ("D4RL HDF5", is_d4rl_hdf5, read_d4rl_hdf5),
+    ("npz", is_npz, read_npz),
+    ("RLDS", is_rlds, read_rlds),
+    ("Minari", is_minari, read_minari),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Episodes (read-only memory maps) with what a run records about them."""
+
+    episodes: Episodes
+    name: str
+    env_id: str  # Gymnasium id of the task, "" if unknown
+    checksum: str  # sha256 (hex) of the arrays' content: the same data give the same checksum in any format
+    source: str  # one line: where the data come from
+
+
+def load_dataset(
+    name: str, *, path: str = "", num_steps: int | None = None, seed: int = 0, data_dir: str = "~/.cache/rl_jax"
+) -> Dataset:
+    """Loads a built-in set by name, or any set on disk by `path`.
+
+    The first load of a built-in set rolls it out (all cores); the first load of any set decodes it into an array cache.
+
+    Args:
+      name: a built-in set such as "locomotion/hopper-medium"; with `path`, only a label (may be "").
+      path: a D4RL HDF5 file, an npz file, an RLDS/TFDS folder or a Minari folder.
+      num_steps: built-in: how many steps to make (None: the set's full size); with `path`: read only the first steps.
+      seed: of a built-in set's roll-outs.
+      data_dir: where built-in sets and the array cache live.
+
+    Raises:
+      ValueError: unknown name (naming near ones), unknown format, or damaged content (naming file, field and index).
+      FileNotFoundError: `path` does not exist.
+    """
+    folder = Path(data_dir).expanduser()
+    if path:
+        return _load_path(name, Path(path).expanduser(), num_steps, folder)
+    return _load_builtin(name, num_steps, seed, folder)
+
+
+def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
+    known = [PREFIX + set_name for set_name in SETS]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise ValueError(f"unknown data set {name!r}: did you mean {', '.join(near)}? A set on disk needs its path")
+    from rl_jax.data.locomotion.builder import make_builder  # here because it imports TFDS
+
+    builder = make_builder(name.removeprefix(PREFIX), num_steps, seed, folder)
+    set_folder = Path(builder.data_dir)
+    with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
+        if not set_folder.exists():
+            prepare(builder)
+    episodes, info = _decode_cached("RLDS", read_rlds, set_folder, folder, action_bound=1.0)
+    return Dataset(episodes, name, info["env_id"], info["checksum"], f"made here: {builder.builder_config.description}")
+
+
+def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Dataset:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    for kind, fits, read in READERS:
+        if fits(path):
+            break
+    else:
+        raise ValueError(f"{path}: unknown format; expected an .hdf5 file in D4RL's layout, an .npz file, an RLDS/TFDS "
+                         f"folder (with dataset_info.json and features.json) or a Minari folder (data/metadata.json)")
+    episodes, info = _decode_cached(kind, read, path, folder, action_bound=None)
+    checksum = info["checksum"]
+    if num_steps is not None and num_steps != len(episodes):
+        if num_steps > len(episodes):
+            raise ValueError(f"{path}: num_steps is {num_steps}, the set has only {len(episodes)}")
+        episodes = episodes.first_steps(num_steps)
+        checksum = content_checksum(episodes)
+    return Dataset(episodes, name or path.stem, info["env_id"], checksum, f"{kind} set at {path}")
+
+
+def _decode_cached(kind: str, read, path: Path, folder: Path, action_bound: float | None) -> tuple[Episodes, dict]:
+    def decode() -> tuple[Episodes, dict]:
+        episodes, info = read(path)
+        check_episodes(episodes, str(path), action_bound)
+        return episodes, info
+
+    # The name counts too: an HDF5 file's tells its task.
+    key = f"{path.stem[:40]}-{kind.split()[-1].lower()}-{files_checksum(path)}"
+    return open_cached(folder / "arrays", key, decode)

@@ -1,0 +1,1 @@
+"""The `locomotion` data sets: Hopper, HalfCheetah and Walker2d, rolled out from small embedded behaviour policies."""

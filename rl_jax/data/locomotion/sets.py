@@ -1,0 +1,50 @@
+"""The table of the `locomotion` sets: task, size and behaviour policies of each."""
+
+import dataclasses
+
+ENV_IDS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
+TIME_LIMIT = 1000  # steps, of every task
+DIMENSIONS = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6)}  # observation, action
+
+_RANDOM = {task: f"trpo_{task}_it0000" for task in ENV_IDS}
+_MEDIUM = {"hopper": "sac_Hopper-v3", "halfcheetah": "ppo_HalfCheetah-v3", "walker2d": "trpo_walker2d_it0080"}
+_EXPERT = {"hopper": "trpo_hopper_it0500", "halfcheetah": "tqc_HalfCheetah-v3", "walker2d": "trpo_walker2d_it0400"}
+# One TRPO training history from random up to below the medium policy, which comes last.
+_HISTORY = {
+    "hopper": (0, 20),
+    "halfcheetah": (0, 20, 40, 80, 160, 300, 500),
+    "walker2d": (0, 20, 40, 60),
+}
+_REPLAY_STEPS = {"hopper": 402_000, "halfcheetah": 202_000, "walker2d": 302_000}
+
+
+@dataclasses.dataclass(frozen=True)
+class LocomotionSet:
+    """One set: every policy contributes an equal share of the steps, in this order."""
+
+    name: str
+    task: str
+    policies: tuple[str, ...]
+    num_steps: int
+
+    @property
+    def env_id(self) -> str:
+        return ENV_IDS[self.task]
+
+
+def _sets() -> dict[str, LocomotionSet]:
+    table = {}
+    for task in ENV_IDS:
+        history = tuple(f"trpo_{task}_it{iteration:04d}" for iteration in _HISTORY[task])
+        for level, policies, num_steps in (
+            ("random", (_RANDOM[task],), 1_000_000),
+            ("medium", (_MEDIUM[task],), 1_000_000),
+            ("medium-replay", (*history, _MEDIUM[task]), _REPLAY_STEPS[task]),
+            ("medium-expert", (_MEDIUM[task], _EXPERT[task]), 2_000_000),
+            ("expert", (_EXPERT[task],), 1_000_000),
+        ):
+            table[f"{task}-{level}"] = LocomotionSet(f"{task}-{level}", task, policies, num_steps)
+    return table
+
+
+SETS = _sets()

@@ -1,0 +1,1 @@
+"""Readers: one file a format, each returning `rl_jax.data.episodes.Episodes`."""

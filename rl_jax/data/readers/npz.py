@@ -1,0 +1,42 @@
+"""Reader of a single .npz file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from rl_jax.data.episodes import STEP_FIELDS, Episodes, starts_from_ends
+from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
+
+
+def is_npz(path: Path) -> bool:
+    """Whether `path` has the suffix .npz."""
+    return path.suffix.lower() == ".npz"
+
+
+def read_npz(path: Path) -> tuple[Episodes, dict]:
+    """Reads flat arrays over all steps, episodes end to end.
+
+    Layout: observations [N, O], actions [N, A], rewards [N], terminated [N], truncated [N] and next_observations [N, O]
+    (the true successors); optionally `env_id`, a string. Every other array must have N rows and goes into `extras`.
+
+    Returns:
+      The episodes and {"env_id": ...}.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {field: file[field] for field in file.files}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: not a readable npz file (damaged, cut off or pickled?): {error}") from error
+    require_fields(str(path), arrays, STEP_FIELDS)
+    steps = flat_steps(str(path), arrays)
+    size = len(steps["rewards"])
+    flags = {field: flat_flags(str(path), field, arrays[field], size) for field in ("terminated", "truncated")}
+    # A step flagged as both ends its episode by the environment.
+    flags["truncated"] &= ~flags["terminated"]
+    if size and not (flags["terminated"][-1] or flags["truncated"][-1]):
+        flags["truncated"][-1] = True
+    extras = {field: array for field, array in arrays.items() if field not in STEP_FIELDS and field != "env_id"}
+    starts = starts_from_ends(flags["terminated"] | flags["truncated"])
+    return Episodes(**steps, **flags, starts=starts, extras=extras), {"env_id": str(arrays.get("env_id", ""))}

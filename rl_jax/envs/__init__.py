@@ -1,0 +1,1 @@
+"""Adapters to environments. Importing this package imports neither JAX nor a simulator."""

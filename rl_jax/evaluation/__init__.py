@@ -1,0 +1,1 @@
+"""Judging policies: roll-outs, normalised scores, intervals and learning curves."""

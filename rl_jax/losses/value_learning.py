@@ -1,0 +1,37 @@
+"""Regression targets and losses of value functions."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def td_target(rewards: jax.Array, masks: jax.Array, next_values: jax.Array, discount: float) -> jax.Array:
+    """One-step bootstrapped target r + discount * mask * V(s'), [B]; no gradient flows through it.
+
+    Args:
+      rewards: [B].
+      masks: [B], 0 where s' is terminal, 1 elsewhere (also at a time-out).
+      next_values: [B], V(s') or a backup over Q(s', .).
+      discount: gamma in [0, 1].
+    """
+    chex.assert_rank(rewards, 1)
+    chex.assert_equal_shape([rewards, masks, next_values])
+    return jax.lax.stop_gradient(rewards + discount * masks * next_values)
+
+
+def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean over the batch of the squared error, summed over an ensemble: predictions [B] or [N, B], targets [B]."""
+    chex.assert_rank(targets, 1)
+    chex.assert_equal_shape_suffix([predictions, targets], 1)
+    return jnp.mean(jnp.square(predictions - targets)) * (predictions.size // targets.size)
+
+
+def expectile_loss(errors: jax.Array, expectile: float) -> jax.Array:
+    """Mean of |expectile - 1(u < 0)| u^2 over errors u = target - prediction, [B] -> scalar.
+
+    Its minimiser in the prediction is the expectile of the targets; 0.5 gives half the squared error.
+    Source: IQL (Kostrikov et al. 2021, arXiv 2110.06169), equation 5 in section 4.1.
+    """
+    chex.assert_rank(errors, 1)
+    weights = jnp.where(errors > 0, expectile, 1.0 - expectile)
+    return jnp.mean(weights * jnp.square(errors))

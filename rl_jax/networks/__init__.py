@@ -1,0 +1,1 @@
+"""Flax linen modules: each maps arrays to arrays and knows no loss."""

@@ -1,0 +1,36 @@
+"""State-value and action-value functions."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rl_jax.networks.mlp import MLP, ensemble
+
+
+class Value(nn.Module):
+    """V(s): observations [..., O] -> values [...]. Attributes: see MLP."""
+
+    hidden_dims: Sequence[int]
+    layer_norm: bool = False
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        values = MLP((*self.hidden_dims, 1), layer_norm=self.layer_norm, initializer=self.initializer)(observations)
+        return jnp.squeeze(values, -1)
+
+
+class Critic(nn.Module):
+    """An ensemble of Q(s, a): observations [..., O], actions [..., A] -> values [ensemble_size, ...]."""
+
+    hidden_dims: Sequence[int]
+    ensemble_size: int = 2
+    layer_norm: bool = False
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        q = ensemble(Value, self.ensemble_size)(self.hidden_dims, self.layer_norm, self.initializer)
+        return q(jnp.concatenate([observations, actions], -1))

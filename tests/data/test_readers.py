@@ -1,0 +1,298 @@
+"""Readers of D4RL HDF5, npz and Minari, through `load_dataset`: values by hand, and one clear error for each damage."""
+
+import json
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+from minari import DataCollector
+
+from rl_jax.data.episodes import STEP_FIELDS, check_episodes
+from rl_jax.data.load import load_dataset
+from tests.data.sets import assert_same, make_episode, make_episodes
+
+# Where D4RL's files end an episode by time; the fixture makes these: 2 terminal steps, a time-out at 1000, 3 left over.
+D4RL_STEPS = 2 + 1000 + 3
+
+
+def d4rl_arrays() -> dict[str, np.ndarray]:
+    """Flat arrays as in D4RL's files: observation i is filled with i, and episodes follow each other without a gap."""
+    rows = np.arange(D4RL_STEPS, dtype=np.float32)
+    observations = np.stack([rows, -rows], axis=1)
+    terminals, timeouts = np.zeros(D4RL_STEPS, bool), np.zeros(D4RL_STEPS, bool)
+    terminals[1], timeouts[1001] = True, True
+    next_observations = observations + np.array([1, -1], np.float32)
+    next_observations[[1, 1001]] = 0.5  # the true successors of the ends, found nowhere else in the file
+    return {
+        "observations": observations,
+        "actions": np.stack([rows / D4RL_STEPS] * 3, axis=1),
+        "rewards": rows / 10,
+        "terminals": terminals,
+        "timeouts": timeouts,
+        "next_observations": next_observations,
+        "infos/qpos": observations.astype(np.float64),
+    }
+
+
+def write_d4rl(path, without=(), **changes):
+    arrays = {**d4rl_arrays(), **changes}
+    with h5py.File(path, "w") as file:
+        for field, array in arrays.items():
+            if field not in without:
+                file.create_dataset(field, data=array, compression="gzip")
+        file.create_dataset("metadata/algorithm", data=np.bytes_("SAC"))
+    return path
+
+
+def load(path, tmp_path, **arguments):
+    return load_dataset("", path=str(path), data_dir=str(tmp_path / "store"), **arguments)
+
+
+def test_d4rl_with_next_observations(tmp_path):
+    dataset = load(write_d4rl(tmp_path / "hopper_medium-v2.hdf5"), tmp_path)
+    episodes, arrays = dataset.episodes, d4rl_arrays()
+    assert dataset.env_id == "Hopper-v4" and dataset.name == "hopper_medium-v2"
+    np.testing.assert_array_equal(episodes.lengths, [2, 1000, 3])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.terminated), [1])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.truncated), [1001, 1004])
+    for field in ("observations", "actions", "rewards", "next_observations"):
+        np.testing.assert_array_equal(getattr(episodes, field), arrays[field])
+    check_episodes(episodes, "d4rl")
+
+
+@pytest.mark.parametrize("without", [("next_observations",), ("next_observations", "timeouts")])
+def test_d4rl_without_next_observations_drops_what_has_no_successor(tmp_path, without):
+    dataset = load(write_d4rl(tmp_path / "set.hdf5", without), tmp_path)
+    episodes, arrays = dataset.episodes, d4rl_arrays()
+    assert dataset.env_id == ""
+    np.testing.assert_array_equal(episodes.lengths, [2, 999, 2])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.terminated), [1])
+    np.testing.assert_array_equal(np.flatnonzero(episodes.truncated), [1000, 1002])
+    kept = np.delete(np.arange(D4RL_STEPS), [1001, 1004])
+    np.testing.assert_array_equal(episodes.observations, arrays["observations"][kept])
+    np.testing.assert_array_equal(episodes.rewards, arrays["rewards"][kept])
+    inside = np.delete(np.arange(len(kept)), 1)  # the successor of the terminal step is unknown
+    np.testing.assert_array_equal(episodes.next_observations[inside], arrays["observations"][kept[inside] + 1])
+
+
+def test_d4rl_agrees_with_an_independent_reading(tmp_path):
+    """The loop of D4RL's own `qlearning_dataset`, written out, on random flags."""
+    rng = np.random.default_rng(0)
+    size = 400
+    observations = rng.standard_normal((size, 2)).astype(np.float32)
+    terminals, timeouts = rng.random(size) < 0.1, rng.random(size) < 0.1
+    rewards = rng.standard_normal(size).astype(np.float32)
+    arrays = dict(observations=observations, actions=observations, rewards=rewards, terminals=terminals, timeouts=timeouts)
+    path = write_d4rl(tmp_path / "set.hdf5", ("next_observations", "infos/qpos"), **arrays)
+    expected = []
+    for i in range(size - 1):
+        if timeouts[i] and not terminals[i]:
+            continue
+        successor = observations[i] if terminals[i] else observations[i + 1]
+        expected.append((observations[i], rewards[i], 1.0 - terminals[i], successor))
+    if terminals[-1]:
+        expected.append((observations[-1], rewards[-1], 0.0, observations[-1]))
+    transitions = load(path, tmp_path).episodes.to_transitions()
+    assert len(transitions) == len(expected)
+    for i, (observation, reward, mask, successor) in enumerate(expected):
+        np.testing.assert_array_equal(transitions.observations[i], observation)
+        np.testing.assert_array_equal(transitions.next_observations[i], successor)
+        assert (transitions.rewards[i], transitions.masks[i]) == (reward, mask)
+
+
+def test_d4rl_unflagged_jump_ends_an_episode(tmp_path):
+    arrays = d4rl_arrays()
+    arrays["next_observations"][500] = 7.0
+    episodes = load(write_d4rl(tmp_path / "set.h5", **arrays), tmp_path).episodes
+    np.testing.assert_array_equal(episodes.lengths, [2, 499, 501, 3])
+
+
+def changed(field, index, value):
+    arrays = d4rl_arrays()
+    arrays[field] = arrays[field].astype(np.float32)
+    arrays[field][index] = value
+    return {field: arrays[field]}
+
+
+@pytest.mark.parametrize(
+    "changes, without, message",
+    [
+        (changed("rewards", 77, np.nan), (), r"field 'rewards' at step 77 is nan"),
+        (changed("observations", (5, 1), np.inf), (), r"field 'observations' at step 5, component 1 is inf"),
+        (changed("terminals", 9, 0.5), (), r"field 'terminals' at step 9 is 0.5, expected 0 or 1"),
+        ({"rewards": np.zeros(7, np.float32)}, (), r"field 'rewards' has shape \(7,\), expected \(1005\)"),
+        ({"actions": np.zeros((1005, 2), np.int64)}, (), r"field 'actions' has dtype int64"),
+        ({"next_observations": np.zeros((1005, 3), np.float32)}, (), r"field 'next_observations' has shape \(1005, 3\)"),
+        ({}, ("rewards",), r"field 'rewards' is missing; the file has actions, infos, metadata"),
+    ],
+)
+def test_d4rl_damage_is_named(tmp_path, changes, without, message):
+    path = write_d4rl(tmp_path / "set.hdf5", without, **changes)
+    with pytest.raises(ValueError, match=r"set\.hdf5: " + message):
+        load(path, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["hdf5", "npz"])
+def test_a_cut_or_foreign_file_is_named(tmp_path, suffix):
+    whole = tmp_path / f"whole.{suffix}"
+    write_d4rl(whole) if suffix == "hdf5" else np.savez(whole, **vars_of(make_episodes()))
+    for name, content in (("cut", whole.read_bytes()[: whole.stat().st_size // 2]), ("text", b"hello"), ("empty", b"")):
+        path = tmp_path / f"{name}.{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.{suffix}: not a readable"):
+            load(path, tmp_path)
+
+
+def vars_of(episodes) -> dict[str, np.ndarray]:
+    return {field: getattr(episodes, field) for field in STEP_FIELDS} | episodes.extras
+
+
+def test_npz(tmp_path):
+    episodes = make_episodes(extras=True)
+    np.savez(tmp_path / "set.npz", env_id="Pendulum-v1", **vars_of(episodes))
+    dataset = load(tmp_path / "set.npz", tmp_path)
+    assert_same(dataset.episodes, episodes)
+    assert dataset.env_id == "Pendulum-v1"
+
+
+def test_npz_damage_is_named(tmp_path):
+    arrays = vars_of(make_episodes())
+    path = tmp_path / "set.npz"
+    for changes, message in (
+        ({"truncated": np.zeros(14, bool)}, "field 'next_observations' at step 10"),
+        ({"rewards": np.zeros(3, np.float32)}, r"field 'rewards' has shape \(3,\), expected \(14\)"),
+        ({"cost": np.zeros(3)}, r"field 'extras/cost' has shape \(3,\)"),
+        ({"actions": np.array([{}])}, r"not a readable npz file"),
+    ):
+        np.savez(path, **{**arrays, **changes})
+        with pytest.raises(ValueError, match=r"set\.npz: " + message):
+            load(path, tmp_path)
+    del arrays["truncated"]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="field 'truncated' is missing"):
+        load(path, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def minari_set(tmp_path_factory):
+    """A set of Pendulum episodes (steps, episodes cut by reset) made by Minari itself: its folder and its own view of it."""
+    root = tmp_path_factory.mktemp("minari")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        env = DataCollector(gymnasium.make("Pendulum-v1", max_episode_steps=20))
+        env.action_space.seed(0)
+        for seed, steps in enumerate((20, 5, 20)):
+            env.reset(seed=seed)
+            for _ in range(steps):
+                env.step(env.action_space.sample())
+        dataset = env.create_dataset("pendulum/test-v0", algorithm_name="random", code_permalink="none", author="none",
+                                     author_email="none", description="test")
+        parts = [(e.observations, e.actions, e.rewards, e.terminations, e.truncations) for e in dataset.iterate_episodes()]
+        env.close()
+    return root / "pendulum" / "test-v0", parts
+
+
+def test_minari(tmp_path, minari_set):
+    folder, parts = minari_set
+    for path in (folder, folder / "data"):
+        dataset = load(path, tmp_path)
+        episodes = dataset.episodes
+        assert dataset.env_id == "Pendulum-v1"
+        np.testing.assert_array_equal(episodes.lengths, [20, 5, 20])
+        np.testing.assert_array_equal(episodes.observations, np.concatenate([part[0][:-1] for part in parts]))
+        np.testing.assert_array_equal(episodes.next_observations, np.concatenate([part[0][1:] for part in parts]))
+        np.testing.assert_array_equal(episodes.actions, np.concatenate([part[1] for part in parts]))
+        np.testing.assert_array_equal(episodes.rewards, np.concatenate([part[2] for part in parts]).astype(np.float32))
+        np.testing.assert_array_equal(np.flatnonzero(episodes.truncated), [19, 24, 44])
+        assert not episodes.terminated.any()
+
+
+def test_minari_dictionary_observations(tmp_path):
+    """Flattened as gymnasium.spaces.flatten orders them; terminated episodes stay terminated."""
+    space = gymnasium.spaces.Dict(
+        {"b": gymnasium.spaces.Box(-9, 9, (2,)), "a": gymnasium.spaces.Box(-9, 9, (1, 1))}
+    )
+    buffer = minari.data_collector.EpisodeBuffer(
+        id=0, seed=None, options=None,
+        observations={"b": [np.full(2, i, np.float32) for i in range(3)], "a": [np.full((1, 1), -i, "f4") for i in range(3)]},
+        actions=[np.zeros(1, np.float32)] * 2, rewards=[1.0, 2.0], terminations=[False, True], truncations=[False, False],
+        infos={},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+        minari.create_dataset_from_buffers(
+            "toy/dict-v0", [buffer], observation_space=space, action_space=gymnasium.spaces.Box(-1, 1, (1,)),
+            algorithm_name="none", code_permalink="none", author="none", author_email="none", description="test",
+        )
+    episodes = load(tmp_path / "toy" / "dict-v0", tmp_path).episodes
+    expected = [gymnasium.spaces.flatten(space, {"b": np.full(2, i, "f4"), "a": np.full((1, 1), -i, "f4")}) for i in range(2)]
+    np.testing.assert_array_equal(episodes.observations, expected)
+    np.testing.assert_array_equal(episodes.terminated, [False, True])
+    assert not episodes.truncated.any()
+
+
+def test_minari_damage_is_named(tmp_path, minari_set):
+    def copy(name):
+        target = tmp_path / name / "data"
+        target.mkdir(parents=True)
+        for file in (minari_set[0] / "data").iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+        return target
+
+    data = copy("short")
+    metadata = json.loads((data / "metadata.json").read_text())
+    (data / "metadata.json").write_text(json.dumps({**metadata, "total_episodes": 4}))
+    with pytest.raises(ValueError, match="metadata.json names 4 episodes, the data hold 3"):
+        load(data, tmp_path)
+    data = copy("nan")
+    with h5py.File(data / "main_data.hdf5", "r+") as file:
+        file["episode_1/rewards"][3] = np.nan
+    with pytest.raises(ValueError, match=r"main_data.hdf5, episode_1: field 'rewards' at step 3 is nan"):
+        load(data, tmp_path)
+    data = copy("missing")
+    with h5py.File(data / "main_data.hdf5", "r+") as file:
+        del file["episode_2/actions"]
+    with pytest.raises(ValueError, match=r"main_data.hdf5, episode_2: field 'actions' is missing"):
+        load(data, tmp_path)
+    data = copy("cut")
+    (data / "main_data.hdf5").write_bytes((data / "main_data.hdf5").read_bytes()[:3000])
+    with pytest.raises(ValueError, match=r"main_data.hdf5: not a readable HDF5 file"):
+        load(data, tmp_path)
+    data = copy("gone")
+    (data / "main_data.hdf5").unlink()
+    with pytest.raises(FileNotFoundError, match=r"main_data.hdf5: no such file"):
+        load(data, tmp_path)
+
+
+def test_missing_and_unknown(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.hdf5: no such file or folder"):
+        load(tmp_path / "nowhere.hdf5", tmp_path)
+    (tmp_path / "table.csv").write_text("1,2")
+    with pytest.raises(ValueError, match="table.csv: unknown format; expected an .hdf5 file"):
+        load(tmp_path / "table.csv", tmp_path)
+    with pytest.raises(ValueError, match="unknown data set 'locomotion/hoper-medium': did you mean locomotion/hopper-medium"):
+        load_dataset("locomotion/hoper-medium")
+
+
+def test_num_steps_of_a_path(tmp_path):
+    np.savez(tmp_path / "set.npz", **vars_of(make_episodes()))
+    whole, cut = load(tmp_path / "set.npz", tmp_path), load(tmp_path / "set.npz", tmp_path, num_steps=7)
+    assert_same(cut.episodes, make_episodes().first_steps(7))
+    assert cut.checksum != whole.checksum
+    with pytest.raises(ValueError, match="num_steps is 15, the set has only 14"):
+        load(tmp_path / "set.npz", tmp_path, num_steps=15)
+
+
+def test_the_checksum_is_of_the_content(tmp_path):
+    episodes = make_episode(5, True, 0)
+    np.savez(tmp_path / "a.npz", **vars_of(episodes))
+    np.savez_compressed(tmp_path / "b.npz", **vars_of(episodes))
+    first, second = load(tmp_path / "a.npz", tmp_path), load(tmp_path / "b.npz", tmp_path)
+    assert first.checksum == second.checksum
+    episodes.rewards[0] += 1
+    np.savez(tmp_path / "a.npz", **vars_of(episodes))
+    changed_set = load(tmp_path / "a.npz", tmp_path)
+    assert changed_set.checksum != first.checksum
+    assert changed_set.episodes.rewards[0] == episodes.rewards[0]
