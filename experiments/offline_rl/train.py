@@ -1,14 +1,13 @@
 """Trains an offline RL agent on a locomotion set, or on your own data, and evaluates it in MuJoCo.
 
     python -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/hopper
-    python -m experiments.offline_rl.train --config=configs/offline_rl.py:td3_bc/walker2d-medium --workdir=runs/walker \
-        --config.num_seeds=4 --config.num_steps=200000
+    python -m experiments.offline_rl.train --config=configs/offline_rl.py:td3_bc/walker2d-medium --workdir=runs/walker
 
 A run that was stopped goes on where it was: give the same command again. Everything about the run lies in --workdir:
 metrics.jsonl, episodes.npz (raw returns), learning_curve.png, checkpoints/, config.json, provenance.json, tensorboard/.
 The last line on standard output is one JSON object with the result.
 
-What a person needs of --config (the whole list with comments: configs/offline_rl.py and rl_jax/core/config.py):
+What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/core/config.py):
   :<preset>                  quick | <agent>/<data set> (agents bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
   --config.num_seeds=S       runs trained side by side (seeds seed, ..., seed + S - 1)
   --config.num_steps=N       gradient updates of each run
@@ -16,6 +15,7 @@ What a person needs of --config (the whole list with comments: configs/offline_r
   --config.mesh.data=D       devices that share each batch; --config.mesh.seed=S devices that share the seeds
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +35,7 @@ from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import from_main_process, is_main_process
 from rl_jax.data.load import Dataset, load_dataset
-from rl_jax.data.preprocess import normalise_observations, observation_statistics, return_range
-from rl_jax.data.preprocess import scale_rewards_by_return_range as scale_rewards
+from rl_jax.data import preprocess
 from rl_jax.data.transitions import Transitions, sample
 from rl_jax.evaluation.curves import plot_learning_curve
 from rl_jax.evaluation.records import record_episodes
@@ -61,20 +60,11 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     from_main_process(lambda: load(config).checksum)
     dataset = load(config)
     transitions, mean, std = prepare(dataset, config)
-    agent = make_agent(config, transitions)
-    example = jax.tree.map(lambda x: x[:1], transitions)
-
-    def init(key: Key) -> TrainState:
-        # The statistics travel with the state, so that a checkpoint is a policy of raw observations.
-        return agent.init(key, example).replace(extra={"observation_mean": mean, "observation_std": std})
-
-    def step(state: TrainState, data: Transitions, key: Key) -> tuple[TrainState, Metrics]:
-        batch_key, update_key = jax.random.split(key)
-        return agent.update(state, shard_batch(sample(data, batch_key, config.batch_size)), update_key)
+    agent, init, step = make_learner(config, transitions, mean, std)
 
     def act(params: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
         policy, extra = params
-        observations = normalise_observations(observations, extra["observation_mean"], extra["observation_std"])
+        observations = preprocess.normalise_observations(observations, extra["observation_mean"], extra["observation_std"])
         return agent.act(policy, observations, key, temperature)
 
     env_id = config.dataset.env_id or dataset.env_id
@@ -116,20 +106,35 @@ def prepare(dataset: Dataset, config: ConfigDict) -> tuple[Transitions, np.ndarr
     size = transitions.observations.shape[1]
     mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
     if config.dataset.normalize_observations:
-        mean, std = observation_statistics(transitions.observations)
+        mean, std = preprocess.observation_statistics(transitions.observations)
         transitions = transitions.replace(
-            observations=normalise_observations(transitions.observations, mean, std),
-            next_observations=normalise_observations(transitions.next_observations, mean, std),
+            observations=preprocess.normalise_observations(transitions.observations, mean, std),
+            next_observations=preprocess.normalise_observations(transitions.next_observations, mean, std),
         )
     if config.dataset.normalize_rewards:
-        transitions = transitions.replace(rewards=scale_rewards(transitions.rewards, *return_range(dataset.episodes)))
+        returns = preprocess.return_range(dataset.episodes)
+        transitions = transitions.replace(rewards=preprocess.scale_rewards_by_return_range(transitions.rewards, *returns))
     return transitions, mean, std
 
 
-def make_agent(config: ConfigDict, transitions: Transitions) -> Agent:
+def make_learner(
+    config: ConfigDict, transitions: Transitions, mean: np.ndarray, std: np.ndarray
+) -> tuple[Agent, Callable[[Key], TrainState], Callable[[TrainState, Transitions, Key], tuple[TrainState, Metrics]]]:
+    """The agent with the init and the step of its Program: draw a batch on the device, update."""
     if config.agent.name not in AGENTS:
         raise ValueError(unknown("agent", config.agent.name, AGENTS))
-    return AGENTS[config.agent.name](config.agent, transitions.actions.shape[1])
+    agent = AGENTS[config.agent.name](config.agent, transitions.actions.shape[1])
+    example = jax.tree.map(lambda x: x[:1], transitions)
+
+    def init(key: Key) -> TrainState:
+        # The statistics travel with the state, so that a checkpoint is a policy of raw observations.
+        return agent.init(key, example).replace(extra={"observation_mean": mean, "observation_std": std})
+
+    def step(state: TrainState, data: Transitions, key: Key) -> tuple[TrainState, Metrics]:
+        batch_key, update_key = jax.random.split(key)
+        return agent.update(state, shard_batch(sample(data, batch_key, config.batch_size)), update_key)
+
+    return agent, init, step
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:

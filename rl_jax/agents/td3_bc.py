@@ -33,7 +33,7 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
 
     def actor_loss(params: PyTree, critic_params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
         actions = actor.apply(params, batch.observations)
-        q = critic.apply(critic_params, batch.observations, actions)[0]
+        q = critic.apply_member(critic_params, batch.observations, actions)
         loss = td3_bc_loss(q, actions, batch.actions, config.alpha)  # equation 5
         return loss, {"actor/loss": loss}
 

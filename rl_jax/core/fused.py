@@ -115,7 +115,13 @@ def fused_step(
                 return (new.replace(step=old.step + 1), window), None
 
             carry = (state.replace(step=first_step), window)
-            (state, window), _ = jax.lax.scan(update, carry, None, length=num_steps)
+            if num_steps == 1 and not data_by_run:
+                # XLA takes a scan of one step apart and fuses its body otherwise, which rounds otherwise. A length
+                # that it cannot know keeps the loop, so that a chunk of one is bitwise a part of a longer one.
+                one = jnp.where(first_step >= 0, 1, 0)
+                state, window = jax.lax.fori_loop(0, one, lambda _, carry: update(carry, None)[0], carry)
+            else:
+                (state, window), _ = jax.lax.scan(update, carry, None, length=num_steps)
             return state.replace(step=None), window
 
         lifted = over_runs(one_run, seed_axis)

@@ -90,7 +90,7 @@ def run(
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file: name a folder")
     provenance.check_same_run(workdir, config)
-    with jax.set_mesh(make_mesh(**config.mesh)) as _, StopSignal() as stop:
+    with StopSignal() as stop:
         return _Run(program, config, workdir, headline).train(stop, inputs or {})
 
 
@@ -114,7 +114,8 @@ class _Run:
         self.compile_seconds = 0.0
         self.checked = 0  # everything was finite up to this step
 
-        abstract = jax.eval_shape(self.init_runs, self.keys["init"])
+        with jax.set_mesh(self.mesh):
+            abstract = jax.eval_shape(self.init_runs, self.keys["init"])
         self.shardings = state_shardings(abstract, config.sharding_rules, self.mesh)
         self.abstract_state = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, self.shardings
@@ -178,7 +179,8 @@ class _Run:
     def restore_or_init(self) -> TrainState:
         restored = self.checkpoints.restore(self.abstract_state)
         if restored is None:
-            return jax.jit(self.init_runs, out_shardings=self.shardings)(self.keys["init"])
+            with jax.set_mesh(self.mesh):
+                return jax.jit(self.init_runs, out_shardings=self.shardings)(self.keys["init"])
         for name, value in restored.records.items():
             setattr(self.records, name, value)
         if self.records.window is not None:
@@ -253,7 +255,9 @@ class _Run:
                 data_by_run=self.feed is not None,
             )  # fmt: skip
             jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self.shardings, self.everywhere))
-            compiled = jitted.lower(state, self.window, data, self.keys["train"]).compile()
+            # Only the paper's pure functions see the mesh: `evaluate` and `collect` may compute on one device.
+            with jax.set_mesh(self.mesh):
+                compiled = jitted.lower(state, self.window, data, self.keys["train"]).compile()
             self.compile_seconds += time.perf_counter() - begin
             memory.check_compiled(compiled)
             self.compiled[count] = compiled

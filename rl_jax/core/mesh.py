@@ -4,9 +4,10 @@ One mesh with the axes `seed` (independent runs), `data` (the batch, and paramet
 parallel). Parameters follow a rule table: the first regular expression found in a leaf's path decides.
 """
 
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -144,10 +145,15 @@ def gather(tree: PyTree) -> PyTree:
     def local(x: jax.Array) -> jax.Array:
         if len(x.sharding.device_set) == 1:
             return x
-        whole = jax.jit(lambda x: x, out_shardings=NamedSharding(x.sharding.mesh, P()))(x)
-        return whole.addressable_data(0)
+        return _copy_to_all(x.sharding.mesh)(x).addressable_data(0)
 
     return jax.tree.map(local, tree)
+
+
+@functools.cache
+def _copy_to_all(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    """One function a mesh, so that a shape is compiled once and not at every evaluation."""
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))
 
 
 def bytes_per_device(tree: PyTree) -> int:

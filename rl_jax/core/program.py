@@ -110,7 +110,7 @@ def overlapped(
 
     def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
         if not ahead:
-            ahead.append(pool.submit(score, sample(state, keys, step)))
+            ahead.append(pool.submit(score, jax.device_get(sample(state, keys, step))))
         # The sample is whole on the host before this call returns: the step that follows donates `state`.
         next_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
         ahead.append(pool.submit(score, jax.device_get(sample(state, next_keys, step + 1))))

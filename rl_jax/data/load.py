@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import shutil
 from pathlib import Path
 
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
@@ -69,6 +70,8 @@ def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> 
     set_folder = Path(builder.data_dir)
     with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
         if not set_folder.exists():
+            for left_over in set_folder.parent.glob("incomplete.*"):  # of a process that was killed while it wrote
+                shutil.rmtree(left_over)
             prepare(builder)
     episodes, info = _decode_cached("RLDS", read_rlds, set_folder, folder, action_bound=1.0)
     return Dataset(episodes, name, info["env_id"], info["checksum"], f"made here: {builder.builder_config.description}")

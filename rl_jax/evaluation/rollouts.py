@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rl_jax.core.fused import over_runs
 from rl_jax.envs.gym_pool import EnvPool
 
 # act(params, observations [N, O], key, temperature) -> actions [N, A], for one run; temperature 0 is the mode.
@@ -55,9 +56,13 @@ class PolicyEvaluator:
         self.num_episodes = num_episodes
         self.pool = EnvPool(env_id, num_seeds * num_episodes, num_workers=num_workers, env_kwargs=env_kwargs)
 
+        # One run after another on a CPU: its actions then have the same bits as those of the run alone, and so its score.
+        seed_axis = "map" if jax.default_backend() == "cpu" else "vmap"
+
         def act_all(params, observations, seed, step, temperature):
             key = jax.random.fold_in(jax.random.key(seed), step)
-            return jax.vmap(act, in_axes=(0, 0, None, None))(params, observations, key, temperature)
+            act_one = over_runs(lambda params, observations: act(params, observations, key, temperature), seed_axis)
+            return act_one(params, observations)
 
         self._act = jax.jit(act_all)
 

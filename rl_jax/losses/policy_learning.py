@@ -11,6 +11,7 @@ def gaussian_log_prob(actions: jax.Array, mean: jax.Array, log_std: jax.Array) -
     """Log density of a diagonal Gaussian: actions and mean [B, A], log_std [A] or [B, A] -> [B]."""
     chex.assert_rank([actions, mean], 2)
     chex.assert_equal_shape([actions, mean])
+    chex.assert_equal_shape_suffix([mean, log_std], 1)
     standardised = (actions - mean) * jnp.exp(-log_std)
     return jnp.sum(-0.5 * jnp.square(standardised) - log_std - 0.5 * math.log(2.0 * math.pi), -1)
 
@@ -50,5 +51,6 @@ def td3_bc_loss(q: jax.Array, predicted: jax.Array, actions: jax.Array, alpha: f
     Source: TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), equations 4 and 5.
     """
     chex.assert_rank(q, 1)
+    chex.assert_equal_shape_prefix([q, predicted], 1)
     scale = jax.lax.stop_gradient(alpha / jnp.mean(jnp.abs(q)))
     return -scale * jnp.mean(q) + behavioural_cloning_loss(predicted, actions)

@@ -1,5 +1,6 @@
 """Multi-layer perceptrons and ensembles of them."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 # Orthogonal with gain sqrt(2): the initialiser of the jaxrl family (IQL's authors' code).
-orthogonal = nn.initializers.orthogonal(jnp.sqrt(2.0))
+orthogonal = nn.initializers.orthogonal(math.sqrt(2.0))
 
 
 def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
@@ -37,6 +38,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.initializer not in ("orthogonal", "torch"):
+            raise ValueError(f"initializer is {self.initializer!r}: choose 'orthogonal' or 'torch'")
         for i, width in enumerate(self.features):
             if self.initializer == "torch":
                 uniform = fan_in_uniform(x.shape[-1])

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.core.program import PyTree
 from rl_jax.networks.mlp import MLP, ensemble
 
 
@@ -32,5 +33,11 @@ class Critic(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        q = ensemble(Value, self.ensemble_size)(self.hidden_dims, self.layer_norm, self.initializer)
+        q = ensemble(Value, self.ensemble_size)(self.hidden_dims, self.layer_norm, self.initializer, name="members")
         return q(jnp.concatenate([observations, actions], -1))
+
+    def apply_member(self, params: PyTree, observations: jax.Array, actions: jax.Array, member: int = 0) -> jax.Array:
+        """One member's Q(s, a), [...], at the cost of one: `params` are the whole ensemble's."""
+        own = jax.tree.map(lambda x: x[member], params["params"]["members"])
+        value = Value(self.hidden_dims, self.layer_norm, self.initializer)
+        return value.apply({"params": own}, jnp.concatenate([observations, actions], -1))

@@ -80,8 +80,8 @@ def test_processes_at_once(tmp_path):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", program, str(tmp_path / "cache")]
-    processes = [subprocess.Popen(command, env=environment, cwd=ROOT) for _ in range(3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    processes = [subprocess.Popen(command, env=environment, cwd=ROOT) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 

@@ -1,4 +1,4 @@
-"""The RLDS writer and reader: a round trip through both TFDS's own reader and ours, and one clear error for each damage."""
+"""The RLDS writer and reader: round trips through TFDS's own reader and through ours, and one error for each damage."""
 
 import json
 import shutil
@@ -79,7 +79,8 @@ def test_a_set_that_tfds_encoded_step_by_step(tmp_path):
     """Somebody else's set: nested fields, text beside the steps, float64 rewards, an episode without a transition."""
     def example(length):
         for t in range(length + 1):
-            yield {"observation": {"state": np.full(2, t, np.float32)}, "action": np.full(1, 0.5, np.float32),
+            observation = {"state": np.full(2, t, np.float32), "goal": -float(t)}
+            yield {"observation": observation, "action": np.full(1, 0.5, np.float32),
                    "reward": float(t), "discount": 1.0, "is_first": t == 0, "is_last": t == length,
                    "is_terminal": t == length, "note": "text"}
 
@@ -90,23 +91,31 @@ def test_a_set_that_tfds_encoded_step_by_step(tmp_path):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            features = {"observation": {"state": tfds.features.Tensor(shape=(2,), dtype=np.float32)},
-                        "action": tfds.features.Tensor(shape=(1,), dtype=np.float32), "reward": np.float64,
+            observation = {"state": tfds.features.Tensor(shape=(2,), dtype=np.float32), "goal": np.float32}
+            action = tfds.features.Tensor(shape=(1,), dtype=np.float32)
+            features = {"observation": observation, "action": action, "reward": np.float64,
                         "discount": np.float32, "is_first": np.bool_, "is_last": np.bool_, "is_terminal": np.bool_,
                         "note": tfds.features.Text()}
-            return self.dataset_info_from_configs(
-                features=tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)}), disable_shuffling=True)
+            steps = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)})
+            return tfds.core.DatasetInfo(builder=self, features=steps, disable_shuffling=True)
 
         def _split_generators(self, dl_manager):
-            return {"all": ((i, {"steps": example(length)}) for i, length in enumerate((3, 0, 2)))}
+            return {"demos": ((i, {"steps": example(length)}) for i, length in enumerate((3, 0, 2)))}
 
         def _generate_examples(self):
             raise NotImplementedError
 
     builder = Foreign(data_dir=str(tmp_path), file_format="array_record")
     builder.download_and_prepare(download_dir=str(tmp_path / "downloads"))
-    with pytest.raises(ValueError, match="field 'steps/observation' is missing"):
-        read_rlds(tmp_path / "foreign" / "1.0.0")
+    episodes, info = read_rlds(tmp_path / "foreign" / "1.0.0")
+    check_episodes(episodes, "foreign")
+    assert info == {"env_id": ""}
+    np.testing.assert_array_equal(episodes.lengths, [3, 2])
+    np.testing.assert_array_equal(episodes.observations, [[-t, t, t] for t in (0, 1, 2, 0, 1)])
+    np.testing.assert_array_equal(episodes.next_observations, [[-t, t, t] for t in (1, 2, 3, 1, 2)])
+    np.testing.assert_array_equal(episodes.rewards, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(episodes.terminated, [False, False, True, False, True])
+    assert not episodes.extras
 
 
 def test_write_refuses(tmp_path, folder):
@@ -143,6 +152,14 @@ def test_damage_is_named(tmp_path, folder):
     record = next(path.glob("*.array_record*"))
     record.write_bytes(record.read_bytes()[: record.stat().st_size // 2])
     with pytest.raises(ValueError, match=r"cut: .*(damaged|not a readable)"):
+        read_rlds(path)
+    path = copy("flipped")
+    record = next(path.glob("*.array_record*"))
+    content = bytearray(record.read_bytes())
+    middle = content.index(b"steps/") if b"steps/" in content else len(content) // 4
+    content[middle + 20] ^= 0xFF
+    record.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped: .*(damaged|not a readable)"):
         read_rlds(path)
     path = copy("gone")
     next(path.glob("*.array_record*")).unlink()

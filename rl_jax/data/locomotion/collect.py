@@ -29,9 +29,11 @@ class WorkerPool:
 
     def __init__(self, num_workers: int):
         self._errors = tempfile.TemporaryFile()
+        self._folder = tempfile.TemporaryDirectory()  # MuJoCo writes a log of warnings into the working directory
+        inherited = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")])),
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE_ROOT), *inherited]),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
@@ -40,7 +42,7 @@ class WorkerPool:
         self._processes = [
             subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment,
-                cwd=tempfile.gettempdir(),  # MuJoCo writes its log of warnings into the working directory
+                cwd=self._folder.name,
             )
             for _ in range(num_workers)
         ]
@@ -61,6 +63,7 @@ class WorkerPool:
             process.stdin.close()
             process.stdout.close()
         self._errors.close()
+        self._folder.cleanup()
 
     def submit(self, job: dict) -> concurrent.futures.Future:
         """A future of the arrays that `roll_out_block` returns for the job."""

@@ -18,8 +18,9 @@ def is_rlds(path: Path) -> bool:
 def read_rlds(path: Path) -> tuple[Episodes, dict]:
     """Reads the `train` split (or the only one) of an RLDS set.
 
-    Follows RLDS: the last step of an episode holds the final observation alone, so T + 1 steps are T transitions; the
-    episode is terminated if that step has `is_terminal`, otherwise truncated.
+    Nested observations or actions are joined into one vector, in the order of their names. Follows RLDS: the last step
+    of an episode holds the final observation alone, so T + 1 steps are T transitions; the episode is terminated if that
+    step has `is_terminal`, otherwise truncated.
 
     Returns:
       The episodes, with every further numeric per-step field in `extras`, and {"env_id": ...} ("" if not recorded).
@@ -60,6 +61,8 @@ def _parse(record: bytes, specs: dict) -> dict[str, np.ndarray]:
     """The per-step arrays of one episode, taken from the record whole: tfds decodes step by step, 40 times slower."""
     proto = require("tensorflow_datasets.proto", "datasets")
     features = proto.tf_example_pb2.Example.FromString(bytes(record)).features.feature
+    if not features:  # what array_record hands out, without an error, where a file is cut off
+        raise ValueError("empty record")
     arrays = {}
     for field, spec in specs.items():
         feature = features[f"steps/{field}"]
@@ -80,7 +83,17 @@ def _flatten(specs, prefix: str = "") -> dict:
     return flat
 
 
+def _join_nested(steps: dict[str, np.ndarray], field: str) -> None:
+    """Replaces the arrays `field/...` of a nested field by one array [T, D], in the order of their names."""
+    inner = sorted(name for name in steps if name.startswith(f"{field}/"))
+    if inner:
+        arrays = [steps.pop(name) for name in inner]
+        steps[field] = np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+
+
 def _episode(path: Path, index: int, steps: dict[str, np.ndarray]) -> Episodes | None:
+    _join_nested(steps, "observation")
+    _join_nested(steps, "action")
     for field in ("observation", "action", "reward", "is_first", "is_last", "is_terminal"):
         if field not in steps:
             raise ValueError(f"{path}: episode {index}: field 'steps/{field}' is missing")

@@ -1,0 +1,179 @@
+"""Networks: shapes, counts, initial weights and bounds, against numpy and scipy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from rl_jax.core.program import PyTree
+from rl_jax.networks.mlp import MLP, ensemble
+from rl_jax.networks.policies import DeterministicPolicy, GaussianPolicy
+from rl_jax.networks.values import Critic, Value
+
+KEY = jax.random.key(0)
+OBSERVATIONS = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+ACTIONS = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (6, 2)), jnp.float32)
+
+
+def filled(network: nn.Module, *inputs: jax.Array) -> PyTree:
+    """Parameters drawn by numpy, for the tests to which the initialiser is nothing."""
+    rng = np.random.default_rng(2)
+    shapes = jax.eval_shape(network.init, KEY, *inputs)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
+
+
+def kernels(params: PyTree) -> list[np.ndarray]:
+    return [np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"]
+
+
+def biases(params: PyTree) -> list[np.ndarray]:
+    return [np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "bias"]
+
+
+@pytest.mark.parametrize(
+    "network, inputs, expected",
+    [
+        (MLP((8, 4)), (OBSERVATIONS,), 3 * 8 + 8 + 8 * 4 + 4),
+        (MLP((8, 4), layer_norm=True), (OBSERVATIONS,), 3 * 8 + 8 + 2 * 8 + 8 * 4 + 4),
+        (MLP((8, 4), layer_norm=True, activate_final=True), (OBSERVATIONS,), 3 * 8 + 8 + 2 * 8 + 8 * 4 + 4 + 2 * 4),
+        (Value((8,)), (OBSERVATIONS,), 3 * 8 + 8 + 8 + 1),
+        (Critic((8,), ensemble_size=5), (OBSERVATIONS, ACTIONS), 5 * (5 * 8 + 8 + 8 + 1)),
+        (Critic((8,), layer_norm=True), (OBSERVATIONS, ACTIONS), 2 * (5 * 8 + 8 + 2 * 8 + 8 + 1)),
+        (DeterministicPolicy((8,), 2), (OBSERVATIONS,), 3 * 8 + 8 + 8 * 2 + 2),
+        (GaussianPolicy((8,), 2), (OBSERVATIONS,), 3 * 8 + 8 + 8 * 2 + 2 + 2),
+    ],
+)
+def test_parameter_counts(network, inputs, expected):
+    assert sum(x.size for x in jax.tree.leaves(jax.eval_shape(network.init, KEY, *inputs))) == expected
+
+
+@pytest.mark.parametrize("leading", [(), (6,), (4, 6)])
+def test_output_shapes_for_any_leading_dimensions(leading):
+    observations, actions = jnp.zeros((*leading, 3)), jnp.zeros((*leading, 2))
+    shapes = [
+        (Value((8,)), (observations,), leading),
+        (Critic((8,), ensemble_size=5), (observations, actions), (5, *leading)),
+        (DeterministicPolicy((8,), 2), (observations,), (*leading, 2)),
+    ]
+    for network, inputs, expected in shapes:
+        assert jax.eval_shape(network.init_with_output, KEY, *inputs)[0].shape == expected
+    mean, log_std = jax.eval_shape(GaussianPolicy((8,), 2).init_with_output, KEY, observations)[0]
+    assert (mean.shape, log_std.shape) == ((*leading, 2), (2,))
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("activate_final", [False, True])
+def test_mlp_is_what_numpy_computes(layer_norm, activate_final):
+    network = MLP((8, 4), activate_final=activate_final, layer_norm=layer_norm, initializer="torch")
+    params = filled(network, OBSERVATIONS)
+    x = np.asarray(OBSERVATIONS)
+    for i, width in enumerate((8, 4)):
+        dense = params["params"][f"Dense_{i}"]
+        assert dense["kernel"].shape == (x.shape[-1], width)
+        x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+        if i == 0 or activate_final:
+            if layer_norm:
+                norm = params["params"][f"LayerNorm_{i}"]
+                x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+                x = x * np.asarray(norm["scale"]) + np.asarray(norm["bias"])
+            x = np.maximum(x, 0)
+    np.testing.assert_allclose(network.apply(params, OBSERVATIONS), x, rtol=1e-4, atol=1e-5)
+
+
+def test_orthogonal_kernels_have_gain_sqrt_2_and_no_bias():
+    params = MLP((16, 5)).init(KEY, OBSERVATIONS)
+    wide, tall = kernels(params)
+    np.testing.assert_allclose(wide @ wide.T, 2 * np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(tall.T @ tall, 2 * np.eye(5), atol=1e-5)
+    for bias in biases(params):
+        np.testing.assert_array_equal(bias, 0)
+
+
+def test_torch_weights_are_uniform_within_one_over_root_fan_in():
+    params = MLP((400, 300), initializer="torch").init(KEY, jnp.zeros((1, 100)))
+    for kernel, bias in zip(kernels(params), biases(params), strict=True):
+        bound = kernel.shape[0] ** -0.5
+        for values in (kernel, bias):
+            assert np.abs(values).max() <= bound
+            assert scipy.stats.kstest(values.ravel(), "uniform", (-bound, 2 * bound)).pvalue > 1e-3
+        # Kernel and bias have streams of their own.
+        assert abs(scipy.stats.pearsonr(kernel[0], bias).statistic) < 0.3
+
+
+@pytest.mark.parametrize("network", [Value(()), Critic(()), DeterministicPolicy((), 2), GaussianPolicy((), 2)])
+def test_every_network_passes_its_initialiser_on(network):
+    inputs = (OBSERVATIONS, ACTIONS) if isinstance(network, Critic) else (OBSERVATIONS,)
+    for bias in biases(network.init(KEY, *inputs)):
+        np.testing.assert_array_equal(bias, 0)
+    for bias in biases(network.clone(initializer="torch").init(KEY, *inputs)):
+        assert np.all(bias != 0)
+
+
+def test_an_unknown_initialiser_is_refused():
+    with pytest.raises(ValueError, match="initializer.*'orthogonl'.*orthogonal.*torch"):
+        MLP((8,), initializer="orthogonl").init(KEY, OBSERVATIONS)
+
+
+@pytest.mark.parametrize("initializer", ["orthogonal", "torch"])
+def test_members_of_an_ensemble_are_independent(initializer):
+    critic = Critic((8,), ensemble_size=3, initializer=initializer)
+    params = critic.init(KEY, OBSERVATIONS, ACTIONS)
+    for kernel in kernels(params):
+        assert kernel.shape[0] == 3
+        for one, other in [(0, 1), (0, 2), (1, 2)]:
+            assert np.all(kernel[one] != kernel[other])
+    if initializer == "orthogonal":  # each member by itself
+        for member in kernels(params)[0]:
+            np.testing.assert_allclose(member @ member.T, 2 * np.eye(5), atol=1e-5)
+
+    values = critic.apply(params, OBSERVATIONS, ACTIONS)
+    changed = jax.tree.map(lambda x: x.at[1].add(1.0), params)
+    moved = np.asarray(critic.apply(changed, OBSERVATIONS, ACTIONS) != values)
+    assert moved[1].all() and not moved[0].any() and not moved[2].any()
+
+
+def test_a_member_of_an_ensemble_is_the_module_alone():
+    twin = ensemble(Value, 2)((8, 8))
+    params = filled(twin, OBSERVATIONS)
+    together = twin.apply(params, OBSERVATIONS)
+    for i in range(2):
+        alone = Value((8, 8)).apply(jax.tree.map(lambda x, i=i: x[i], params), OBSERVATIONS)
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_critic_reads_observations_and_actions():
+    critic = Critic((8,), initializer="torch")
+    params = filled(critic, OBSERVATIONS, ACTIONS)
+    by_observation, by_action = jax.grad(lambda o, a: critic.apply(params, o, a).sum(), argnums=(0, 1))(
+        OBSERVATIONS, ACTIONS
+    )
+    assert np.abs(by_observation).sum(0).all() and np.abs(by_action).sum(0).all()
+
+
+def test_policies_stay_in_the_box():
+    far = 1e4 * OBSERVATIONS
+    deterministic, gaussian = DeterministicPolicy((8,), 2), GaussianPolicy((8,), 2)
+    actions = deterministic.apply(filled(deterministic, far), far)
+    mean, _ = gaussian.apply(filled(gaussian, far), far)
+    for values in (actions, mean):
+        assert np.abs(values).max() <= 1.0
+        assert np.abs(values).max() > 0.99  # the bound is reached, not merely far away
+
+
+def test_a_policy_is_the_tanh_of_its_mlp():
+    policy = DeterministicPolicy((8,), 2)
+    params = filled(policy, OBSERVATIONS)
+    raw = MLP((8, 2)).apply({"params": params["params"]["MLP_0"]}, OBSERVATIONS)
+    np.testing.assert_allclose(policy.apply(params, OBSERVATIONS), np.tanh(raw), rtol=1e-5, atol=1e-6)
+
+
+def test_log_std_starts_at_zero_and_is_clipped():
+    policy = GaussianPolicy((), 3)
+    params = policy.init(KEY, OBSERVATIONS)
+    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS)[1], [0.0, 0.0, 0.0])
+    params["params"]["log_std"] = jnp.array([-9.0, 1.5, 9.0])
+    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS)[1], [-5.0, 1.5, 2.0])
+    grad = jax.grad(lambda p: policy.apply(p, OBSERVATIONS)[1].sum())(params)["params"]["log_std"]
+    np.testing.assert_array_equal(grad, [0.0, 1.0, 0.0])

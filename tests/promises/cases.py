@@ -1,0 +1,79 @@
+"""The programs that every promise is tested on. A paper joins by adding one line to CASES."""
+
+import importlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from rl_jax.core.program import Program
+
+
+class Case(NamedTuple):
+    """One program under test.
+
+    Attributes:
+      program: module with `make_program(config, workdir) -> (Program, inputs)` and HEADLINE.
+      config: module with `get_config(preset)`.
+      overrides: what is set besides, by dotted field.
+      quick: whether `make test` runs it also where a promise costs several processes.
+    """
+
+    name: str
+    program: str
+    config: str
+    preset: str = "tiny"
+    overrides: Mapping[str, Any] = {}
+    quick: bool = False
+
+
+_TINY = "tests.promises.programs"
+CASES = [
+    Case("online", f"{_TINY}.online", f"{_TINY}.online", quick=True),
+    Case("host_fed", f"{_TINY}.host_fed", f"{_TINY}.host_fed", quick=True),
+    Case("scored", f"{_TINY}.scored", f"{_TINY}.scored"),
+    Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
+    Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc"),
+    Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
+]
+
+# Every test starts from these: intervals that do not divide one another, and one chunk length to compile.
+STEPS = 24
+COMMON = {
+    "num_seeds": 1,
+    "num_steps": STEPS,
+    "loop.chunk": 2,
+    "loop.log_every": 6,
+    "loop.eval_every": 12,
+    "checkpoint.every": 8,
+    "tensorboard": False,
+}
+# One chunk from the first step to the last.
+WHOLE = {"loop.chunk": 250, "loop.log_every": STEPS, "loop.eval_every": 0, "checkpoint.every": 0}
+
+
+def data_dir() -> str:
+    """Where data sets are made: one place for a test session and the processes that it starts."""
+    return os.environ.setdefault("RL_JAX_TEST_DATA", tempfile.mkdtemp(prefix="rl_jax_test_data_"))
+
+
+def by_name(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def make_config(case: Case, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    config = importlib.import_module(case.config).get_config(case.preset)
+    if "dataset" in config:
+        config.dataset.data_dir = data_dir()
+    config.update_from_flattened_dict({**COMMON, **case.overrides, **(overrides or {})})
+    return config
+
+
+def make_program(case: Case, config: ConfigDict, workdir: Path) -> tuple[Program, dict[str, Any], str]:
+    module = importlib.import_module(case.program)
+    # A paper may tell its binary more than the core needs; the program and its inputs come first.
+    program, inputs = module.make_program(config, workdir)[:2]
+    return program, inputs, module.HEADLINE

@@ -1,0 +1,66 @@
+"""What the promises share: one compilation cache for all their processes, and every case's unbroken run."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from tests.promises.cases import CASES, WHOLE, Case
+from tests.promises.runner import Outcome, execute
+
+CACHE = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 0.0,
+         "jax_persistent_cache_min_entry_size_bytes": -1}  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def shared_compilations(tmp_path_factory) -> Iterator[None]:
+    """A case is compiled once for all tests of this folder and the processes they start."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    settings = CACHE | {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compilations"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            patch.setenv(name.upper(), str(value))
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(
+    params=[pytest.param(case, id=case.name, marks=[] if case.quick else [pytest.mark.slow]) for case in CASES]
+)
+def costly_case(request) -> Case:
+    """For a promise that starts several processes a case: `make test` takes the quick ones."""
+    return request.param
+
+
+def _remembered(tmp_path_factory, label: str, overrides: dict) -> Callable[[Case], Outcome]:
+    outcomes = {}
+
+    def outcome(case: Case) -> Outcome:
+        if case.name not in outcomes:
+            outcomes[case.name] = execute(case, tmp_path_factory.mktemp(f"{label}_{case.name}"), overrides)
+        return outcomes[case.name]
+
+    return outcome
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory) -> Callable[[Case], Outcome]:
+    """case -> its run from the first step to the last without a stop."""
+    return _remembered(tmp_path_factory, "unbroken", {})
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Callable[[Case], Outcome]:
+    """case -> the same as one fused chunk."""
+    return _remembered(tmp_path_factory, "whole", WHOLE)
