@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from rl_jax.core.runtime import is_main_process, run_binary, start_process
+from rl_jax.core.runtime import fail, is_main_process, run_binary, start_process
 
 
 def run_experiment(main: Callable[[ConfigDict, Path], dict[str, Any]], default_config: str) -> None:
@@ -20,7 +20,7 @@ def run_experiment(main: Callable[[ConfigDict, Path], dict[str, Any]], default_c
     Args:
       default_config: "configs/<paper>.py:<preset>".
     """
-    config = config_flags.DEFINE_config_file("config", default_config, "configs/<paper>.py:<preset>")
+    config = config_flags.DEFINE_config_file("config", None, f"File:preset; {default_config} if not given.")
     workdir = flags.DEFINE_string("workdir", None, "The run's folder; a run that lies there goes on.")
     flags.mark_flag_as_required("workdir")
     for name in ("config", "workdir"):
@@ -35,4 +35,15 @@ def run_experiment(main: Callable[[ConfigDict, Path], dict[str, Any]], default_c
         if is_main_process():
             print(json.dumps(summary), flush=True)
 
-    run_binary(guarded)
+    def parse(argv: list[str]) -> list[str]:
+        if not any(argument.startswith(("--config=", "-config=")) or argument == "--config" for argument in argv):
+            argv = [argv[0], f"--config={default_config}", *argv[1:]]
+        try:
+            return flags.FLAGS(argv)
+        except AttributeError as error:
+            fail(f"the config has no such field: {error}".replace("\\n", " "))
+        except (flags.Error, ValueError, TypeError, OSError) as error:
+            # A config file's own error comes with its traceback as text: the last line says what is wrong.
+            fail(str(error).replace("\\n", "\n").strip("\"'").splitlines()[-1].strip())
+
+    run_binary(guarded, flags_parser=parse)

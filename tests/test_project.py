@@ -204,7 +204,7 @@ def test_files_stay_short():
     too_long = [(path, lines(path)) for path in agents if lines(path) > 300]
     too_long += [(path, lines(path)) for path in trains if lines(path) >= 150]
     assert too_long == [], "an agent has at most 300 lines, a train.py fewer than 150"
-    too_short = [(path, lines(path)) for path in agents if defines_its_agent(path) and lines(path) < 60]
+    too_short = [(path, lines(path)) for path in agents if defines_its_agent(path) and lines(path) < 50]
     assert too_short == [], "an agent file holds its losses, update, act, factory and default config itself"
 
 
@@ -309,3 +309,9 @@ def test_what_a_readme_names_exists(path):
         if "://" not in link and not link.startswith("mailto:") and not (path.parent / link).exists():
             missing.append(link)
     assert not missing, f"{path.name} names what does not exist: {missing}"
+
+
+def test_index_of_papers_is_current():
+    from experiments.index import index
+
+    assert (ROOT / "experiments" / "README.md").read_text() == index(), "run python -m experiments.index"

@@ -35,12 +35,13 @@ from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import from_main_process, is_main_process
 from rl_jax.data.load import Dataset, load_dataset
-from rl_jax.data import preprocess
+from rl_jax.data.preprocess import normalize_observations, prepare_transitions
 from rl_jax.data.transitions import Transitions, sample
 from rl_jax.evaluation.curves import plot_learning_curve
-from rl_jax.evaluation.records import record_episodes
+from rl_jax.evaluation.records import read_episodes, record_episodes
 from rl_jax.evaluation.rollouts import PolicyEvaluator
 from rl_jax.evaluation.scores import normalized_score
+from rl_jax.evaluation.statistics import mean_difference_interval
 
 AGENTS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 HEADLINE = "eval/normalized_score"
@@ -51,7 +52,7 @@ class Experiment(NamedTuple):
 
     program: Program
     inputs: dict[str, Any]  # for the run's provenance
-    behaviour_score: float  # mean normalised score of the data set's episodes
+    behaviour_scores: np.ndarray  # [N], normalised scores of the data set's episodes
 
 
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
@@ -59,12 +60,15 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     # One process makes or decodes the set; the others find it made.
     from_main_process(lambda: load(config).checksum)
     dataset = load(config)
-    transitions, mean, std = prepare(dataset, config)
+    transitions, mean, std = prepare_transitions(
+        dataset.episodes, normalize_observations=config.dataset.normalize_observations,
+        scale_rewards=config.dataset.normalize_rewards,
+    )  # fmt: skip
     agent, init, step = make_learner(config, transitions, mean, std)
 
     def act(params: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
         policy, extra = params
-        observations = preprocess.normalise_observations(observations, extra["observation_mean"], extra["observation_std"])
+        observations = normalize_observations(observations, extra["observation_mean"], extra["observation_std"])
         return agent.act(policy, observations, key, temperature)
 
     env_id = config.dataset.env_id or dataset.env_id
@@ -89,8 +93,8 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
         return {name: np.asarray(x) for name, x in from_main_process(lambda: roll_out(params, seed, step_done)).items()}
 
     inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
-    behaviour = float(normalized_score(env_id, dataset.episodes.complete_returns).mean())
-    return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour)
+    behaviour_scores = normalized_score(env_id, dataset.episodes.complete_returns)
+    return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour_scores)
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -98,23 +102,6 @@ def load(config: ConfigDict) -> Dataset:
     return load_dataset(
         dataset.name, path=dataset.path, num_steps=dataset.num_steps or None, seed=dataset.seed, data_dir=dataset.data_dir
     )
-
-
-def prepare(dataset: Dataset, config: ConfigDict) -> tuple[Transitions, np.ndarray, np.ndarray]:
-    """The transitions as the agent's authors prepare them, with the observations' mean and standard deviation [O]."""
-    transitions = dataset.episodes.to_transitions()
-    size = transitions.observations.shape[1]
-    mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
-    if config.dataset.normalize_observations:
-        mean, std = preprocess.observation_statistics(transitions.observations)
-        transitions = transitions.replace(
-            observations=preprocess.normalise_observations(transitions.observations, mean, std),
-            next_observations=preprocess.normalise_observations(transitions.next_observations, mean, std),
-        )
-    if config.dataset.normalize_rewards:
-        returns = preprocess.return_range(dataset.episodes)
-        transitions = transitions.replace(rewards=preprocess.scale_rewards_by_return_range(transitions.rewards, *returns))
-    return transitions, mean, std
 
 
 def make_learner(
@@ -139,18 +126,21 @@ def make_learner(
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     experiment = make_program(config, workdir)
-    logging.info("data set %s: behaviour score %.1f", experiment.inputs["dataset"], experiment.behaviour_score)
+    behaviour_score = float(experiment.behaviour_scores.mean())
+    logging.info("data set %s: behaviour score %.1f", experiment.inputs["dataset"], behaviour_score)
     result = run(experiment.program, config, workdir, headline=HEADLINE, inputs=experiment.inputs)
-    if is_main_process():
-        plot_learning_curve(
-            workdir, workdir / "learning_curve.png", behaviour_score=experiment.behaviour_score,
-            title=f"{config.agent.name} on {experiment.inputs['dataset']}",
-        )  # fmt: skip
-    return {
+    summary = {
         "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds,
-        "score": float(np.mean(result.evaluations[-1][HEADLINE])), "behaviour_score": experiment.behaviour_score,
-        "updates_per_s": result.updates_per_s, "workdir": str(workdir),
+        "score": None, "behaviour_score": behaviour_score, "updates_per_s": result.updates_per_s, "workdir": str(workdir),
     }  # fmt: skip
+    if is_main_process() and result.evaluations:
+        title = f"{config.agent.name} on {experiment.inputs['dataset']}"
+        plot_learning_curve(workdir, workdir / "learning_curve.png", behaviour_score=behaviour_score, title=title)
+        scores = normalized_score(experiment.inputs["env_id"], read_episodes(workdir / "episodes.npz").episodes.returns[-1])
+        summary["score"] = float(scores.mean())
+        # 95% bootstrap interval of score - behaviour_score, over seeds and episodes.
+        summary["gain_interval"] = mean_difference_interval(scores, experiment.behaviour_scores)
+    return summary
 
 
 if __name__ == "__main__":

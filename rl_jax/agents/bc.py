@@ -4,7 +4,6 @@ The baseline of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) and of CORL: reg
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -43,7 +42,7 @@ def bc(config: ConfigDict, action_dim: int) -> Agent:
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
         del key, temperature
-        return jnp.clip(actor.apply(params["actor"], observations), -1.0, 1.0)
+        return actor.apply(params["actor"], observations)
 
     return Agent(init, update, act)
 

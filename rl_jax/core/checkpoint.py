@@ -10,6 +10,7 @@ import dataclasses
 import json
 import re
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,21 @@ class CheckpointMismatchError(ValueError):
 
 
 class _SourceHandler(ocp.CheckpointHandler):
-    """Saves what `Feed.save` gives: one msgpack file a process, committed together with the rest of the step."""
+    """Saves what `Feed.save` gives: one file a process, a checksum and msgpack, committed with the rest of the step."""
 
     def _file(self, directory: Any) -> Path:
         return Path(directory) / f"process_{jax.process_index()}.msgpack"
 
     def save(self, directory: Any, args: "_SourceSave") -> None:
-        self._file(directory).write_bytes(serialization.msgpack_serialize(args.item))
+        packed = serialization.msgpack_serialize(args.item)
+        self._file(directory).write_bytes(zlib.crc32(packed).to_bytes(4, "big") + packed)
 
     def restore(self, directory: Any, args: "_SourceRestore | None" = None) -> PyTree:
         del args
-        return serialization.msgpack_restore(self._file(directory).read_bytes())
+        raw = self._file(directory).read_bytes()
+        if zlib.crc32(raw[4:]) != int.from_bytes(raw[:4], "big"):
+            raise ValueError("the source's state is not what was saved")
+        return serialization.msgpack_restore(raw[4:])
 
 
 @ocp.args.register_with_handler(_SourceHandler, for_save=True)
@@ -113,7 +118,8 @@ class Checkpointer:
         Args:
           score: the headline metric, higher is better; None for a checkpoint that cannot be the best.
         """
-        records = records | {"fingerprint": [int(x) for x in self._fingerprint(state)]}
+        fingerprints = [int(x) for x in self._fingerprint(state)]
+        records = records | {"fingerprint": fingerprints, "processes": jax.process_count()}
         items = {"state": ocp.args.StandardSave(state), "records": ocp.args.JsonSave(records)}
         if self._has_source:
             items["source"] = _SourceSave(source)
@@ -167,6 +173,7 @@ class Checkpointer:
             items["source"] = _SourceRestore()
         composite = self._manager.restore(step, args=ocp.args.Composite(**items))
         state, records = composite["state"], composite["records"]
+        records.pop("processes", None)
         for (path, _), stored, read in zip(
             jax.tree_util.tree_leaves_with_path(state),
             records.pop("fingerprint"),
@@ -178,7 +185,14 @@ class Checkpointer:
         return Restored(step, state, records, composite["source"] if self._has_source else None)
 
     def _compare(self, step: int, abstract: TrainState) -> None:
-        """Raises CheckpointMismatchError naming the first array that differs in presence or shape."""
+        """Raises CheckpointMismatchError naming the first array that differs, or the number of processes of a Feed."""
+        records = json.loads((self.directory / str(step) / "records" / "metadata").read_text())
+        processes = records.get("processes", jax.process_count())
+        if self._has_source and processes != jax.process_count():
+            raise CheckpointMismatchError(
+                f"checkpoint of step {step} in {self.directory} holds the source of {processes} processes and "
+                f"{jax.process_count()} run now: start {processes}"
+            )
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise ValueError("its array metadata is missing")
@@ -203,7 +217,12 @@ class Checkpointer:
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    return {path_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    def stored(x: Any) -> tuple[int, ...]:
+        # A random key is stored as the words it is made of.
+        is_key = x.dtype is not None and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return tuple(jax.eval_shape(jax.random.key_data, x).shape if is_key else x.shape)
+
+    return {path_name(path): stored(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def read_records(directory: Path) -> dict[str, Any] | None:

@@ -63,11 +63,9 @@ def check_core_config(config: ConfigDict) -> None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that does not exist: the near ones, then all."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}"
+    """The message for a name that does not exist: the near ones, or all where none is near."""
+    near = difflib.get_close_matches(name, list(known := sorted(known)), n=3)
+    return f"unknown {kind} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}")
 
 
 def from_preset(paper: str, presets: dict[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:

@@ -36,7 +36,8 @@ def over_runs(fn: Callable[..., Any], seed_axis: str) -> Callable[..., Any]:
 
     `"vmap"` computes all runs side by side: it fills an accelerator. `"map"` computes them one after another inside
     the same program: on a CPU, which one run fills already, that keeps each run in the cache and makes it bitwise
-    equal to the run alone.
+    equal to the run alone. Under `"vmap"` a batched matrix product adds in another order than a single one: parameters
+    of order 1 differ from the run alone by 1.2e-7 after 12 updates of a small network and by 7e-7 after 200 (CPU).
     """
 
     def lifted(*args: PyTree) -> PyTree:
@@ -135,6 +136,8 @@ def fingerprint(tree: PyTree) -> tuple[jax.Array, ...]:
     """A uint32 checksum a leaf, of its bits and their places; computed where the leaf lies, on any sharding."""
 
     def leaf(x: jax.Array) -> jax.Array:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
         if x.dtype == jnp.bool_:
             x = x.astype(jnp.uint8)
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")).astype(jnp.uint32)

@@ -27,7 +27,14 @@ from rl_jax.core.fused import STREAMS, Window, empty_window, finite_leaves, fuse
 from rl_jax.core.mesh import make_mesh, path_name, replicate, state_shardings, upload_batch
 from rl_jax.core.metrics import MetricWriter, ProgressLine, plain
 from rl_jax.core.program import Feed, Program, PyTree, TrainState
-from rl_jax.core.runtime import NonFiniteError, Preempted, StopSignal, is_main_process, sync_processes
+from rl_jax.core.runtime import (
+    NonFiniteError,
+    Preempted,
+    StopSignal,
+    from_main_process,
+    is_main_process,
+    sync_processes,
+)
 
 
 @dataclasses.dataclass
@@ -144,8 +151,9 @@ class _Run:
             stack.callback(self.checkpoints.close)
             state = self.restore_or_init()
             step = first_step = self.checked = int(state.step)
+            # Other inputs end every process, not the main one alone.
+            from_main_process(lambda: provenance.record(self.workdir, config, step, inputs))
             if is_main_process():
-                provenance.record(self.workdir, config, step, inputs)
                 self.writer = MetricWriter(
                     self.workdir, step=step, lines=records.lines, tensorboard=config.tensorboard,
                     wandb_project=config.wandb_project, config=provenance.plain_config(config),
@@ -327,7 +335,9 @@ class _Run:
         latest = records.evaluations[-1] if records.evaluations else {"step": -1}
         score = None
         if latest["step"] == step and self.headline in latest:
-            score = float(np.mean(np.asarray(latest[self.headline], np.float64)))
+            mean = float(np.mean(np.asarray(latest[self.headline], np.float64)))
+            # A score that is not finite would compare as the best of all.
+            score = mean if np.isfinite(mean) else None
         source = self.feed.save() if self.feed else None
         self.checkpoints.save(step, state, dataclasses.asdict(records), source, score)
 

@@ -20,7 +20,8 @@ from rl_jax.core.program import PyTree, TrainState
 AXES = ("seed", "data", "model")
 REPLICATE = "replicate"
 FSDP = "fsdp"
-# A rule is (path regex, REPLICATE | FSDP | one mesh axis or None a dimension), e.g. ("attention/query/kernel", (None, "model")).
+# A rule is (path regex, REPLICATE | FSDP | one mesh axis or None a dimension), e.g.
+# ("attention/query/kernel", (None, "model")).
 Rule = tuple[str, Any]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
@@ -125,9 +126,13 @@ class ProgressLine:
 
     def __enter__(self) -> "ProgressLine":
         self._progress.start()
+        # Rich prints above its line what goes to sys.stderr; absl's handler holds the stream from before.
+        self._log_stream = logging.get_absl_handler().python_handler.setStream(sys.stderr)
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        if self._log_stream is not None:
+            logging.get_absl_handler().python_handler.setStream(self._log_stream)
         self._progress.stop()
 
     def update(self, step: int, rate: float | None = None, headline: str | None = None) -> None:

@@ -37,7 +37,7 @@ class Preempted(SystemExit):
 USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, NonFiniteError)
 
 
-def run_binary(main: Callable[[Sequence[str]], None], **flags: Any) -> None:
+def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> None:
     """`absl.app.run` with errors that a user can mend shown as one line on stderr (their traceback at --verbosity=1)."""
 
     def guarded(argv: Sequence[str]) -> None:
@@ -46,10 +46,15 @@ def run_binary(main: Callable[[Sequence[str]], None], **flags: Any) -> None:
             main(argv)
         except USER_ERRORS as error:
             logging.debug("traceback", exc_info=True)
-            print(f"error: {error} (--verbosity=1 shows where)", file=sys.stderr, flush=True)
-            sys.exit(1)
+            fail(f"{error} (--verbosity=1 shows where)")
 
-    app.run(guarded, **flags)
+    app.run(guarded, **app_arguments)
+
+
+def fail(message: str) -> None:
+    """Ends the process with one line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 def quiet_logging() -> None:

@@ -1,8 +1,9 @@
-"""Preprocessing that the papers of offline RL name: observation normalisation, reward scaling, action clipping."""
+"""Preprocessing that the papers of offline RL name: observation normalisation and reward scaling."""
 
 import numpy as np
 
 from rl_jax.data.episodes import Episodes
+from rl_jax.data.transitions import Transitions
 
 
 def observation_statistics(observations: np.ndarray, eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +16,7 @@ def observation_statistics(observations: np.ndarray, eps: float = 1e-3) -> tuple
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def normalise_observations(observations, mean, std):
+def normalize_observations(observations, mean, std):
     """(observations - mean) / std, for numpy or JAX arrays [..., O]."""
     return (observations - mean) / std
 
@@ -38,6 +39,25 @@ def scale_rewards_by_return_range(
     return (rewards * (max_episode_steps / (max_return - min_return))).astype(np.float32)
 
 
-def clip_actions(actions: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    """Clips actions to [-1 + eps, 1 - eps], inside the support of a squashed Gaussian: [N, A] float32."""
-    return np.clip(actions, -1.0 + eps, 1.0 - eps).astype(np.float32)
+def prepare_transitions(
+    episodes: Episodes, *, normalize_observations: bool, scale_rewards: bool
+) -> tuple[Transitions, np.ndarray, np.ndarray]:
+    """A set's transitions as an agent's authors prepare them, with the mean and standard deviation [O] that were used.
+
+    Args:
+      normalize_observations: standardise observations over the set; otherwise the statistics are 0 and 1.
+      scale_rewards: scale rewards by the range of returns.
+    """
+    transitions = episodes.to_transitions()
+    size = transitions.observations.shape[1]
+    mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
+    if normalize_observations:
+        mean, std = observation_statistics(transitions.observations)
+        transitions = transitions.replace(
+            observations=(transitions.observations - mean) / std,
+            next_observations=(transitions.next_observations - mean) / std,
+        )
+    if scale_rewards:
+        rewards = scale_rewards_by_return_range(transitions.rewards, *return_range(episodes))
+        transitions = transitions.replace(rewards=rewards)
+    return transitions, mean, std

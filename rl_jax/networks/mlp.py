@@ -54,7 +54,7 @@ class MLP(nn.Module):
 
 
 def ensemble(module: type[nn.Module], size: int) -> type[nn.Module]:
-    """`size` independently initialised copies of a module on the same input: outputs [size, ...], parameters stacked."""
+    """`size` independently initialised copies of a module on one input: outputs [size, ...], parameters stacked."""
     return nn.vmap(
         module, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, out_axes=0, axis_size=size
     )

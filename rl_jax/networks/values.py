@@ -36,6 +36,7 @@ class Critic(nn.Module):
         q = ensemble(Value, self.ensemble_size)(self.hidden_dims, self.layer_norm, self.initializer, name="members")
         return q(jnp.concatenate([observations, actions], -1))
 
+    @nn.nowrap
     def apply_member(self, params: PyTree, observations: jax.Array, actions: jax.Array, member: int = 0) -> jax.Array:
         """One member's Q(s, a), [...], at the cost of one: `params` are the whole ensemble's."""
         own = jax.tree.map(lambda x: x[member], params["params"]["members"])

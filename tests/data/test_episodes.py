@@ -7,8 +7,7 @@ import pytest
 
 from rl_jax.data.episodes import check_episodes, concatenate_episodes, starts_from_ends
 from rl_jax.data.preprocess import (
-    clip_actions,
-    normalise_observations,
+    normalize_observations,
     observation_statistics,
     return_range,
     scale_rewards_by_return_range,
@@ -104,7 +103,7 @@ def test_observation_statistics_by_hand():
     mean, std = observation_statistics(np.array([[0.0, 1.0], [2.0, 1.0]], np.float32))
     np.testing.assert_allclose(mean, [1.0, 1.0])
     np.testing.assert_allclose(std, [1.001, 0.001], rtol=1e-6)
-    np.testing.assert_allclose(normalise_observations(np.array([2.001, 1.0]), mean, std), [1.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(normalize_observations(np.array([2.001, 1.0]), mean, std), [1.0, 0.0], rtol=1e-6)
 
 
 def test_reward_scaling_by_hand():
@@ -113,9 +112,3 @@ def test_reward_scaling_by_hand():
     np.testing.assert_allclose(scale_rewards_by_return_range(np.array([0.5, -1.0]), 100.0, 350.0), [2.0, -4.0])
     with pytest.raises(ValueError, match="all episodes return 3"):
         scale_rewards_by_return_range(np.ones(2), 3.0, 3.0)
-
-
-def test_clip_actions():
-    clipped = clip_actions(np.array([[-1.0, 0.3, 1.0]], np.float32))
-    np.testing.assert_allclose(clipped, [[-0.99999, 0.3, 0.99999]], rtol=0, atol=1e-7)
-    assert clipped.dtype == np.float32

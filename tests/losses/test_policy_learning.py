@@ -56,7 +56,7 @@ def test_temperature_zero_clones():
 
 def test_no_gradient_flows_through_advantage_weights():
     advantages, log_probs = jnp.array([0.3, -0.2]), jnp.array([-1.0, -2.0])
-    loss = lambda advantages: advantage_weighted_loss(log_probs, advantage_weights(advantages, 3.0, 100.0))  # noqa: E731
+    loss = lambda a: advantage_weighted_loss(log_probs, advantage_weights(a, 3.0, 100.0))  # noqa: E731
     np.testing.assert_array_equal(jax.grad(loss)(advantages), [0.0, 0.0])
 
 

@@ -143,6 +143,14 @@ def test_a_member_of_an_ensemble_is_the_module_alone():
         np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("member", [0, 2])
+def test_one_member_of_a_critic_is_that_row_of_all(member):
+    critic = Critic((8,), ensemble_size=3)
+    params = filled(critic, OBSERVATIONS, ACTIONS)
+    alone = critic.apply_member(params, OBSERVATIONS, ACTIONS, member)
+    np.testing.assert_allclose(alone, critic.apply(params, OBSERVATIONS, ACTIONS)[member], rtol=1e-5, atol=1e-6)
+
+
 def test_a_critic_reads_observations_and_actions():
     critic = Critic((8,), initializer="torch")
     params = filled(critic, OBSERVATIONS, ACTIONS)

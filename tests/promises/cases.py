@@ -19,7 +19,7 @@ class Case(NamedTuple):
       program: module with `make_program(config, workdir) -> (Program, inputs)` and HEADLINE.
       config: module with `get_config(preset)`.
       overrides: what is set besides, by dotted field.
-      quick: whether `make test` runs it also where a promise costs several processes.
+      quick: whether `make test` runs it also where a promise costs processes or compilations of its own.
     """
 
     name: str
@@ -57,7 +57,7 @@ WHOLE = {"loop.chunk": 250, "loop.log_every": STEPS, "loop.eval_every": 0, "chec
 
 def data_dir() -> str:
     """Where data sets are made: one place for a test session and the processes that it starts."""
-    return os.environ.setdefault("RL_JAX_TEST_DATA", tempfile.mkdtemp(prefix="rl_jax_test_data_"))
+    return os.environ.get("RL_JAX_TEST_DATA") or str(Path(tempfile.gettempdir()) / "rl_jax_test_data")
 
 
 def by_name(name: str) -> Case:

@@ -1,6 +1,5 @@
 """What the promises share: one compilation cache for all their processes, and every case's unbroken run."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import jax
@@ -15,14 +14,15 @@ CACHE = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_ti
 
 
 @pytest.fixture(scope="package", autouse=True)
-def shared_compilations(tmp_path_factory) -> Iterator[None]:
-    """A case is compiled once for all tests of this folder and the processes they start."""
+def shared_by_all_processes(tmp_path_factory) -> Iterator[None]:
+    """A case is compiled, and its data set made, once for all tests of this folder and the processes they start."""
     before = {name: getattr(jax.config, name) for name in CACHE}
     settings = CACHE | {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compilations"))}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             jax.config.update(name, value)
             patch.setenv(name.upper(), str(value))
+        patch.setenv("RL_JAX_TEST_DATA", str(tmp_path_factory.mktemp("data")))
         compilation_cache.reset_cache()
         yield
     for name, value in before.items():
@@ -39,7 +39,7 @@ def case(request) -> Case:
     params=[pytest.param(case, id=case.name, marks=[] if case.quick else [pytest.mark.slow]) for case in CASES]
 )
 def costly_case(request) -> Case:
-    """For a promise that starts several processes a case: `make test` takes the quick ones."""
+    """For a promise that starts processes or compiles anew for each case: `make test` takes the quick ones."""
     return request.param
 
 

@@ -1,8 +1,9 @@
 """Runs cases, in this process or in a fresh one.
 
 `python -m tests.promises.runner CASE WORKDIR [CASE WORKDIR ...] [--config.some.field=value ...]` trains the cases one
-after another and prints one JSON line each: steps, evaluations, a hash of every leaf. `--die=TERM@13` sends the
-process that signal when step 13 is reached, `--die=KILL+0.7` that long after training began.
+after another and prints one JSON line each: steps, evaluations, a hash of every leaf; the leaves go to
+WORKDIR/leaves.npz. `--die=TERM@13` sends the process that signal when step 13 is reached, `--die=KILL+0.7` that long
+after training began.
 """
 
 import ast
@@ -132,14 +133,12 @@ def start(
     *,
     devices: int = 1,
     die: str = "",
-    dump: Path | None = None,
 ) -> subprocess.Popen:
     """Starts this module in a fresh process with `devices` virtual devices."""
     command = [sys.executable, "-m", "tests.promises.runner"]
     command += [str(word) for job in jobs for word in job]
     command += [f"--config.{name}={value}" for name, value in (overrides or {}).items()]
     command += [f"--die={die}"] if die else []
-    command += [f"--dump={dump}"] if dump else []
     # The same compiled code as in this process: only the number of virtual devices changes.
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
@@ -163,7 +162,9 @@ def finish(process: subprocess.Popen, timeout: float = 240) -> Ended:
         process.kill()
         _, stderr = process.communicate()
         raise AssertionError(f"the process hangs; its stderr:\n{stderr}") from None
-    return Ended(process.returncode, [json.loads(line) for line in stdout.splitlines()], stderr)
+    # Gloo, the collectives of several CPU processes, greets on standard output.
+    reports = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
+    return Ended(process.returncode, reports, stderr)
 
 
 def _literal(text: str) -> Any:
@@ -181,12 +182,13 @@ def main(arguments: Sequence[str]) -> None:
         for name, workdir in zip(words[::2], map(Path, words[1::2]), strict=True):
             case = by_name(name)
             config = make_config(case, overrides)
-            start_process(config.distributed, deterministic=config.deterministic)
+            if not jax.distributed.is_initialized():
+                start_process(config.distributed, deterministic=config.deterministic)
             program, inputs, headline = make_program(case, config, workdir)
             result = loop.run(program, config, workdir, headline=headline, inputs=inputs)
             leaves = host_leaves(result.state)
-            if "dump" in flags and jax.process_index() == 0:
-                np.savez(flags["dump"], **{name.replace("/", "|"): leaf for name, leaf in leaves.items()})
+            if jax.process_index() == 0:
+                np.savez(workdir / "leaves.npz", **leaves)
             report = {"step": result.step, "trained_steps": result.trained_steps, "hashes": hash_leaves(leaves)}
             print(json.dumps(report | {"evaluations": result.evaluations}), flush=True)
 

@@ -62,7 +62,8 @@ def test_donation_is_honoured(watched):
     assert not any(leaf.is_deleted() for leaf in last)
 
 
-def test_an_implicit_transfer_is_refused(case, tmp_path, monkeypatch):
+def test_an_implicit_transfer_is_refused(tmp_path, monkeypatch):
+    """The guard stands: so every run that ends made none."""
     monkeypatch.setattr(loop._Run, "put_window", lambda self, window: jax.tree.map(np.asarray, window))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        execute(case, tmp_path)
+        execute(CASES[0], tmp_path)

@@ -32,10 +32,10 @@ def reporting_its_key(program):
     return program._replace(step=step)
 
 
-def test_keys_are_a_function_of_seed_and_step(case, tmp_path):
+def test_keys_are_a_function_of_seed_and_step(costly_case, tmp_path):
     with signal_at(10), pytest.raises(Preempted):
-        execute(case, tmp_path, {"seed": SEED}, change=reporting_its_key)
-    lines = execute(case, tmp_path, {"seed": SEED}, change=reporting_its_key).lines
+        execute(costly_case, tmp_path, {"seed": SEED}, change=reporting_its_key)
+    lines = execute(costly_case, tmp_path, {"seed": SEED}, change=reporting_its_key).lines
     seen = {line["step"]: line["key"] for line in lines if "key" in line}
     expected = {
         end: np.float32(sum(small_number(key_of("train", step)) for step in range(end - 6, end))) / 6

@@ -24,7 +24,7 @@ def stop_at(step, case, workdir, overrides=None):
 
 @pytest.fixture(scope="module")
 def second_halves(tmp_path_factory):
-    """Every case stopped half-way in this process and finished in one that never trained it: {name: (report, lines)}."""
+    """Every case stopped here and finished in a process that never trained it: {name: (report, lines)}."""
     folders = {case.name: tmp_path_factory.mktemp(f"halves_{case.name}") for case in CASES}
     for case in CASES:
         stop_at(STEPS // 2 - 2, case, folders[case.name])
@@ -56,7 +56,8 @@ def test_stops_at_every_edge_change_nothing(case, unbroken, tmp_path):
 
 def test_a_finished_run_trains_nothing_and_says_so(case, unbroken, tmp_path, monkeypatch):
     execute(case, tmp_path)
-    files = {path: path.read_bytes() for path in [tmp_path / "metrics.jsonl", *tmp_path.glob("checkpoints/*/records/*")]}
+    written = [tmp_path / "metrics.jsonl", *tmp_path.glob("checkpoints/*/records/*")]
+    files = {path: path.read_bytes() for path in written}
     said = []
     listening = SimpleNamespace(info=lambda message, *values: said.append(message % values), warning=said.append)
     monkeypatch.setattr(loop, "logging", listening)

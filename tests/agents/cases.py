@@ -1,0 +1,116 @@
+"""The agents under test, and how a test trains one. An agent joins by adding one line to CASES."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rl_jax.agents import bc, iql, td3_bc
+from rl_jax.agents.agent import Agent
+from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
+from rl_jax.core.program import Metrics, Program, PyTree, Resident, TrainState
+from rl_jax.data.transitions import Transitions
+
+
+class Case(NamedTuple):
+    """One agent under test.
+
+    Attributes:
+      flips: settings under which every field of its config acts within FLIP_STEPS updates.
+    """
+
+    make: Callable[[ConfigDict, int], Agent]
+    default_config: Callable[[], ConfigDict]
+    flips: Mapping[str, Any] = {}
+
+
+CASES = {
+    "bc": Case(bc.bc, bc.default_config),
+    "td3_bc": Case(td3_bc.td3_bc, td3_bc.default_config),
+    "iql": Case(iql.iql, iql.default_config, {"decay_steps": 4, "max_weight": 2.0}),
+}
+FLIP_STEPS = 2
+
+# One shape for all probes, so that what JAX compiles for one serves the others.
+SIZE = 128
+SMALL = {"hidden_dims": (32, 32), "learning_rate": 3e-3}
+FAST = {"discount": 0.5, "tau": 0.05}  # a short horizon and quick targets: values settle in a thousand updates
+
+
+def make_config(name: str, **overrides: Any) -> ConfigDict:
+    """The agent's own settings, small; an override that the agent does not have is left out."""
+    config = CASES[name].default_config()
+    config.update({field: value for field, value in {**SMALL, **FAST, **overrides}.items() if field in config})
+    return config
+
+
+def make_agent(name: str, **overrides: Any) -> Agent:
+    return CASES[name].make(make_config(name, **overrides), 1)
+
+
+def transitions(observations, actions, rewards=0.0, masks=0.0, next_observations=None) -> Transitions:
+    """SIZE transitions of one observation and one action dimension; numbers stand for constant columns."""
+    column = lambda x: np.broadcast_to(np.asarray(x, np.float32), (SIZE,))  # noqa: E731
+    observations = column(observations)
+    after = observations if next_observations is None else column(next_observations)
+    return Transitions(observations[:, None], column(actions)[:, None], column(rewards), column(masks), after[:, None])
+
+
+def program(agent: Agent, data: Transitions) -> Program:
+    """Every update sees the whole set, so that the answers have no sampling noise."""
+    example = jax.tree.map(lambda x: x[:1], data)
+    return Program(lambda key: agent.init(key, example), agent.update, Resident(data))
+
+
+def start(learner: Program, num_seeds: int = 1) -> tuple[TrainState, Window]:
+    """Initial states of the runs and an empty window."""
+    # Not jitted: the initialisers are then compiled once for all agents of a shape.
+    runs = [init_runs(learner, run_keys("init", seed, 1), "map") for seed in range(num_seeds)]
+    state = jax.tree.map(lambda *x: jnp.concatenate(x), *(run.replace(step=None) for run in runs))
+    state = state.replace(step=jnp.zeros((), jnp.int32))
+    one = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=state.step)
+    return state, empty_window(learner, one, learner.source.data, num_seeds)
+
+
+@functools.cache
+def compiled(name: str, steps: int, config: str) -> Callable[..., tuple[TrainState, Window]]:
+    """The fused step of an agent with a config (JSON); the data are an argument, so one program serves many probes."""
+    agent = CASES[name].make(ConfigDict(json.loads(config)), 1)
+    learner = program(agent, transitions(0.0, 0.0))
+    fused = fused_step(learner, steps, seed_axis="map", on_nan="abort", data_by_run=False)
+    return jax.jit(fused, donate_argnums=(0, 1))
+
+
+def train(name: str, data: Transitions, steps: int = 1500, **overrides: Any) -> tuple[TrainState, Metrics]:
+    """One run of `steps` updates: its final state, and its metrics averaged over all updates."""
+    data = jax.tree.map(jnp.asarray, data)
+    state, window = start(program(make_agent(name, **overrides), data))
+    fused = compiled(name, steps, make_config(name, **overrides).to_json())
+    state, window = fused(state, window, data, run_keys("train", 0, 1))
+    step = state.step
+    state = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=step)
+    return state, {metric: float(total[0]) / steps for metric, total in window.sums.items()}
+
+
+def few_updates(name: str, data: Transitions, **overrides: Any) -> tuple[TrainState, Metrics]:
+    """A run of FLIP_STEPS updates and the metrics of the last, op by op: compiling every config takes far longer."""
+    agent = make_agent(name, **overrides)
+    data = jax.tree.map(jnp.asarray, data)
+    state = agent.init(jax.random.key(0), data)
+    with jax.disable_jit():
+        for step in range(FLIP_STEPS):
+            state, metrics = agent.update(state, data, jax.random.key(step))
+            state = state.replace(step=state.step + 1)
+    return state, metrics
+
+
+def act(name: str, params: PyTree, observations, **overrides: Any) -> np.ndarray:
+    """The agent's modes for observations [N] of one dimension: actions [N]."""
+    agent = make_agent(name, **overrides)
+    observations = jnp.asarray(observations, jnp.float32)[:, None]
+    return np.asarray(agent.act(params, observations, jax.random.key(0), 0.0))[:, 0]

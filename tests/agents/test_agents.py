@@ -1,0 +1,112 @@
+"""What every agent keeps to: its contract with the core, and a config in which no field is dead."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.offline_rl import AGENTS
+from tests.agents.cases import CASES, SIZE, few_updates, make_agent, make_config, transitions
+
+RNG = np.random.default_rng(1)
+# Wide observations and rewards, so that noise, clips and caps act from the first updates on.
+WIDE = RNG.normal(0, 5, (3, SIZE))
+DATA = transitions(WIDE[0], RNG.uniform(-1, 1, SIZE), WIDE[1], RNG.random(SIZE) < 0.8, WIDE[2])
+FLIPS = [(name, field) for name, case in CASES.items() for field in case.default_config() if field != "name"]
+
+
+def test_every_agent_of_the_offline_suite_is_tested_here():
+    assert set(CASES) == set(AGENTS)
+    for name in CASES:
+        assert CASES[name].default_config().name == name
+
+
+def flipped(value):
+    """Another legal value of the same kind."""
+    if isinstance(value, tuple):
+        return tuple(width // 2 for width in value)
+    return value * 2 if isinstance(value, int) else value / 2
+
+
+@functools.cache
+def unflipped(name):
+    return few_updates(name, DATA, **CASES[name].flips)
+
+
+@pytest.mark.parametrize("name, field", FLIPS)
+def test_no_field_of_a_config_is_dead(name, field):
+    settings = CASES[name].flips
+    other = {**settings, field: flipped(make_config(name, **settings)[field])}
+    shapes = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), DATA).params for s in (settings, other)]
+    if shapes[0] == shapes[1]:
+        before, after = unflipped(name)[0], few_updates(name, DATA, **other)[0]
+        networks = [jax.tree.leaves((state.params, state.target_params)) for state in (before, after)]
+        assert any(np.any(old != new) for old, new in zip(*networks, strict=True))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_optimiser_state_a_trained_network_and_targets_that_start_equal(name):
+    agent = make_agent(name)
+    state = agent.init(jax.random.key(0), DATA)
+    assert set(state.opt_state) == set(state.params)
+    assert set(state.target_params) <= set(state.params)
+    for network, target in state.target_params.items():
+        for old, new in zip(jax.tree.leaves(state.params[network]), jax.tree.leaves(target), strict=True):
+            np.testing.assert_array_equal(old, new)
+            # The core donates the state: two leaves in one buffer would be an error.
+            assert old.unsafe_buffer_pointer() != new.unsafe_buffer_pointer()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_init_depends_on_the_key_and_on_the_shapes_of_the_batch_alone(name):
+    agent = make_agent(name)
+    one, again, other = (
+        jax.tree.leaves(agent.init(jax.random.key(seed), batch).params)
+        for seed, batch in [(0, DATA), (0, jax.tree.map(lambda x: 3 * x, DATA)), (1, DATA)]
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
+    assert all(np.any(a != b) for a, b in zip(one, other, strict=True) if np.any(a))  # zero biases are equal
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_update_trains_every_network_and_reports_finite_scalars(name):
+    before = make_agent(name, **CASES[name].flips).init(jax.random.key(0), DATA)
+    after, metrics = unflipped(name)
+    for old, new in [(before.params, after.params), (before.target_params, after.target_params)]:
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
+            assert np.any(a != b), jax.tree_util.keystr(path)
+    for metric, value in metrics.items():
+        assert value.shape == () and np.isfinite(value), metric
+        assert metric.split("/")[0] in after.params, "info keys are prefixed by the network"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_actions_are_in_the_box_and_temperature_zero_is_the_mode(name):
+    agent = make_agent(name)
+    params = agent.init(jax.random.key(0), DATA).params
+    act = jax.jit(agent.act)
+    observations = jnp.asarray(DATA.observations)
+    modes = [act(params, observations, jax.random.key(seed), 0.0) for seed in range(2)]
+    assert modes[0].shape == (SIZE, 1)
+    np.testing.assert_array_equal(modes[0], modes[1])
+    hot = act(params, observations, jax.random.key(0), 1.0)
+    np.testing.assert_array_equal(hot, act(params, observations, jax.random.key(0), 1.0))
+    assert np.abs(modes[0]).max() <= 1 and np.abs(hot).max() <= 1
+    # The mode is a function of each observation by itself, whatever else is in the batch.
+    np.testing.assert_allclose(act(params, observations[5:6], jax.random.key(0), 0.0), modes[0][5:6], atol=1e-6)
+
+
+def test_iql_samples_around_its_mode_with_its_own_deviation():
+    agent = make_agent("iql")
+    params = agent.init(jax.random.key(0), DATA).params
+    params["actor"]["params"]["log_std"] = jnp.array([-3.0])
+    observations = jnp.full((20_000, 1), 0.1)
+    mode = float(agent.act(params, observations[:1], jax.random.key(1), 0.0)[0, 0])
+    samples = np.asarray(agent.act(params, observations, jax.random.key(1), 1.0))
+    assert abs(mode) < 0.7  # far enough from the box for its clip not to act
+    assert np.mean(samples) == pytest.approx(mode, abs=2e-3)
+    assert np.std(samples) == pytest.approx(np.exp(-3.0), rel=0.02)
+    half = agent.act(params, observations, jax.random.key(1), 0.5)
+    np.testing.assert_allclose(half - mode, 0.5 * (samples - mode), atol=1e-5)

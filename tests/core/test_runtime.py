@@ -1,0 +1,96 @@
+"""The process: clusters it recognises, signals it hears, how a binary ends."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from rl_jax.core import runtime
+from rl_jax.core.config import core_config
+from rl_jax.core.runtime import PREEMPTED_EXIT_CODE, Preempted, StopSignal, from_main_process, start_process
+
+CLUSTER = ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+
+
+@pytest.fixture
+def initialised(monkeypatch):
+    """The calls that would join the other processes."""
+    calls = []
+    monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    for name in CLUSTER:
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("environment, joins", [
+    ({}, False),
+    ({"SLURM_NTASKS": "4", "SLURM_PROCID": "1"}, True),
+    ({"SLURM_NTASKS": "4"}, False),
+    ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+    ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+])  # fmt: skip
+def test_the_cluster_is_recognised(environment, joins, initialised, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    start_process(core_config().distributed, deterministic=False)
+    assert initialised == ([()] if joins else [])
+
+
+def test_an_address_joins_as_told(initialised):
+    distributed = core_config().distributed
+    distributed.update(coordinator_address="host:1234", num_processes=2, process_id=1)
+    start_process(distributed, deterministic=False)
+    assert initialised == [("host:1234", 2, 1)]
+    for bad in ({"process_id": 2}, {"process_id": -1}, {"process_id": 0, "num_processes": 0}):
+        distributed.update(bad)
+        with pytest.raises(ValueError, match="config.distributed: process_id="):
+            start_process(distributed, deterministic=False)
+
+
+def test_deterministic_sets_xla_flags(initialised, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_other=1")
+    start_process(core_config().distributed, deterministic=True)
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_other=1", "--xla_gpu_deterministic_ops=true"]
+
+
+def test_one_process_computes_for_itself():
+    assert from_main_process(lambda: [1, 2]) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        from_main_process(lambda: 1 / 0)
+
+
+def test_a_signal_raises_the_flag_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignal() as stop:
+        assert not stop.raised()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.raised()
+    with StopSignal() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.raised()
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.raised()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert Preempted(3).code == PREEMPTED_EXIT_CODE
+
+
+BINARY = """
+import sys
+from rl_jax.core.runtime import Preempted, run_binary
+def main(argv):
+    raise {error}
+run_binary(main)
+"""
+
+
+def test_an_error_of_the_user_is_one_line():
+    ended = subprocess.run(
+        [sys.executable, "-c", BINARY.format(error="ValueError('config.x=1: no')")], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "error: config.x=1: no (--verbosity=1 shows where)\n"
+    assert ended.stdout == ""
