@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark --suite=offline_rl
 
-Synthetic data of Hopper's shapes; every variant runs in turn, `--repeats` times, so that a busy machine slows all alike;
+Made-up data of Hopper's shapes; every variant runs in turn, `--repeats` times, so that a busy machine slows all alike;
 the figures are medians. Variants of an agent:
   fused        the core's step: data on the device, a chunk of updates in one program; for 1 and for --seeds runs.
   plain        the same update, one jitted call each, batches drawn by numpy: what one writes first.
@@ -145,7 +145,7 @@ def jax_corl(name: str, transitions: Transitions, checkout: Path) -> Variant | N
 
 @contextlib.contextmanager
 def _simulators_stubbed() -> Iterator[None]:
-    """JAX-CORL's files import a simulator and a logger and read the command line when imported; its update needs none."""
+    """JAX-CORL's files import a simulator and a logger and read the command line; its update needs none of them."""
     arguments, stubs = sys.argv, [name for name in ("d4rl", "gym", "wandb") if name not in sys.modules]
     for name in stubs:
         sys.modules[name] = types.ModuleType(name)

@@ -8,7 +8,7 @@ metrics.jsonl, episodes.npz (raw returns), learning_curve.png, checkpoints/, con
 The last line on standard output is one JSON object with the result.
 
 What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/core/config.py):
-  :<preset>                  quick | <agent>/<data set> (agents bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
+  :<preset>                  quick | <agent>/<data set> (bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
   --config.num_seeds=S       runs trained side by side (seeds seed, ..., seed + S - 1)
   --config.num_steps=N       gradient updates of each run
   --config.dataset.path=P    your D4RL HDF5 file, Minari or RLDS folder, npz; with --config.dataset.env_id=Hopper-v4
@@ -99,8 +99,9 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
 
 def load(config: ConfigDict) -> Dataset:
     dataset = config.dataset
+    num_steps = dataset.num_steps or None
     return load_dataset(
-        dataset.name, path=dataset.path, num_steps=dataset.num_steps or None, seed=dataset.seed, data_dir=dataset.data_dir
+        dataset.name, path=dataset.path, num_steps=num_steps, seed=dataset.seed, data_dir=dataset.data_dir
     )
 
 
@@ -130,13 +131,14 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     logging.info("data set %s: behaviour score %.1f", experiment.inputs["dataset"], behaviour_score)
     result = run(experiment.program, config, workdir, headline=HEADLINE, inputs=experiment.inputs)
     summary = {
-        "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds,
-        "score": None, "behaviour_score": behaviour_score, "updates_per_s": result.updates_per_s, "workdir": str(workdir),
+        "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds, "score": None,
+        "behaviour_score": behaviour_score, "updates_per_s": result.updates_per_s, "workdir": str(workdir),
     }  # fmt: skip
     if is_main_process() and result.evaluations:
         title = f"{config.agent.name} on {experiment.inputs['dataset']}"
         plot_learning_curve(workdir, workdir / "learning_curve.png", behaviour_score=behaviour_score, title=title)
-        scores = normalized_score(experiment.inputs["env_id"], read_episodes(workdir / "episodes.npz").episodes.returns[-1])
+        returns = read_episodes(workdir / "episodes.npz").episodes.returns[-1]
+        scores = normalized_score(experiment.inputs["env_id"], returns)
         summary["score"] = float(scores.mean())
         # 95% bootstrap interval of score - behaviour_score, over seeds and episodes.
         summary["gain_interval"] = mean_difference_interval(scores, experiment.behaviour_scores)

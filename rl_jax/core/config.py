@@ -58,14 +58,17 @@ def check_core_config(config: ConfigDict) -> None:
     for field, values in one_of.items():
         if config.loop[field] not in values:
             raise ValueError(f"config.loop.{field}={config.loop[field]!r}: must be one of {', '.join(values)}")
-    if config.mesh.seed > 0 and config.num_seeds % config.mesh.seed:
-        raise ValueError(f"config.num_seeds={config.num_seeds} does not divide over config.mesh.seed={config.mesh.seed}")
+    seeds, devices = config.num_seeds, config.mesh.seed
+    if devices > 0 and seeds % devices:
+        raise ValueError(f"config.num_seeds={seeds} does not divide over config.mesh.seed={devices} devices")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that does not exist: the near ones, or all where none is near."""
-    near = difflib.get_close_matches(name, list(known := sorted(known)), n=3)
-    return f"unknown {kind} {name!r}: " + (f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}")
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    return f"unknown {kind} {name!r}: {hint}"
 
 
 def from_preset(paper: str, presets: dict[str, Callable[[], ConfigDict]], name: str) -> ConfigDict:

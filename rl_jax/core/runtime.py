@@ -38,7 +38,7 @@ USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, NonFiniteError)
 
 
 def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> None:
-    """`absl.app.run` with errors that a user can mend shown as one line on stderr (their traceback at --verbosity=1)."""
+    """`absl.app.run`, but an error that a user can mend is one line on stderr (its traceback: --verbosity=1)."""
 
     def guarded(argv: Sequence[str]) -> None:
         quiet_logging()
@@ -80,8 +80,8 @@ def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
     if distributed.coordinator_address:
         if distributed.num_processes < 1 or not 0 <= distributed.process_id < distributed.num_processes:
             raise ValueError(
-                f"config.distributed: process_id={distributed.process_id} of num_processes={distributed.num_processes}: "
-                "give both, 0 <= process_id < num_processes"
+                f"config.distributed: process_id={distributed.process_id} of "
+                f"num_processes={distributed.num_processes}: give both, 0 <= process_id < num_processes"
             )
         jax.distributed.initialize(
             distributed.coordinator_address, distributed.num_processes, distributed.process_id

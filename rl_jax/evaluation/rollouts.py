@@ -56,7 +56,7 @@ class PolicyEvaluator:
         self.num_episodes = num_episodes
         self.pool = EnvPool(env_id, num_seeds * num_episodes, num_workers=num_workers, env_kwargs=env_kwargs)
 
-        # One run after another on a CPU: its actions then have the same bits as those of the run alone, and so its score.
+        # One run after another on a CPU: its actions, and so its score, then have the bits of the run alone.
         seed_axis = "map" if jax.default_backend() == "cpu" else "vmap"
 
         def act_all(params, observations, seed, step, temperature):
