@@ -33,6 +33,7 @@ from rl_jax.core.runtime import (
     StopSignal,
     from_main_process,
     is_main_process,
+    on_any_process,
     sync_processes,
 )
 
@@ -300,7 +301,8 @@ class _Run:
             for name, value in metrics.items()
             if not np.all(np.isfinite(value))
         ] + [f"parameter {path_name(path)}" for (path, _), ok in zip(paths, finite, strict=True) if not ok]
-        if broken:
+        if on_any_process(bool(broken)):
+            broken = broken or ["a metric of another process"]
             healthy = max(self.checkpoints.steps(), default=None)
             raise NonFiniteError(
                 f"not finite in steps {self.checked + 1} to {step}: {', '.join(broken[:3])}"

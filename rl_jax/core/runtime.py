@@ -34,7 +34,7 @@ class Preempted(SystemExit):
 
 
 # What a user can mend; anything else is a defect of the program and keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, NonFiniteError)
+USER_ERRORS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 
 
 def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> None:
@@ -135,6 +135,13 @@ def from_main_process(compute: Callable[[], Any]) -> Any:
     return answer["value"]
 
 
+def on_any_process(flag: bool) -> bool:
+    """Whether `flag` is set on any process; the same answer on all of them."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
 class StopSignal:
     """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two chunks; a second Ctrl-C ends at once.
 
@@ -163,6 +170,4 @@ class StopSignal:
 
     def raised(self) -> bool:
         """Whether any process was told to stop; the same answer on all of them."""
-        if jax.process_count() == 1:
-            return self._raised
-        return bool(np.any(multihost_utils.process_allgather(np.asarray(self._raised))))
+        return on_any_process(self._raised)
