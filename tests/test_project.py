@@ -294,7 +294,7 @@ def test_what_a_readme_names_exists(path):
     for name in re.findall(r"-m ((?:experiments|rl_jax)[\w.]*\w)(?![\w.<])", code):
         if name not in MODULES:
             missing.append(f"python -m {name}")
-    for name, preset in re.findall(r"--config[= ](configs/\w+\.py)(?::([\w-]+))?", code):
+    for name, preset in re.findall(r"--config[= ](configs/\w+\.py)(?::([\w/-]+))?", code):
         if not (ROOT / name).exists():
             missing.append(name)
         else:

@@ -116,6 +116,7 @@ class _Run:
             one_by_one = jax.default_backend() == "cpu" and self.mesh.shape["seed"] == 1
             self.seed_axis = "map" if one_by_one else "vmap"
         self.keys = {stream: self.make_keys(stream) for stream in ("init", "train", "collect")}
+        self.finite_leaves = jax.jit(finite_leaves, out_shardings=self.everywhere)
         self.records = Records()
         self.window: Window | None = None
         self.compiled: dict[int, jax.stages.Compiled] = {}
@@ -294,7 +295,7 @@ class _Run:
 
     def check_finite(self, step: int, state: TrainState, metrics: Mapping[str, Any]) -> None:
         """Raises NonFiniteError naming the first metrics or parameters that are not finite."""
-        finite = jax.jit(finite_leaves, out_shardings=self.everywhere)(state.params)
+        finite = jax.device_get(self.finite_leaves(state.params))
         paths = jax.tree_util.tree_leaves_with_path(state.params)
         broken = [
             f"{name} is {np.asarray(value).ravel().tolist()}"

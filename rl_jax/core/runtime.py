@@ -153,7 +153,9 @@ class StopSignal:
         self._previous = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._catch)
+                # A background job of a shell ignores Ctrl-C, and goes on ignoring it.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._catch)
         except ValueError:
             pass
         return self

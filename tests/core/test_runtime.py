@@ -63,7 +63,22 @@ def test_one_process_computes_for_itself():
         from_main_process(lambda: 1 / 0)
 
 
-def test_a_signal_raises_the_flag_and_handlers_come_back():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a foreground process: a test session in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_signal_stays_ignored(interruptible):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.raised()
+
+
+def test_a_signal_raises_the_flag_and_handlers_come_back(interruptible):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopSignal() as stop:
         assert not stop.raised()
