@@ -50,8 +50,8 @@ run: $(STAMP)  ## train the default job: offline RL on hopper-medium, some minut
 	@$(PY) -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/offline_rl_quick
 
 .PHONY: test
-test: $(STAMP)  ## run the tests
-	@$(PY) -m pytest
+test: $(STAMP)  ## run the tests, in two processes
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
 test-slow: $(STAMP)  ## run the checks that take minutes each
