@@ -57,7 +57,7 @@ def test_vmap_is_close_to_the_runs_alone():
     together, _ = train(12, num_seeds=3, seed_axis="vmap")
     one_by_one, _ = train(12, num_seeds=3, seed_axis="map")
     difference = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), together.params, one_by_one.params)
-    assert max(jax.tree.leaves(difference)) < 5e-6
+    assert max(jax.tree.leaves(difference)) < 5e-5
 
 
 def test_the_chunk_changes_no_bit():

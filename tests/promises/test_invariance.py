@@ -1,8 +1,9 @@
 """What may not change the numbers: the chunk, the devices, the other seeds, the day.
 
 Measured on CPUs over the cases here, 24 steps: chunk lengths, seeds side by side and repeated runs agree bitwise.
-With the batch over 8 devices a mean is a sum of 8 partial means, which rounds otherwise: at most 5e-7 of a leaf's
-largest value.
+With the batch over 8 devices a mean is a sum of 8 partial means, which rounds otherwise, and Adam divides by the size
+of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a leaf's largest value with jax 0.10 and 5.1e-6
+with jax 0.12. A mean taken over one device's share, the likely defect, changes the first digits.
 """
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.promises.cases import WHOLE
 from tests.promises.runner import assert_same, execute, largest_difference
 
-DEVICE_TOLERANCE = 5e-6
+DEVICE_TOLERANCE = 1e-4
 
 
 @pytest.mark.parametrize("chunk", [1, 8])

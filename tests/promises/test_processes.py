@@ -15,7 +15,7 @@ from rl_jax.core.runtime import PREEMPTED_EXIT_CODE
 from tests.promises.cases import STEPS, by_name
 from tests.promises.runner import execute, finish, largest_difference, start, untimed
 
-TOLERANCE = 5e-6
+TOLERANCE = 1e-4  # measured: 2.0e-7; see test_invariance.py for why it may be more elsewhere
 RULES = {"fsdp": ((".*", "fsdp"),), "replicate": ((".*", "replicate"),)}
 
 
