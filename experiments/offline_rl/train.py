@@ -48,7 +48,7 @@ HEADLINE = "eval/normalized_score"
 
 
 class Experiment(NamedTuple):
-    """What `make_program` gives: the program, and what a reader of its results needs beside it."""
+    """What `make_program` gives."""
 
     program: Program
     inputs: dict[str, Any]  # for the run's provenance
@@ -57,8 +57,7 @@ class Experiment(NamedTuple):
 
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of offline RL: data set + agent + MuJoCo evaluation (its raw returns go to workdir/episodes.npz)."""
-    # One process makes or decodes the set; the others find it made.
-    from_main_process(lambda: load(config).checksum)
+    from_main_process(lambda: load(config).checksum)  # one process makes or decodes the set; the others find it made
     dataset = load(config)
     transitions, mean, std = prepare_transitions(
         dataset.episodes, normalize_observations=config.dataset.normalize_observations,
@@ -74,11 +73,13 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     env_id = config.dataset.env_id or dataset.env_id
     if not env_id:
         raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
-    evaluators: list[PolicyEvaluator] = []
+    evaluators: list[PolicyEvaluator] = []  # on the main process alone
+
+    def open_evaluator() -> None:
+        evaluators.append(PolicyEvaluator(env_id, act, config.num_seeds, config.eval_episodes))
+        evaluators[0].check_shapes(transitions.observations.shape[1:], transitions.actions.shape[1:])
 
     def roll_out(params: Any, seed: int, step: int) -> dict[str, list[float]]:
-        if not evaluators:
-            evaluators.append(PolicyEvaluator(env_id, act, config.num_seeds, config.eval_episodes))
         results = evaluators[0](params, seed)
         record_episodes(workdir / "episodes.npz", step, results)
         return {
@@ -92,6 +93,7 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
         seed, step_done = int(jax.random.bits(key)), int(state.step)
         return {name: np.asarray(x) for name, x in from_main_process(lambda: roll_out(params, seed, step_done)).items()}
 
+    from_main_process(open_evaluator)
     inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
     behaviour_scores = normalized_score(env_id, dataset.episodes.complete_returns)
     return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour_scores)
@@ -99,10 +101,8 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
 
 def load(config: ConfigDict) -> Dataset:
     dataset = config.dataset
-    num_steps = dataset.num_steps or None
-    return load_dataset(
-        dataset.name, path=dataset.path, num_steps=num_steps, seed=dataset.seed, data_dir=dataset.data_dir
-    )
+    fields = {"path": dataset.path, "seed": dataset.seed, "data_dir": dataset.data_dir}
+    return load_dataset(dataset.name, num_steps=dataset.num_steps or None, **fields)
 
 
 def make_learner(

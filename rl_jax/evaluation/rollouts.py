@@ -109,6 +109,15 @@ class PolicyEvaluator:
             step += 1
         return EpisodeResults(returns, lengths, terminated)
 
+    def check_shapes(self, observation: tuple[int, ...], action: tuple[int, ...]) -> None:
+        """Raises ValueError where the task's observations or actions have other shapes than these, the data's."""
+        task = self.pool.observation_space.shape, self.pool.action_space.shape
+        if task != (observation, action):
+            raise ValueError(
+                f"{self.pool.env_id} has observations {task[0]} and actions {task[1]}, and the data have {observation} "
+                f"and {action}: name the task that the data come from"
+            )
+
     def close(self) -> None:
         """Ends the worker processes."""
         self.pool.close()

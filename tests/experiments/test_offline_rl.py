@@ -83,6 +83,7 @@ def test_a_d4rl_file_runs_to_its_json_line_and_a_second_start_trains_nothing(d4r
         ((TINY, "--config.agent.expectil=0.9"), "expectile"),
         ((TINY, "--config.dataset.path=/no/such/file.hdf5"), "/no/such/file.hdf5"),
         ((TINY, "--config.mesh.data=3"), "config.mesh"),
+        ((TINY, "--config.dataset.env_id=Walker2d-v4"), "Walker2d-v4 has observations (17,)"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(args, message, tmp_path):
