@@ -7,8 +7,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Orthogonal with gain sqrt(2): the initialiser of the jaxrl family (IQL's authors' code).
-orthogonal = nn.initializers.orthogonal(math.sqrt(2.0))
+
+def orthogonal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Orthogonal with gain sqrt(2): the initialiser of the jaxrl family (IQL's authors' code).
+
+    Under `vmap` the members are made one after another: jaxlib's batched QR factorisation waits, on the CPU's thread
+    pool, for work that it has queued in the same pool, and as many of them at once as there are cores hang for ever.
+    """
+    draw = nn.initializers.orthogonal(math.sqrt(2.0))
+    return jax.custom_batching.sequential_vmap(lambda key: draw(key, shape, dtype))(key)
 
 
 def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
