@@ -8,7 +8,6 @@ checkpoint that cannot be read, or reads as something else, is set aside with a 
 
 import dataclasses
 import json
-import re
 import shutil
 import zlib
 from pathlib import Path
@@ -223,13 +222,3 @@ def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
         return tuple(jax.eval_shape(jax.random.key_data, x).shape if is_key else x.shape)
 
     return {path_name(path): stored(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def read_records(directory: Path) -> dict[str, Any] | None:
-    """The loop's records of the newest complete checkpoint, without its arrays; None where there is none."""
-    steps = [int(path.name) for path in directory.glob("*") if re.fullmatch(r"\d+", path.name)]
-    for step in sorted(steps, reverse=True):
-        file = directory / str(step) / "records" / "metadata"
-        if file.exists():
-            return json.loads(file.read_text())
-    return None

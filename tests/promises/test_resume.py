@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from rl_jax.core import loop
-from rl_jax.core.checkpoint import read_records
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.runtime import PREEMPTED_EXIT_CODE, Preempted
 from tests.promises.cases import CASES, STEPS
@@ -81,7 +80,8 @@ def test_the_last_evaluation_survives_a_stop_before_it(tmp_path):
     """The checkpoint of the stop has no evaluation yet; the next start adds it, and a third finds the same."""
     case = CASES[0]
     stop_at(STEPS, case, tmp_path)
-    assert read_records(tmp_path / "checkpoints")["evaluated"] == STEPS // 2
+    records = json.loads((tmp_path / "checkpoints" / str(STEPS) / "records" / "metadata").read_text())
+    assert records["evaluated"] == STEPS // 2
     evaluations = execute(case, tmp_path).result.evaluations
     assert [evaluation["step"] for evaluation in evaluations] == [STEPS // 2, STEPS]
     assert execute(case, tmp_path).result.evaluations == evaluations
