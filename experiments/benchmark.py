@@ -29,7 +29,7 @@ from absl import flags, logging
 
 from configs import offline_rl
 from experiments.offline_rl.train import AGENTS, make_learner
-from rl_jax.core.fused import empty_window, fused_step, init_runs, run_keys
+from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Program, Resident
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.transitions import Transitions
@@ -65,7 +65,7 @@ def fused(name: str, transitions: Transitions, num_seeds: int) -> tuple[Variant,
     zeros = np.zeros(OBSERVATION, np.float32)
     _, init, step = make_learner(config, transitions, zeros, zeros + 1)
     program = Program(init, step, Resident(transitions))
-    seed_axis = "map" if jax.default_backend() == "cpu" else "vmap"
+    seed_axis = default_seed_axis()
     init_keys, keys = run_keys("init", 0, num_seeds), run_keys("train", 0, num_seeds)
     state = jax.jit(lambda keys: init_runs(program, keys, seed_axis))(init_keys)
     data = jax.device_put(transitions)

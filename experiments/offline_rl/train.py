@@ -57,8 +57,9 @@ class Experiment(NamedTuple):
 
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of offline RL: data set + agent + MuJoCo evaluation (its raw returns go to workdir/episodes.npz)."""
-    from_main_process(lambda: load(config).checksum)  # one process makes or decodes the set; the others find it made
-    dataset = load(config)
+    loaded: list[Dataset] = []
+    from_main_process(lambda: loaded.append(load(config.dataset)))  # makes or decodes the set; the others find it made
+    dataset = loaded[0] if loaded else load(config.dataset)
     transitions, mean, std = prepare_transitions(
         dataset.episodes, normalize_observations=config.dataset.normalize_observations,
         scale_rewards=config.dataset.normalize_rewards,
@@ -99,8 +100,7 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour_scores)
 
 
-def load(config: ConfigDict) -> Dataset:
-    dataset = config.dataset
+def load(dataset: ConfigDict) -> Dataset:
     fields = {"path": dataset.path, "seed": dataset.seed, "data_dir": dataset.data_dir}
     return load_dataset(dataset.name, num_steps=dataset.num_steps or None, **fields)
 

@@ -50,6 +50,11 @@ def over_runs(fn: Callable[..., Any], seed_axis: str) -> Callable[..., Any]:
     return lifted
 
 
+def default_seed_axis() -> str:
+    """How `over_runs` lifts best on this process's devices: "map" on a CPU, "vmap" on an accelerator."""
+    return "map" if jax.default_backend() == "cpu" else "vmap"
+
+
 def in_mesh() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 

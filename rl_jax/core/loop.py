@@ -23,7 +23,16 @@ from ml_collections import ConfigDict
 from rl_jax.core import memory, provenance
 from rl_jax.core.checkpoint import Checkpointer
 from rl_jax.core.config import check_core_config
-from rl_jax.core.fused import STREAMS, Window, empty_window, finite_leaves, fused_step, init_runs, run_keys
+from rl_jax.core.fused import (
+    STREAMS,
+    Window,
+    default_seed_axis,
+    empty_window,
+    finite_leaves,
+    fused_step,
+    init_runs,
+    run_keys,
+)
 from rl_jax.core.mesh import make_mesh, path_name, replicate, state_shardings, upload_batch
 from rl_jax.core.metrics import MetricWriter, ProgressLine, plain
 from rl_jax.core.program import Feed, Program, PyTree, TrainState
@@ -113,8 +122,7 @@ class _Run:
         self.seed_axis = config.loop.seed_axis
         if self.seed_axis == "auto":
             # One run after another needs the runs on one device: not where the mesh spreads them.
-            one_by_one = jax.default_backend() == "cpu" and self.mesh.shape["seed"] == 1
-            self.seed_axis = "map" if one_by_one else "vmap"
+            self.seed_axis = default_seed_axis() if self.mesh.shape["seed"] == 1 else "vmap"
         self.keys = {stream: self.make_keys(stream) for stream in ("init", "train", "collect")}
         self.finite_leaves = jax.jit(finite_leaves, out_shardings=self.everywhere)
         self.records = Records()

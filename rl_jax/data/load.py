@@ -1,10 +1,10 @@
 """`load_dataset`: any data set by name (the built-in sets) or by path (the format is found out from the files)."""
 
 import dataclasses
-import difflib
 import shutil
 from pathlib import Path
 
+from rl_jax.core.config import unknown
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
 from rl_jax.data.episodes import Episodes, check_episodes
 from rl_jax.data.lock import exclusive
@@ -62,8 +62,7 @@ def load_dataset(
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
     known = [PREFIX + set_name for set_name in SETS]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise ValueError(f"unknown data set {name!r}: did you mean {', '.join(near)}? A set on disk needs its path")
+        raise ValueError(f"{unknown('data set', name, known)} (a set on disk needs its path)")
     from rl_jax.data.locomotion.builder import make_builder  # here because it imports TFDS
 
     builder = make_builder(name.removeprefix(PREFIX), num_steps, seed, folder)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rl_jax.core.fused import over_runs
+from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.envs.gym_pool import EnvPool
 
 # act(params, observations [N, O], key, temperature) -> actions [N, A], for one run; temperature 0 is the mode.
@@ -57,7 +57,7 @@ class PolicyEvaluator:
         self.pool = EnvPool(env_id, num_seeds * num_episodes, num_workers=num_workers, env_kwargs=env_kwargs)
 
         # One run after another on a CPU: its actions, and so its score, then have the bits of the run alone.
-        seed_axis = "map" if jax.default_backend() == "cpu" else "vmap"
+        seed_axis = default_seed_axis()
 
         def act_all(params, observations, seed, step, temperature):
             key = jax.random.fold_in(jax.random.key(seed), step)
