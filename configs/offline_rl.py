@@ -13,17 +13,35 @@ Presets:
   tiny-<agent>        the same with another agent.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
 from ml_collections import ConfigDict
 
 from rl_jax.agents import bc, iql, td3_bc
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.data.locomotion.sets import SETS
 
-# What the authors do to the data, beside each agent's own settings.
+
+class Recipe(NamedTuple):
+    """An agent's own settings, as its authors publish them.
+
+    Attributes:
+      default_config: of the agent.
+      settings: what the authors set besides, by dotted field of the whole configuration.
+      by_set: what they set for one data set, by its name.
+    """
+
+    default_config: Callable[[], ConfigDict]
+    settings: Mapping[str, Any] = {}
+    by_set: Mapping[str, Mapping[str, Any]] = {}
+
+
 AGENTS = {
-    "bc": (bc.default_config, {"normalize_observations": True, "normalize_rewards": False}),
-    "td3_bc": (td3_bc.default_config, {"normalize_observations": True, "normalize_rewards": False}),
-    "iql": (iql.default_config, {"normalize_observations": False, "normalize_rewards": True}),
+    "bc": Recipe(bc.default_config, {"dataset.normalize_observations": True}),
+    "bc10": Recipe(bc.default_config, {"dataset.normalize_observations": True, "dataset.top_fraction": 0.1}),
+    "td3_bc": Recipe(td3_bc.default_config, {"dataset.normalize_observations": True}),
+    "iql": Recipe(iql.default_config, {"dataset.normalize_rewards": True}),
 }
 
 
@@ -39,8 +57,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
 
 def _authors(agent: str, name: str) -> ConfigDict:
     config = core_config()
-    default_config, data = AGENTS[agent]
-    config.agent = default_config()
+    recipe = AGENTS[agent]
+    config.agent = recipe.default_config()
     config.batch_size = 256
     config.num_steps = 1_000_000
     if "decay_steps" in config.agent:
@@ -57,8 +75,12 @@ def _authors(agent: str, name: str) -> ConfigDict:
         "num_steps": 0,  # 0: the set's full size
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",
-        **data,
+        "top_fraction": 1.0,  # below 1: the best episodes that hold this share of the steps (10%-BC)
+        "normalize_observations": False,
+        "normalize_rewards": False,  # by the range of returns, as IQL's authors do
+        "columns": (),  # more columns of a batch: next_actions, mc_returns
     }
+    config.update_from_flattened_dict({**recipe.settings, **recipe.by_set.get(name, {})})
     return config
 
 

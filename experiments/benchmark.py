@@ -28,10 +28,11 @@ import numpy as np
 from absl import flags, logging
 
 from configs import offline_rl
-from experiments.offline_rl.train import AGENTS, make_learner
+from experiments.offline_rl.learner import AGENTS, make_agent, make_learner
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Program, Resident
 from rl_jax.core.runtime import run_binary
+from rl_jax.data.episodes import Episodes
 from rl_jax.data.transitions import Transitions
 
 SIZE, OBSERVATION, ACTION = 100_000, 11, 3
@@ -47,28 +48,31 @@ JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measur
 Variant = Callable[[], int]  # does some updates to their end and returns how many
 
 
-def synthetic_transitions() -> Transitions:
+def synthetic_episodes() -> Episodes:
+    """Steps of Hopper's shapes in episodes of 1000, each ended by time."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32)
 
-    return Transitions(
-        normal(SIZE, OBSERVATION), np.clip(normal(SIZE, ACTION), -1, 1), normal(SIZE), np.ones(SIZE, np.float32),
-        normal(SIZE, OBSERVATION),
+    starts = np.arange(0, SIZE, 1000)
+    truncated = np.zeros(SIZE, bool)
+    truncated[starts + 999] = True
+    return Episodes(
+        normal(SIZE, OBSERVATION), np.clip(normal(SIZE, ACTION), -1, 1), normal(SIZE), np.zeros(SIZE, bool), truncated,
+        normal(SIZE, OBSERVATION), starts,
     )  # fmt: skip
 
 
-def fused(name: str, transitions: Transitions, num_seeds: int) -> tuple[Variant, float]:
+def fused(name: str, episodes: Episodes, num_seeds: int) -> tuple[Variant, float]:
     """The core's chunk of `num_seeds` runs, and the seconds that compiling it took."""
     config = offline_rl.get_config(f"{name}/hopper-medium")
-    zeros = np.zeros(OBSERVATION, np.float32)
-    _, init, step = make_learner(config, transitions, zeros, zeros + 1)
-    program = Program(init, step, Resident(transitions))
+    learner = make_learner(config, episodes)
+    program = Program(learner.init, learner.step, Resident(learner.data))
     seed_axis = default_seed_axis()
     init_keys, keys = run_keys("init", 0, num_seeds), run_keys("train", 0, num_seeds)
     state = jax.jit(lambda keys: init_runs(program, keys, seed_axis))(init_keys)
-    data = jax.device_put(transitions)
+    data = jax.device_put(learner.data)
     one_run = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=state.step)
     window = empty_window(program, one_run, data, num_seeds)
     chunk = fused_step(program, CHUNK, seed_axis=seed_axis, on_nan="abort", data_by_run=False)
@@ -85,18 +89,18 @@ def fused(name: str, transitions: Transitions, num_seeds: int) -> tuple[Variant,
     return run, seconds
 
 
-def plain(name: str, transitions: Transitions) -> tuple[Variant, float]:
+def plain(name: str, episodes: Episodes) -> tuple[Variant, float]:
     """One jitted update a call on batches drawn by numpy, and the FLOPs of one update by XLA's count."""
     config = offline_rl.get_config(f"{name}/hopper-medium")
-    agent = AGENTS[name](config.agent, ACTION)
+    data, agent = make_learner(config, episodes).data, make_agent(config, ACTION)
     rng = np.random.default_rng(0)
     update = jax.jit(agent.update)
-    carry = [agent.init(jax.random.key(0), jax.tree.map(lambda x: x[:1], transitions)), jax.random.key(1)]
+    carry = [agent.init(jax.random.key(0), jax.tree.map(lambda x: x[:1], data)), jax.random.key(1)]
 
     def one() -> None:
-        indices = rng.integers(SIZE, size=config.batch_size)
+        indices = rng.integers(len(data), size=config.batch_size)
         carry[1], key = jax.random.split(carry[1])
-        carry[0], _ = update(carry[0], jax.tree.map(lambda x: x[indices], transitions), key)
+        carry[0], _ = update(carry[0], jax.tree.map(lambda x: x[indices], data), key)
 
     def run() -> int:
         for _ in range(50):
@@ -104,7 +108,7 @@ def plain(name: str, transitions: Transitions) -> tuple[Variant, float]:
         jax.block_until_ready(carry[0])
         return 50
 
-    batch = jax.tree.map(lambda x: x[: config.batch_size], transitions)
+    batch = jax.tree.map(lambda x: x[: config.batch_size], data)
     analysis = update.lower(carry[0], batch, carry[1]).compile().cost_analysis()
     return run, analysis["flops"]
 
@@ -188,13 +192,14 @@ def rates(variants: dict[str, Variant]) -> dict[str, float]:
 
 
 def offline_rl_suite() -> dict[str, Any]:
-    transitions = synthetic_transitions()
+    episodes = synthetic_episodes()
+    transitions = episodes.to_transitions()
     result: dict[str, Any] = {"suite": "offline_rl", "device": jax.devices()[0].device_kind, "seeds": SEEDS.value}
     for name in AGENT.value:
         logging.info("%s, updates/s:", name)
-        one, compile_one = fused(name, transitions, 1)
-        many, compile_many = fused(name, transitions, SEEDS.value)
-        loop, flops = plain(name, transitions)
+        one, compile_one = fused(name, episodes, 1)
+        many, compile_many = fused(name, episodes, SEEDS.value)
+        loop, flops = plain(name, episodes)
         variants = {"fused": one, "fused_seeds": many, "plain": loop}
         peer = jax_corl(name, transitions, Path(JAX_CORL.value).expanduser()) if JAX_CORL.value else None
         if peer is not None:

@@ -15,7 +15,6 @@ What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/cor
   --config.mesh.data=D       devices that share each batch; --config.mesh.seed=S devices that share the seeds
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,25 +24,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.binary import run_experiment
-from rl_jax.agents.agent import Agent
-from rl_jax.agents.bc import bc
-from rl_jax.agents.iql import iql
-from rl_jax.agents.td3_bc import td3_bc
-from rl_jax.core.config import unknown
+from experiments.offline_rl.learner import load, make_learner
 from rl_jax.core.loop import run
-from rl_jax.core.mesh import gather, shard_batch
-from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
+from rl_jax.core.mesh import gather
+from rl_jax.core.program import Key, Program, Resident, TrainState
 from rl_jax.core.runtime import from_main_process, is_main_process
-from rl_jax.data.load import Dataset, load_dataset
-from rl_jax.data.preprocess import normalize_observations, prepare_transitions
-from rl_jax.data.transitions import Transitions, sample
+from rl_jax.data.load import Dataset
 from rl_jax.evaluation.curves import plot_learning_curve
 from rl_jax.evaluation.records import read_episodes, record_episodes
 from rl_jax.evaluation.rollouts import PolicyEvaluator
 from rl_jax.evaluation.scores import normalized_score
 from rl_jax.evaluation.statistics import mean_difference_interval
 
-AGENTS = {"bc": bc, "td3_bc": td3_bc, "iql": iql}
 HEADLINE = "eval/normalized_score"
 
 
@@ -60,25 +52,15 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     loaded: list[Dataset] = []
     from_main_process(lambda: loaded.append(load(config.dataset)))  # makes or decodes the set; the others find it made
     dataset = loaded[0] if loaded else load(config.dataset)
-    transitions, mean, std = prepare_transitions(
-        dataset.episodes, normalize_observations=config.dataset.normalize_observations,
-        scale_rewards=config.dataset.normalize_rewards,
-    )  # fmt: skip
-    agent, init, step = make_learner(config, transitions, mean, std)
-
-    def act(params: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        policy, extra = params
-        observations = normalize_observations(observations, extra["observation_mean"], extra["observation_std"])
-        return agent.act(policy, observations, key, temperature)
-
+    learner = make_learner(config, dataset.episodes)
     env_id = config.dataset.env_id or dataset.env_id
     if not env_id:
         raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
     evaluators: list[PolicyEvaluator] = []  # on the main process alone
 
     def open_evaluator() -> None:
-        evaluators.append(PolicyEvaluator(env_id, act, config.num_seeds, config.eval_episodes))
-        evaluators[0].check_shapes(transitions.observations.shape[1:], transitions.actions.shape[1:])
+        evaluators.append(PolicyEvaluator(env_id, learner.act, config.num_seeds, config.eval_episodes))
+        evaluators[0].check_shapes(dataset.episodes.observations.shape[1:], dataset.episodes.actions.shape[1:])
 
     def roll_out(params: Any, seed: int, step: int) -> dict[str, list[float]]:
         results = evaluators[0](params, seed)
@@ -97,32 +79,7 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     from_main_process(open_evaluator)
     inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
     behaviour_scores = normalized_score(env_id, dataset.episodes.complete_returns)
-    return Experiment(Program(init, step, Resident(transitions), evaluate), inputs, behaviour_scores)
-
-
-def load(dataset: ConfigDict) -> Dataset:
-    fields = {"path": dataset.path, "seed": dataset.seed, "data_dir": dataset.data_dir}
-    return load_dataset(dataset.name, num_steps=dataset.num_steps or None, **fields)
-
-
-def make_learner(
-    config: ConfigDict, transitions: Transitions, mean: np.ndarray, std: np.ndarray
-) -> tuple[Agent, Callable[[Key], TrainState], Callable[[TrainState, Transitions, Key], tuple[TrainState, Metrics]]]:
-    """The agent with the init and the step of its Program: draw a batch on the device, update."""
-    if config.agent.name not in AGENTS:
-        raise ValueError(unknown("agent", config.agent.name, AGENTS))
-    agent = AGENTS[config.agent.name](config.agent, transitions.actions.shape[1])
-    example = jax.tree.map(lambda x: x[:1], transitions)
-
-    def init(key: Key) -> TrainState:
-        # The statistics travel with the state, so that a checkpoint is a policy of raw observations.
-        return agent.init(key, example).replace(extra={"observation_mean": mean, "observation_std": std})
-
-    def step(state: TrainState, data: Transitions, key: Key) -> tuple[TrainState, Metrics]:
-        batch_key, update_key = jax.random.split(key)
-        return agent.update(state, shard_batch(sample(data, batch_key, config.batch_size)), update_key)
-
-    return agent, init, step
+    return Experiment(Program(learner.init, learner.step, Resident(learner.data), evaluate), inputs, behaviour_scores)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:

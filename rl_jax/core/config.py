@@ -16,6 +16,8 @@ def core_config() -> ConfigDict:
             # Seeds seed, ..., seed + num_seeds - 1 train side by side in one program.
             "seed": 0,
             "num_seeds": 1,
+            # Fields to try several values of, e.g. "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3".
+            "sweep": "",
             # One step is one `Program.step`; every interval below counts steps.
             "num_steps": 1000,
             "loop": {

@@ -1,10 +1,12 @@
 """Episodes: a data set on the host, whole episodes laid end to end in flat arrays."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
+from rl_jax.core.config import unknown
 from rl_jax.data.checks import check_actions, check_all, check_dtype, check_finite, check_shape
 from rl_jax.data.transitions import Transitions
 
@@ -57,15 +59,63 @@ class Episodes:
         whole = ~cut | (self.lengths == max(self.lengths[cut], default=0))
         return self.returns[whole]
 
-    def to_transitions(self) -> Transitions:
-        """All steps as transitions, in order; host arrays."""
-        return Transitions(
+    def to_transitions(self, columns: Sequence[str] = (), discount: float = 1.0) -> Transitions:
+        """All steps as transitions, in order; host arrays.
+
+        Args:
+          columns: of "next_actions" and "mc_returns", those to add. A step whose next action is unknown, the last of
+            an episode that a time-out ended, is left out where next actions are asked for; at a terminal step, after
+            which nothing is bootstrapped, the column repeats the step's own action.
+          discount: of the Monte-Carlo returns. They take no value for what lies beyond a time-out.
+
+        Raises:
+          ValueError: there is no such column.
+        """
+        for column in columns:
+            if column not in ("next_actions", "mc_returns"):
+                raise ValueError(unknown("column", column, ("next_actions", "mc_returns")))
+        transitions = Transitions(
             observations=self.observations,
             actions=self.actions,
             rewards=self.rewards,
             masks=1.0 - self.terminated.astype(np.float32),
             next_observations=self.next_observations,
         )
+        if "mc_returns" in columns:
+            transitions = transitions.replace(mc_returns=self.returns_to_go(discount))
+        if "next_actions" in columns:
+            following = np.where(self.terminated[:, None], self.actions, np.roll(self.actions, -1, axis=0))
+            known = ~self.truncated
+            transitions = jax.tree.map(lambda column: column[known], transitions.replace(next_actions=following))
+        return transitions
+
+    def returns_to_go(self, discount: float = 1.0) -> np.ndarray:
+        """Discounted sum of the rewards of the same episode from each step on: [N] float32."""
+        totals = self.rewards.astype(np.float64)
+        lengths = self.lengths
+        # All episodes together, one step further from their ends at a time.
+        for back in range(1, int(lengths.max())):
+            steps = (self.starts + lengths)[lengths > back] - 1 - back
+            totals[steps] += discount * totals[steps + 1]
+        return totals.astype(np.float32)
+
+    def best_steps(self, fraction: float) -> "Episodes":
+        """The episodes of highest return that hold together at most `fraction` of the steps, at least one; in order.
+
+        Source: percentile BC in the code of Chen et al. 2021 (arXiv 2106.01345), which counts steps, not episodes.
+
+        Raises:
+          ValueError: the fraction is not in (0, 1].
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise ValueError(f"fraction is {fraction}: it must lie in (0, 1]")
+        order = np.argsort(-self.returns, kind="stable")
+        within = np.cumsum(self.lengths[order]) <= fraction * len(self)
+        chosen = np.sort(order[: max(int(within.sum()), 1)])
+        rows = np.concatenate([np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in chosen])
+        starts = np.cumsum([0, *self.lengths[chosen][:-1]]).astype(np.int64)
+        extras = {field: array[rows] for field, array in self.extras.items()}
+        return Episodes(**{field: getattr(self, field)[rows] for field in STEP_FIELDS}, starts=starts, extras=extras)
 
     def first_steps(self, num_steps: int) -> "Episodes":
         """The first `num_steps` steps (all if there are fewer); an episode that is cut counts as truncated."""

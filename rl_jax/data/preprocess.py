@@ -1,9 +1,10 @@
 """Preprocessing that the papers of offline RL name: observation normalisation and reward scaling."""
 
+import dataclasses
+
 import numpy as np
 
 from rl_jax.data.episodes import Episodes
-from rl_jax.data.transitions import Transitions
 
 
 def observation_statistics(observations: np.ndarray, eps: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
@@ -39,25 +40,28 @@ def scale_rewards_by_return_range(
     return (rewards * (max_episode_steps / (max_return - min_return))).astype(np.float32)
 
 
-def prepare_transitions(
-    episodes: Episodes, *, normalize_observations: bool, scale_rewards: bool
-) -> tuple[Transitions, np.ndarray, np.ndarray]:
-    """A set's transitions as an agent's authors prepare them, with the mean and standard deviation [O] that were used.
+def prepare_episodes(
+    episodes: Episodes, *, top_fraction: float, normalize_observations: bool, scale_rewards: bool
+) -> tuple[Episodes, np.ndarray, np.ndarray]:
+    """A set as an agent's authors prepare it, with the mean and standard deviation [O] that its observations had.
 
     Args:
-      normalize_observations: standardise observations over the set; otherwise the statistics are 0 and 1.
+      top_fraction: keep the best episodes that hold this share of the steps (`Episodes.best_steps`); 1 keeps all.
+      normalize_observations: standardise observations over what is kept; otherwise the statistics are 0 and 1.
       scale_rewards: scale rewards by the range of returns.
     """
-    transitions = episodes.to_transitions()
-    size = transitions.observations.shape[1]
+    if top_fraction != 1.0:
+        episodes = episodes.best_steps(top_fraction)
+    size = episodes.observations.shape[1]
     mean, std = np.zeros(size, np.float32), np.ones(size, np.float32)
     if normalize_observations:
-        mean, std = observation_statistics(transitions.observations)
-        transitions = transitions.replace(
-            observations=(transitions.observations - mean) / std,
-            next_observations=(transitions.next_observations - mean) / std,
+        mean, std = observation_statistics(episodes.observations)
+        episodes = dataclasses.replace(
+            episodes,
+            observations=(episodes.observations - mean) / std,
+            next_observations=(episodes.next_observations - mean) / std,
         )
     if scale_rewards:
-        rewards = scale_rewards_by_return_range(transitions.rewards, *return_range(episodes))
-        transitions = transitions.replace(rewards=rewards)
-    return transitions, mean, std
+        rewards = scale_rewards_by_return_range(episodes.rewards, *return_range(episodes))
+        episodes = dataclasses.replace(episodes, rewards=rewards)
+    return episodes, mean, std

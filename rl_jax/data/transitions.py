@@ -20,6 +20,9 @@ class Transitions:
     rewards: jax.Array | np.ndarray  # [N]
     masks: jax.Array | np.ndarray  # [N]
     next_observations: jax.Array | np.ndarray  # [N, O]
+    # Columns that some agents ask for (config.dataset.columns).
+    next_actions: jax.Array | np.ndarray | None = None  # [N, A], the data's action in next_observations
+    mc_returns: jax.Array | np.ndarray | None = None  # [N], discounted sum of the episode's rewards from this step on
 
     def __len__(self) -> int:
         return self.rewards.shape[0]
@@ -42,7 +45,8 @@ def check_transitions(transitions: Transitions, name: str, action_bound: float |
     Raises:
       ValueError: naming `name`, the field and the first bad step.
     """
-    fields = {field: np.asarray(getattr(transitions, field)) for field in transitions.__dataclass_fields__}
+    columns = {field: getattr(transitions, field) for field in transitions.__dataclass_fields__}
+    fields = {field: np.asarray(column) for field, column in columns.items() if column is not None}
     size = fields["observations"].shape[0] if fields["observations"].ndim else 0
     if size == 0:
         raise ValueError(f"{name}: field 'observations' holds no steps (shape {fields['observations'].shape})")
@@ -51,6 +55,10 @@ def check_transitions(transitions: Transitions, name: str, action_bound: float |
     check_shape(name, "rewards", fields["rewards"], (size,))
     check_shape(name, "masks", fields["masks"], (size,))
     check_shape(name, "next_observations", fields["next_observations"], fields["observations"].shape)
+    if "next_actions" in fields:
+        check_shape(name, "next_actions", fields["next_actions"], fields["actions"].shape)
+    if "mc_returns" in fields:
+        check_shape(name, "mc_returns", fields["mc_returns"], (size,))
     for field, array in fields.items():
         check_dtype(name, field, array, np.float32)
         check_finite(name, field, array)

@@ -58,7 +58,11 @@ def transitions(observations, actions, rewards=0.0, masks=0.0, next_observations
     column = lambda x: np.broadcast_to(np.asarray(x, np.float32), (SIZE,))  # noqa: E731
     observations = column(observations)
     after = observations if next_observations is None else column(next_observations)
-    return Transitions(observations[:, None], column(actions)[:, None], column(rewards), column(masks), after[:, None])
+    actions, rewards = column(actions), column(rewards)
+    return Transitions(
+        observations[:, None], actions[:, None], rewards, column(masks), after[:, None],
+        next_actions=np.roll(actions, -1)[:, None], mc_returns=rewards,
+    )  # fmt: skip
 
 
 def program(agent: Agent, data: Transitions) -> Program:

@@ -9,6 +9,7 @@ from rl_jax.data.episodes import check_episodes, concatenate_episodes, starts_fr
 from rl_jax.data.preprocess import (
     normalize_observations,
     observation_statistics,
+    prepare_episodes,
     return_range,
     scale_rewards_by_return_range,
 )
@@ -44,6 +45,49 @@ def test_first_steps_cuts_an_episode_as_truncated():
     assert episodes.first_steps(100) is episodes
     with pytest.raises(ValueError, match="num_steps is 0"):
         episodes.first_steps(0)
+
+
+def test_returns_to_go_by_hand():
+    episodes = make_episodes()
+    got = episodes.returns_to_go(0.9)
+    for start, length in zip(episodes.starts, episodes.lengths):
+        for step in range(start, start + length):
+            rewards = episodes.rewards[step : start + length].astype(np.float64)
+            assert got[step] == pytest.approx(rewards @ 0.9 ** np.arange(len(rewards)), rel=1e-6)
+    np.testing.assert_allclose(episodes.returns_to_go()[episodes.starts], episodes.returns, rtol=1e-6)
+
+
+def test_next_actions_are_of_the_same_episode():
+    episodes = make_episodes()
+    transitions = episodes.to_transitions(("next_actions", "mc_returns"), discount=0.5)
+    kept = np.delete(np.arange(14), 10)  # step 10 ends by time: what came next is unknown
+    np.testing.assert_array_equal(transitions.rewards, episodes.rewards[kept])
+    np.testing.assert_array_equal(transitions.mc_returns, episodes.returns_to_go(0.5)[kept])
+    ends = (3, 4, 13)
+    for row, step in enumerate(kept):
+        following = step if step in ends else step + 1
+        np.testing.assert_array_equal(transitions.next_actions[row], episodes.actions[following])
+    assert episodes.to_transitions().next_actions is None
+    with pytest.raises(ValueError, match="did you mean next_actions"):
+        episodes.to_transitions(("next_action",))
+
+
+def test_best_steps_keeps_whole_episodes_of_highest_return():
+    rewards = [1.0, 0.0, 3.0, 2.0]  # a step, in episodes of 4, 1, 6 and 3 steps: returns 4, 0, 18, 6
+    episodes = make_episodes(extras=True)
+    steps = np.repeat(np.array(rewards, np.float32), episodes.lengths)
+    episodes = dataclasses.replace(episodes, rewards=steps)
+    best = episodes.best_steps(9 / 14)
+    check_episodes(best, "best")
+    np.testing.assert_array_equal(best.returns, [18, 6])
+    np.testing.assert_array_equal(best.observations, episodes.observations[5:14])
+    np.testing.assert_array_equal(best.extras["step_cost"], episodes.extras["step_cost"][5:14])
+    np.testing.assert_array_equal(episodes.best_steps(13 / 14).returns, [4, 18, 6])
+    np.testing.assert_array_equal(episodes.best_steps(0.01).returns, [18])
+    assert_same(episodes.best_steps(1.0), episodes)
+    for fraction in (0.0, 1.1):
+        with pytest.raises(ValueError, match="fraction is"):
+            episodes.best_steps(fraction)
 
 
 def test_concatenation_inverts_splitting():
@@ -112,3 +156,18 @@ def test_reward_scaling_by_hand():
     np.testing.assert_allclose(scale_rewards_by_return_range(np.array([0.5, -1.0]), 100.0, 350.0), [2.0, -4.0])
     with pytest.raises(ValueError, match="all episodes return 3"):
         scale_rewards_by_return_range(np.ones(2), 3.0, 3.0)
+
+
+def test_preparation_filters_first_then_standardises_and_scales():
+    episodes = make_episodes()
+    fraction = float(np.sort(episodes.lengths)[-2:].sum()) / len(episodes)
+    best = episodes.best_steps(fraction)
+    prepared, mean, std = prepare_episodes(
+        episodes, top_fraction=fraction, normalize_observations=True, scale_rewards=True
+    )
+    np.testing.assert_allclose(mean, best.observations.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(prepared.observations, (best.observations - mean) / std, rtol=1e-6)
+    np.testing.assert_allclose(prepared.next_observations, (best.next_observations - mean) / std, rtol=1e-6)
+    np.testing.assert_allclose(prepared.rewards, best.rewards * 1000 / np.ptp(best.returns), rtol=1e-5)
+    same, mean, std = prepare_episodes(episodes, top_fraction=1.0, normalize_observations=False, scale_rewards=False)
+    assert same is episodes and not mean.any() and (std == 1).all()

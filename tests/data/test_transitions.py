@@ -20,6 +20,8 @@ def make_transitions(size: int) -> Transitions:
         rewards=-rows,
         masks=(rows % 3 != 0).astype(np.float32),
         next_observations=np.stack([rows + 1, rows + 1.5], axis=1),
+        next_actions=np.full((size, 1), 0.5, np.float32),
+        mc_returns=2 * rows,
     )
 
 
@@ -60,6 +62,13 @@ def test_sample_under_vmap_equals_single_draws():
         np.testing.assert_array_equal(batches.rewards[i], sample(data, key, 8).rewards)
 
 
+def test_columns_that_no_agent_asked_for_cost_nothing():
+    data = make_transitions(20).replace(next_actions=None, mc_returns=None)
+    batch = sample(data, jax.random.key(0), 4)
+    assert batch.next_actions is None and batch.mc_returns is None
+    check_transitions(data, "set")
+
+
 def test_good_transitions_pass():
     check_transitions(make_transitions(10), "set", action_bound=1.0)
 
@@ -86,6 +95,8 @@ def test_a_bad_value_is_named(field, index, value, message):
     [
         ("rewards", lambda a: a[:-1], r"'rewards' has shape \(9,\), expected \(10\)"),
         ("masks", lambda a: a[:, None], r"'masks' has shape \(10, 1\)"),
+        ("next_actions", lambda a: a[:-1], r"'next_actions' has shape \(9, 1\), expected \(10, 1\)"),
+        ("mc_returns", lambda a: a[:, None], r"'mc_returns' has shape \(10, 1\)"),
         ("next_observations", lambda a: a[:, :1], r"'next_observations' has shape \(10, 1\), expected \(10, 2\)"),
         ("actions", lambda a: a.astype(np.float64), r"'actions' has dtype float64, expected float32"),
         ("observations", lambda a: a[:0], r"'observations' holds no steps"),

@@ -1,89 +1,11 @@
 """Updates of the agents against the numbers that their authors' and CORL's code gave (PROVENANCE.md)."""
 
-import re
-from pathlib import Path
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from rl_jax.agents import bc, iql, td3_bc
-from rl_jax.agents.agent import Agent
-from rl_jax.core.program import PyTree, TrainState
-from rl_jax.data.transitions import Transitions
-
-FIELDS = Transitions.__dataclass_fields__
-SETTINGS = {
-    "hidden_dims": (16, 16), "learning_rate": 1e-2, "decay_steps": 4, "discount": 0.99, "tau": 0.05, "expectile": 0.7,
-    "temperature": 3.0, "alpha": 2.5, "policy_noise": 0.2, "noise_clip": 0.3, "policy_freq": 2,
-}  # fmt: skip
-
-
-class Golden:
-    """One file of golden numbers and the agent that must give them."""
-
-    def __init__(self, name: str, module: Any, factory: Any, **overrides: Any):
-        with np.load(Path(__file__).parent / f"{name}.npz", allow_pickle=False) as file:
-            self.arrays = dict(file)
-        config = module.default_config()
-        config.update({field: value for field, value in {**SETTINGS, **overrides}.items() if field in config})
-        self.agent: Agent = factory(config, self.arrays["batch/actions"].shape[-1])
-        self.batches = [Transitions(**{f: self.arrays[f"batch/{f}"][t] for f in FIELDS}) for t in range(self.steps)]
-
-    @property
-    def steps(self) -> int:
-        return self.arrays["batch/rewards"].shape[0]
-
-    def state(self) -> TrainState:
-        """A fresh state with the given weights."""
-        state = jax.eval_shape(self.agent.init, jax.random.key(0), self.batches[0])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)
-        networks = {prefix: self.fill(prefix, getattr(zeros, prefix)) for prefix in ("params", "target_params")}
-        return zeros.replace(**networks)
-
-    def fill(self, prefix: str, tree: PyTree) -> PyTree:
-        def leaf(path: Any, x: jax.Array) -> jax.Array:
-            given = self.arrays[f"{prefix}/{short_name(path)}"]
-            assert given.shape == x.shape
-            return jnp.asarray(given)
-
-        return jax.tree_util.tree_map_with_path(leaf, tree)
-
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
-        return {name.removeprefix(f"{prefix}/"): x for name, x in self.arrays.items() if name.startswith(f"{prefix}/")}
-
-    def check(self, prefix: str, tree: PyTree, **tolerance: float) -> None:
-        """Every leaf against the golden one of its name; both have the same names."""
-        ours = {short_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-        expected = self.under(prefix)
-        assert sorted(ours) == sorted(expected)
-        for name, x in ours.items():
-            np.testing.assert_allclose(x, expected[name], **tolerance, err_msg=f"{prefix}/{name}")
-
-
-def short_name(path: Any) -> str:
-    """critic/params/.../Dense_1/kernel is critic/1/kernel."""
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    network = name.split("/")[0]
-    if name.endswith("log_std"):
-        return f"{network}/log_std"
-    return "/".join([network, *re.findall(r"Dense_(\d+)/(\w+)", name)[0]])
-
-
-def gradients(state: TrainState, network: str) -> PyTree:
-    """The gradients of the first update, read from Adam's first moment."""
-    return {network: jax.tree.map(lambda mu: mu / (1 - 0.9), optax.tree_utils.tree_get(state.opt_state[network], "mu"))}
-
-
-def check_gradients(golden: Golden, state: TrainState, network: str, factor: float = 1.0) -> None:
-    ours = jax.tree.map(lambda x: factor * x, gradients(state, network))
-    scale = max(np.abs(x).max() for x in golden.under(f"grads/{network}").values())
-    nested = {f"{network}/{name}": x for name, x in golden.under(f"grads/{network}").items()}
-    for path, x in jax.tree_util.tree_leaves_with_path(ours):
-        np.testing.assert_allclose(x, nested.pop(short_name(path)), rtol=1e-5, atol=1e-5 * max(scale, 1.0))
-    assert not nested
+from tests.golden.given import Golden, check_gradients
 
 
 def test_iql_losses_and_gradients_are_corls():
