@@ -79,6 +79,7 @@ def _authors(agent: str, name: str) -> ConfigDict:
         "normalize_observations": False,
         "normalize_rewards": False,  # by the range of returns, as IQL's authors do
         "columns": (),  # more columns of a batch: next_actions, mc_returns
+        "context_length": 0,  # above 0: batches of sequences of so many steps, for an agent with a memory
     }
     config.update_from_flattened_dict({**recipe.settings, **recipe.by_set.get(name, {})})
     return config
