@@ -18,9 +18,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization
 
-from rl_jax.core.fused import fingerprint
+from rl_jax.core.fused import fingerprint, init_runs, run_keys
 from rl_jax.core.mesh import path_name
-from rl_jax.core.program import PyTree, TrainState
+from rl_jax.core.program import Program, PyTree, TrainState
 from rl_jax.core.runtime import is_main_process, sync_processes
 
 policies = ocp.checkpoint_managers
@@ -195,13 +195,7 @@ class Checkpointer:
         metadata = self._manager.item_metadata(step)["state"]
         if metadata is None:
             raise ValueError("its array metadata is missing")
-        saved, asked = _shapes(metadata), _shapes(abstract)
-        for name in [*asked, *saved]:
-            if saved.get(name) != asked.get(name):
-                raise CheckpointMismatchError(
-                    f"checkpoint of step {step} in {self.directory} has {name}: {saved.get(name, 'nothing')}, and this "
-                    f"program has {asked.get(name, 'nothing')}: use the run's own config, or another --workdir"
-                )
+        _compare_shapes(step, self.directory, metadata, abstract)
 
     def _set_aside(self, step: int) -> None:
         """Moves a damaged step out of the manager's sight, so that its step can be saved again."""
@@ -213,6 +207,46 @@ class Checkpointer:
             (self.directory / str(step)).rename(target)
         sync_processes(f"set aside {step} done")
         self._manager.reload()
+
+
+def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainState:
+    """The newest state that a run saved in `workdir`, on this process's first device; the run itself is left alone.
+
+    For whoever looks at a run or goes on from it: an analysis, a rendering, a fine-tuning. A Feed's state is not read.
+
+    Args:
+      program: the run's own; its `init` gives the shapes.
+      num_runs: S, the leading axis of the saved leaves.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in `workdir`.
+      CheckpointMismatchError: the checkpoint holds other arrays than the program's.
+    """
+    directory = Path(workdir).expanduser().absolute() / "checkpoints"
+    if not directory.is_dir():
+        raise FileNotFoundError(f"{directory}: no such folder; name the --workdir of a run that has saved")
+    keys = jax.eval_shape(lambda: run_keys("init", 0, num_runs))
+    abstract = jax.eval_shape(lambda keys: init_runs(program, keys, "vmap"), keys)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
+    handlers, options = {"state": ocp.StandardCheckpointHandler()}, ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(directory, item_handlers=handlers, options=options) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"{directory} holds no checkpoint: the run has not saved yet")
+        _compare_shapes(step, directory, manager.item_metadata(step)["state"], abstract)
+        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+
+
+def _compare_shapes(step: int, directory: Path, metadata: PyTree, abstract: TrainState) -> None:
+    """Raises CheckpointMismatchError naming the first array that differs."""
+    saved, asked = _shapes(metadata), _shapes(abstract)
+    for name in [*asked, *saved]:
+        if saved.get(name) != asked.get(name):
+            raise CheckpointMismatchError(
+                f"checkpoint of step {step} in {directory} has {name}: {saved.get(name, 'nothing')}, and this "
+                f"program has {asked.get(name, 'nothing')}: use the run's own config, or another --workdir"
+            )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

@@ -13,8 +13,10 @@ from jax.sharding import PartitionSpec as P
 
 from rl_jax.core import checkpoint
 from rl_jax.core.checkpoint import Checkpointer, CheckpointMismatchError
+from rl_jax.core.loop import run
 from rl_jax.core.mesh import make_mesh
 from rl_jax.core.program import TrainState
+from tests.core import toys
 
 MESH = make_mesh(data=1, devices=jax.devices()[:1])
 SHARDING = NamedSharding(MESH, P())
@@ -204,3 +206,23 @@ def test_a_feed_of_another_number_of_processes_is_refused(tmp_path):
         restore(tmp_path, has_source=True)
     assert (tmp_path / "4").is_dir()
     assert restore(tmp_path).step == 4
+
+
+def test_the_state_of_a_run_is_read_by_others(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        checkpoint.load_state(tmp_path, toys.program(), 2)
+    result = run(toys.program(), toys.config(num_seeds=2), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    state = checkpoint.load_state(tmp_path, toys.program(), 2)
+    for read, trained in zip(jax.tree.leaves(state), jax.tree.leaves(result.state), strict=True):
+        np.testing.assert_array_equal(read, trained)
+        assert len(read.devices()) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(CheckpointMismatchError, match=r"params/net/kernel: \(2, 4, 16\)"):
+        checkpoint.load_state(tmp_path, toys.program(), 3)
+
+
+def test_a_run_that_has_not_saved_has_no_state(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        checkpoint.load_state(tmp_path, toys.program(), 1)
