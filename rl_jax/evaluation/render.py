@@ -1,0 +1,152 @@
+"""Pictures of a roll-out in a MuJoCo task, drawn by matplotlib: no display, no OpenGL, the same on every machine.
+
+The bodies' capsules and spheres are projected onto the x-z plane, in which Hopper, HalfCheetah and Walker2d move.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from rl_jax.core.extras import require
+
+COLOUR, GROUND = "#0072B2", "0.6"
+
+
+class Rollout(NamedTuple):
+    """One episode of T steps of a body with G geoms, seen from the side; metres and seconds."""
+
+    ends: np.ndarray  # [T, G, 2, 2]: both ends of each geom's axis, (x, z)
+    radii: np.ndarray  # [G]
+    rewards: np.ndarray  # [T]
+    step_seconds: float  # simulated time of a step
+
+
+def record_rollout(
+    env_id: str, act: Callable[[np.ndarray], np.ndarray], *, seed: int = 0, max_steps: int = 1000
+) -> Rollout:
+    """Plays one episode, to its end or for `max_steps`, and keeps where the body's geoms were before each step.
+
+    Args:
+      env_id: a Gymnasium id of a MuJoCo task, such as `Hopper-v4`.
+      act: observation [O] -> action [A] within the bounds of the action space.
+      seed: of the reset.
+
+    Raises:
+      ValueError: the task is not simulated by MuJoCo, or its body has neither capsules nor spheres.
+      MissingExtraError: Gymnasium or MuJoCo is not installed.
+    """
+    env = require("gymnasium", "mujoco").make(env_id)
+    try:
+        if not hasattr(env.unwrapped, "model"):
+            raise ValueError(f"{env_id} is not simulated by MuJoCo: there is no body to draw")
+        geoms = _geoms(env.unwrapped.model)
+        if not len(geoms):
+            raise ValueError(f"the body of {env_id} has neither capsules nor spheres: there is nothing to draw")
+        observation, _ = env.reset(seed=seed)
+        ends, rewards = [], []
+        for _ in range(max_steps):
+            ends.append(_ends(env.unwrapped.model, env.unwrapped.data, geoms))
+            observation, reward, terminated, truncated, _ = env.step(np.asarray(act(observation)))
+            rewards.append(float(reward))
+            if terminated or truncated:
+                break
+        radii = env.unwrapped.model.geom_size[geoms, 0].copy()
+        return Rollout(np.array(ends), radii, np.array(rewards), float(env.unwrapped.dt))
+    finally:
+        env.close()
+
+
+def draw_film_strip(rollout: Rollout, path: str | os.PathLike, *, frames: int = 8, title: str = "") -> None:
+    """Draws `frames` poses, evenly spaced in time, from left to right with their times beneath; writes a PNG."""
+    figure, axes = _figure(1.1 * frames + 0.4, 2.0)
+    steps = np.linspace(0, len(rollout.ends) - 1, frames).round().astype(int)
+    width = 1.1 * max(np.ptp(rollout.ends[steps][..., 0], axis=(1, 2)).max(), 1.0)
+    for place, step in enumerate(steps):
+        ends = rollout.ends[step].copy()
+        ends[..., 0] += place * width - ends[..., 0].mean()
+        _draw_pose(axes, ends, rollout.radii)
+        axes.text(place * width, -0.16, f"{step * rollout.step_seconds:.1f} s", ha="center", va="top", fontsize=7)
+    _dress(axes, (-0.6 * width, (frames - 0.4) * width), rollout)
+    axes.set_title(title, fontsize="medium")
+    _save(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def write_animation(rollout: Rollout, path: str | os.PathLike, *, frames_per_second: int = 20) -> None:
+    """Writes the roll-out as a GIF in the task's own time; the camera follows the body."""
+    from matplotlib import animation
+
+    figure, axes = _figure(3.2, 2.4)
+    stride = max(round(1.0 / (frames_per_second * rollout.step_seconds)), 1)
+    steps = range(0, len(rollout.ends), stride)
+
+    def draw(step: int) -> list:
+        axes.clear()
+        ends = rollout.ends[step]
+        _draw_pose(axes, ends, rollout.radii)
+        middle = ends[..., 0].mean()
+        marks = np.arange(np.floor(middle - 2), middle + 2.5)
+        axes.plot(marks, np.zeros_like(marks), "|", color=GROUND, markersize=6)  # one a metre: they show the speed
+        _dress(axes, (middle - 1.5, middle + 1.5), rollout)
+        axes.set_title(f"{step * rollout.step_seconds:.1f} s, {middle:.1f} m", fontsize="small")
+        return []
+
+    film = animation.FuncAnimation(figure, draw, frames=steps)
+    _save(path, lambda temporary: film.save(temporary, writer=animation.PillowWriter(fps=frames_per_second)))
+
+
+def _geoms(model) -> np.ndarray:
+    mujoco = require("mujoco", "mujoco")
+    round_ones = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_SPHERE)
+    return np.flatnonzero(np.isin(model.geom_type, round_ones))
+
+
+def _ends(model, data, geoms: np.ndarray) -> np.ndarray:
+    """[G, 2, 2]: a capsule's axis is the z direction of its frame; a sphere's has no length."""
+    mujoco = require("mujoco", "mujoco")
+    half = np.where(model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_CAPSULE, model.geom_size[geoms, 1], 0.0)
+    axis = data.geom_xmat[geoms].reshape(-1, 3, 3)[:, :, 2] * half[:, None]
+    centre = data.geom_xpos[geoms]
+    return np.stack([centre - axis, centre + axis], axis=1)[..., [0, 2]]
+
+
+def _figure(width: float, height: float):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _draw_pose(axes, ends: np.ndarray, radii: np.ndarray) -> None:
+    from matplotlib.patches import Circle, Polygon
+
+    for (start, stop), radius in zip(ends, radii):
+        length = np.linalg.norm(stop - start)
+        if length > 0:
+            side = radius * np.array([start[1] - stop[1], stop[0] - start[0]]) / length
+            axes.add_patch(Polygon([start + side, stop + side, stop - side, start - side], color=COLOUR, linewidth=0))
+        for end in (start, stop):
+            axes.add_patch(Circle(end, radius, color=COLOUR, linewidth=0))
+
+
+def _dress(axes, horizontal: tuple[float, float], rollout: Rollout) -> None:
+    axes.axhline(0.0, color=GROUND, linewidth=1.0, zorder=0)
+    axes.set_xlim(*horizontal)
+    axes.set_ylim(-0.35, max(float(rollout.ends[..., 1].max()) + 0.15, 1.0))
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def _save(path: str | os.PathLike, write: Callable[[str], None]) -> None:
+    """Writes under a temporary name with the same ending and renames it."""
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".tmp-{name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
