@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from rl_jax.agents import bc, iql, td3_bc
+from rl_jax.agents import bc, cql, dt, edac, iql, rebrac, sac, td3_bc
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -37,11 +37,61 @@ class Recipe(NamedTuple):
     by_set: Mapping[str, Mapping[str, Any]] = {}
 
 
+# By data set, of CORL's configurations: weights of ReBRAC's penalties in the policy and in the critic.
+_REBRAC = {
+    "hopper-random": (0.001, 0.01),
+    "hopper-medium": (0.01, 0.01),
+    "hopper-medium-replay": (0.05, 0.5),
+    "hopper-medium-expert": (0.1, 0.01),
+    "hopper-expert": (0.1, 0.1),
+    "halfcheetah-random": (0.001, 0.1),
+    "halfcheetah-medium": (0.001, 0.01),
+    "halfcheetah-medium-replay": (0.01, 0.001),
+    "halfcheetah-medium-expert": (0.01, 0.1),
+    "halfcheetah-expert": (0.01, 0.01),
+    "walker2d-random": (0.01, 0.0),
+    "walker2d-medium": (0.05, 0.1),
+    "walker2d-medium-replay": (0.05, 0.01),
+    "walker2d-medium-expert": (0.01, 0.01),
+    "walker2d-expert": (0.01, 0.5),
+}
+# Numbers of SAC-N's and EDAC's critics by task. CORL has none for the random and the expert sets: ours are the task's.
+_CRITICS = {"hopper": (500, 50), "halfcheetah": (10, 10), "walker2d": (20, 10)}
+_SAC_N = {name: {"agent.num_critics": _CRITICS[name.split("-")[0]][0]} for name in SETS}
+_SAC_N |= {f"hopper-{level}": {"agent.num_critics": 200} for level in ("medium-replay", "medium-expert")}
+_EDAC = {name: {"agent.num_critics": _CRITICS[name.split("-")[0]][1]} for name in SETS}
+_EDAC |= {f"{task}-medium-expert": {"agent.eta": 5.0} for task in ("halfcheetah", "walker2d")}
+
+# Returns that the decision transformer's authors ask for, by task.
+_TARGETS = {"hopper": 3600.0, "halfcheetah": 12000.0, "walker2d": 5000.0}
+_DT = {name: {"agent.target_return": _TARGETS[name.split("-")[0]]} for name in SETS}
+
 AGENTS = {
     "bc": Recipe(bc.default_config, {"dataset.normalize_observations": True}),
     "bc10": Recipe(bc.default_config, {"dataset.normalize_observations": True, "dataset.top_fraction": 0.1}),
     "td3_bc": Recipe(td3_bc.default_config, {"dataset.normalize_observations": True}),
     "iql": Recipe(iql.default_config, {"dataset.normalize_rewards": True}),
+    "cql": Recipe(
+        cql.default_config, {"dataset.normalize_observations": True},
+        {"hopper-medium": {"dataset.normalize_rewards": True}},
+    ),  # fmt: skip
+    "cal_ql": Recipe(
+        cql.cal_ql_config, {"dataset.normalize_observations": True, "dataset.columns": ("mc_returns",)}
+    ),
+    "sac_n": Recipe(sac.sac_n_config, {"num_steps": 3_000_000}, _SAC_N),
+    "edac": Recipe(edac.default_config, {"num_steps": 3_000_000}, _EDAC),
+    "rebrac": Recipe(
+        rebrac.default_config, {"batch_size": 1024, "dataset.columns": ("next_actions",)},
+        {name: {"agent.actor_penalty": actor, "agent.critic_penalty": critic}
+         for name, (actor, critic) in _REBRAC.items()},
+    ),  # fmt: skip
+    # CORL's own results come from batches of 4096 at a learning rate of 8e-4.
+    "dt": Recipe(
+        dt.default_config,
+        {"num_steps": 100_000, "batch_size": 64, "loop.eval_every": 10_000, "checkpoint.every": 10_000,
+         "dataset.normalize_observations": True, "dataset.context_length": 20},
+        _DT,
+    ),  # fmt: skip
 }
 
 
@@ -103,7 +153,8 @@ def _full() -> ConfigDict:
 
 def _tiny(agent: str = "iql") -> ConfigDict:
     config = _authors(agent, "hopper-medium")
-    config.agent.hidden_dims = (16, 16)
+    small = {"hidden_dims": (16, 16), "embedding_dim": 16, "num_layers": 1}
+    config.agent.update({field: value for field, value in small.items() if field in config.agent})
     config.batch_size = 32
     config.num_seeds = 2
     config.num_steps = 40

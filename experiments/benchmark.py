@@ -92,15 +92,16 @@ def fused(name: str, episodes: Episodes, num_seeds: int) -> tuple[Variant, float
 def plain(name: str, episodes: Episodes) -> tuple[Variant, float]:
     """One jitted update a call on batches drawn by numpy, and the FLOPs of one update by XLA's count."""
     config = offline_rl.get_config(f"{name}/hopper-medium")
-    data, agent = make_learner(config, episodes).data, make_agent(config, ACTION)
+    learner, agent = make_learner(config, episodes), make_agent(config, ACTION)
+    data = learner.data
     rng = np.random.default_rng(0)
     update = jax.jit(agent.update)
-    carry = [agent.init(jax.random.key(0), jax.tree.map(lambda x: x[:1], data)), jax.random.key(1)]
+    carry = [agent.init(jax.random.key(0), learner.batch_at(data, np.arange(1))), jax.random.key(1)]
 
     def one() -> None:
         indices = rng.integers(len(data), size=config.batch_size)
         carry[1], key = jax.random.split(carry[1])
-        carry[0], _ = update(carry[0], jax.tree.map(lambda x: x[indices], data), key)
+        carry[0], _ = update(carry[0], learner.batch_at(data, indices), key)
 
     def run() -> int:
         for _ in range(50):
@@ -108,7 +109,7 @@ def plain(name: str, episodes: Episodes) -> tuple[Variant, float]:
         jax.block_until_ready(carry[0])
         return 50
 
-    batch = jax.tree.map(lambda x: x[: config.batch_size], data)
+    batch = learner.batch_at(data, np.arange(config.batch_size))
     analysis = update.lower(carry[0], batch, carry[1]).compile().cost_analysis()
     return run, analysis["flops"]
 

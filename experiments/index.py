@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent
 
 
 def papers() -> list[Path]:
-    """The folders of all papers, in alphabetical order."""
-    return sorted(path.parent for path in ROOT.glob("*/train.py"))
+    """The folders of all papers, in alphabetical order: some have another binary than train.py."""
+    return sorted({path.parent for name in ("train.py", "README.md") for path in ROOT.glob(f"*/{name}")})
 
 
 def index() -> str:

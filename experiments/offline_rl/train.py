@@ -11,6 +11,7 @@ What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/cor
   :<preset>                  quick | <agent>/<data set> (bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
   --config.num_seeds=S       runs trained side by side (seeds seed, ..., seed + S - 1)
   --config.num_steps=N       gradient updates of each run
+  --config.sweep="F=A,B; G=C,D"   every combination: floats of the agent side by side, other fields one by one
   --config.dataset.path=P    your D4RL HDF5 file, Minari or RLDS folder, npz; with --config.dataset.env_id=Hopper-v4
   --config.mesh.data=D       devices that share each batch; --config.mesh.seed=S devices that share the seeds
 """
@@ -18,25 +19,23 @@ What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/cor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.binary import run_experiment
+from experiments.offline_rl.evaluate import SCORE, make_evaluate
 from experiments.offline_rl.learner import load, make_learner
 from rl_jax.core.loop import run
-from rl_jax.core.mesh import gather
-from rl_jax.core.program import Key, Program, Resident, TrainState
-from rl_jax.core.runtime import from_main_process, is_main_process
-from rl_jax.data.load import Dataset
-from rl_jax.evaluation.curves import plot_learning_curve
-from rl_jax.evaluation.records import read_episodes, record_episodes
-from rl_jax.evaluation.rollouts import PolicyEvaluator
+from rl_jax.core.program import Program, Resident
+from rl_jax.core.runtime import is_main_process
+from rl_jax.core.sweep import groups, side_by_side
+from rl_jax.evaluation.curves import METRICS_FILE, plot_learning_curve, read_metric
+from rl_jax.evaluation.records import read_episodes
 from rl_jax.evaluation.scores import normalized_score
 from rl_jax.evaluation.statistics import mean_difference_interval
 
-HEADLINE = "eval/normalized_score"
+HEADLINE = SCORE
 
 
 class Experiment(NamedTuple):
@@ -49,37 +48,17 @@ class Experiment(NamedTuple):
 
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of offline RL: data set + agent + MuJoCo evaluation (its raw returns go to workdir/episodes.npz)."""
-    loaded: list[Dataset] = []
-    from_main_process(lambda: loaded.append(load(config.dataset)))  # makes or decodes the set; the others find it made
-    dataset = loaded[0] if loaded else load(config.dataset)
+    dataset = load(config.dataset)
     learner = make_learner(config, dataset.episodes)
     env_id = config.dataset.env_id or dataset.env_id
     if not env_id:
         raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
-    evaluators: list[PolicyEvaluator] = []  # on the main process alone
-
-    def open_evaluator() -> None:
-        evaluators.append(PolicyEvaluator(env_id, learner.act, config.num_seeds, config.eval_episodes))
-        evaluators[0].check_shapes(dataset.episodes.observations.shape[1:], dataset.episodes.actions.shape[1:])
-
-    def roll_out(params: Any, seed: int, step: int) -> dict[str, list[float]]:
-        results = evaluators[0](params, seed)
-        record_episodes(workdir / "episodes.npz", step, results)
-        return {
-            HEADLINE: normalized_score(env_id, results.returns).mean(1).tolist(),
-            "eval/return": results.returns.mean(1).tolist(),
-            "eval/length": results.lengths.mean(1).tolist(),
-        }
-
-    def evaluate(state: TrainState, key: Key) -> dict[str, Any]:
-        params = gather((state.params, state.extra))
-        seed, step_done = int(jax.random.bits(key)), int(state.step)
-        return {name: np.asarray(x) for name, x in from_main_process(lambda: roll_out(params, seed, step_done)).items()}
-
-    from_main_process(open_evaluator)
+    shapes = dataset.episodes.observations.shape[1:], dataset.episodes.actions.shape[1:]
+    evaluate = make_evaluate(env_id, learner.act, config, workdir, *shapes, learner.context)
     inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
     behaviour_scores = normalized_score(env_id, dataset.episodes.complete_returns)
-    return Experiment(Program(learner.init, learner.step, Resident(learner.data), evaluate), inputs, behaviour_scores)
+    program = Program(learner.init, learner.step, Resident(learner.data), evaluate, learner.settings)
+    return Experiment(program, inputs, behaviour_scores)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -93,12 +72,20 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     }  # fmt: skip
     if is_main_process() and result.evaluations:
         title = f"{config.agent.name} on {experiment.inputs['dataset']}"
-        plot_learning_curve(workdir, workdir / "learning_curve.png", behaviour_score=behaviour_score, title=title)
+        steps, curves = read_metric(workdir / METRICS_FILE, HEADLINE)
+        curves = {name: (steps, curves[:, rows]) for name, rows in groups(config).items()}
+        plot_learning_curve(curves, workdir / "learning_curve.png", behaviour_score=behaviour_score, title=title)
         returns = read_episodes(workdir / "episodes.npz").episodes.returns[-1]
         scores = normalized_score(experiment.inputs["env_id"], returns)
-        summary["score"] = float(scores.mean())
-        # 95% bootstrap interval of score - behaviour_score, over seeds and episodes.
-        summary["gain_interval"] = mean_difference_interval(scores, experiment.behaviour_scores)
+        outcomes = []
+        for setting, rows in zip(side_by_side(config), groups(config).values(), strict=True):
+            # 95% bootstrap interval of score - behaviour_score, over seeds and episodes.
+            interval = mean_difference_interval(scores[rows], experiment.behaviour_scores)
+            outcomes.append({"setting": setting, "score": float(scores[rows].mean()), "gain_interval": interval})
+        if config.sweep:
+            summary["sweep"] = outcomes
+        else:
+            summary |= {name: outcomes[0][name] for name in ("score", "gain_interval")}
     return summary
 
 

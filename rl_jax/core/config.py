@@ -4,7 +4,8 @@ A paper's `configs/<paper>.py` starts from `core_config()` and adds its own fiel
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -16,7 +17,7 @@ def core_config() -> ConfigDict:
             # Seeds seed, ..., seed + num_seeds - 1 train side by side in one program.
             "seed": 0,
             "num_seeds": 1,
-            # Fields to try several values of, e.g. "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3".
+            # Fields that take several values, e.g. "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3": core.sweep.
             "sweep": "",
             # One step is one `Program.step`; every interval below counts steps.
             "num_steps": 1000,
@@ -44,8 +45,12 @@ def core_config() -> ConfigDict:
     )
 
 
-def check_core_config(config: ConfigDict) -> None:
-    """Raises ValueError naming the first field whose value cannot work, and what it may be."""
+def check_core_config(config: ConfigDict, combinations: int = 1) -> None:
+    """Raises ValueError naming the first field whose value cannot work, and what it may be.
+
+    Args:
+      combinations: of swept fields that run side by side, each with all seeds.
+    """
     at_least = {
         "num_seeds": 1, "num_steps": 0, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 0,
         "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0,
@@ -61,8 +66,17 @@ def check_core_config(config: ConfigDict) -> None:
         if config.loop[field] not in values:
             raise ValueError(f"config.loop.{field}={config.loop[field]!r}: must be one of {', '.join(values)}")
     seeds, devices = config.num_seeds, config.mesh.seed
-    if devices > 0 and seeds % devices:
-        raise ValueError(f"config.num_seeds={seeds} does not divide over config.mesh.seed={devices} devices")
+    if devices > 0 and seeds * combinations % devices:
+        runs = f"config.num_seeds={seeds}" + (f" times {combinations} settings" if combinations > 1 else "")
+        raise ValueError(f"{runs} does not divide over config.mesh.seed={devices} devices")
+
+
+def flat(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """The fields of a configuration, also as config.json holds it, by dotted name."""
+    fields = {}
+    for name, value in tree.items():
+        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping | ConfigDict) else {prefix + name: value}
+    return fields
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -25,10 +25,14 @@ class Window(struct.PyTreeNode):
     sums: Metrics
 
 
-def run_keys(stream: str, seed: int, num_seeds: int) -> Key:
-    """The keys [S] of the runs with seeds seed, ..., seed + S - 1: fold_in(base, seed), whatever S is."""
+def run_keys(stream: str, seed: int, num_seeds: int, combinations: int = 1) -> Key:
+    """The keys [S] of the runs with seeds seed, ..., seed + num_seeds - 1: fold_in(base, seed), whatever S is.
+
+    In a sweep every combination has the same seeds, and S = combinations * num_seeds, a combination's runs together.
+    """
     base = jax.random.key(STREAMS[stream])
-    return jax.vmap(lambda s: jax.random.fold_in(base, s))(seed + jnp.arange(num_seeds))
+    seeds = seed + jnp.tile(jnp.arange(num_seeds), combinations)
+    return jax.vmap(lambda s: jax.random.fold_in(base, s))(seeds)
 
 
 def over_runs(fn: Callable[..., Any], seed_axis: str) -> Callable[..., Any]:
@@ -61,11 +65,12 @@ def in_mesh() -> bool:
 
 def init_runs(program: Program, keys: Key, seed_axis: str) -> TrainState:
     """The initial states [S, ...] of all runs, `step` a scalar they share."""
-    states = over_runs(lambda key: program.init(key).replace(step=None), seed_axis)(keys)
+    settings = (program.settings,) if jax.tree.leaves(program.settings) else ()
+    states = over_runs(lambda *own: program.init(*own).replace(step=None), seed_axis)(keys, *settings)
     return states.replace(step=jnp.zeros((), jnp.int32))
 
 
-def empty_window(program: Program, state: TrainState, data: PyTree, num_seeds: int) -> Window:
+def empty_window(program: Program, state: TrainState, data: PyTree, num_runs: int) -> Window:
     """An empty window for the metrics that `program.step` returns; `state` and `data` are of one run.
 
     Raises:
@@ -85,7 +90,7 @@ def empty_window(program: Program, state: TrainState, data: PyTree, num_seeds: i
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"Program.step changes {name} from {old.dtype}{old.shape} to {new.dtype}{new.shape}")
     return Window(
-        jnp.zeros(num_seeds, jnp.int32), {name: jnp.zeros(num_seeds, jnp.float32) for name in sorted(out[1])}
+        jnp.zeros(num_runs, jnp.int32), {name: jnp.zeros(num_runs, jnp.float32) for name in sorted(out[1])}
     )
 
 

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from rl_jax.core import memory, provenance
+from rl_jax.core import memory, provenance, sweep
 from rl_jax.core.checkpoint import Checkpointer
 from rl_jax.core.config import check_core_config
 from rl_jax.core.fused import (
@@ -45,6 +45,7 @@ from rl_jax.core.runtime import (
     on_any_process,
     sync_processes,
 )
+from rl_jax.core.system import SystemMonitor
 
 
 @dataclasses.dataclass
@@ -102,7 +103,8 @@ def run(
       NonFiniteError: a metric or a parameter became NaN or infinite; healthy checkpoints are kept.
       Preempted: SIGTERM or Ctrl-C; the state is saved, and the process ends with PREEMPTED_EXIT_CODE.
     """
-    check_core_config(config)
+    check_core_config(config, len(sweep.side_by_side(config)))
+    sweep.check_settings(config, program.settings)
     workdir = Path(workdir).expanduser().absolute()
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file: name a folder")
@@ -116,6 +118,8 @@ class _Run:
 
     def __init__(self, program: Program, config: ConfigDict, workdir: Path, headline: str):
         self.program, self.config, self.workdir, self.headline = program, config, workdir, headline
+        self.groups = sweep.groups(config)
+        self.num_runs = sweep.num_runs(config)
         self.mesh = make_mesh(**config.mesh)
         self.everywhere = NamedSharding(self.mesh, P())
         self.feed = program.source if isinstance(program.source, Feed) else None
@@ -130,6 +134,8 @@ class _Run:
         self.compiled: dict[int, jax.stages.Compiled] = {}
         self.compile_seconds = 0.0
         self.checked = 0  # everything was finite up to this step
+        self.reached: int | None = None  # the step done; None until this start is recorded
+        self.system = SystemMonitor()
 
         with jax.set_mesh(self.mesh):
             abstract = jax.eval_shape(self.init_runs, self.keys["init"])
@@ -142,8 +148,8 @@ class _Run:
         self.data = replicate(data, self.mesh)
 
     def make_keys(self, stream: str) -> jax.Array:
-        make = jax.jit(run_keys, static_argnums=(0, 1, 2), out_shardings=self.everywhere)
-        return make(stream, self.config.seed, self.config.num_seeds)
+        make = jax.jit(run_keys, static_argnums=(0, 1, 2, 3), out_shardings=self.everywhere)
+        return make(stream, self.config.seed, self.config.num_seeds, len(self.groups))
 
     def init_runs(self, keys: jax.Array) -> TrainState:
         return init_runs(self.program, keys, self.seed_axis)
@@ -158,15 +164,19 @@ class _Run:
         )
         self.writer = None
         with contextlib.ExitStack() as stack:
+            # First in and so last out: it sees what goes wrong in the others too.
+            stack.push(self.record_end)
             stack.callback(self.checkpoints.close)
             state = self.restore_or_init()
             step = first_step = self.checked = int(state.step)
             # Other inputs end every process, not the main one alone.
-            from_main_process(lambda: provenance.record(self.workdir, config, step, inputs))
+            elapsed = from_main_process(lambda: provenance.record(self.workdir, config, step, inputs))
+            self.first_start, self.reached = time.perf_counter() - elapsed, step
             if is_main_process():
                 self.writer = MetricWriter(
                     self.workdir, step=step, lines=records.lines, tensorboard=config.tensorboard,
                     wandb_project=config.wandb_project, config=provenance.plain_config(config),
+                    groups=self.groups,
                 )  # fmt: skip
                 stack.callback(self.writer.close)
             if step >= config.num_steps:
@@ -188,8 +198,14 @@ class _Run:
                 if finished or config.num_steps == 0:
                     break
                 state, step = self.advance(step, state, stop)
-        rate = step * config.num_seeds / records.train_seconds if records.train_seconds else 0.0
+        rate = step * self.num_runs / records.train_seconds if records.train_seconds else 0.0
         return Result(state, step, records.evaluations, rate, self.compile_seconds, step - first_step)
+
+    def record_end(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
+        del kind, traceback
+        if self.reached is not None and is_main_process():
+            seconds = {"train": self.records.train_seconds, "compile": self.compile_seconds}
+            provenance.record_end(self.workdir, self.reached, error, seconds)
 
     def due(self, step: int, every: int) -> bool:
         return step > 0 and (step >= self.config.num_steps or (every > 0 and step % every == 0))
@@ -235,6 +251,7 @@ class _Run:
                 # The host waits for every chunk, so that a stop is heard and nothing queues up on the device.
                 jax.block_until_ready(self.window)
             step += count
+            self.reached = step
             self.progress.update(step)
             if stop.raised():
                 break
@@ -262,7 +279,7 @@ class _Run:
         if self.feed:
             data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
         one_run = one_run.replace(step=jax.ShapeDtypeStruct((), jnp.int32))
-        return empty_window(self.program, one_run, data, self.config.num_seeds)
+        return empty_window(self.program, one_run, data, self.num_runs)
 
     def compile(self, count: int, state: TrainState, data: PyTree) -> jax.stages.Compiled:
         """The fused step of `count` updates, compiled once."""
@@ -289,8 +306,9 @@ class _Run:
         metrics = self.window_means()
         if self.config.loop.on_nan == "skip":
             metrics["train/skipped_updates"] = step - records.logged - np.asarray(self.window.count)
-        rate = step * self.config.num_seeds / records.train_seconds
-        self.write(step, metrics | {"time/updates_per_s": rate, "time/train_seconds": records.train_seconds})
+        rate = step * self.num_runs / records.train_seconds
+        times = {"time/updates_per_s": rate, "time/train_seconds": records.train_seconds}
+        self.write(step, metrics | times | self.system.read())
         self.progress.update(step, rate=rate)
         self.check_finite(step, state, metrics)
         records.logged, records.collected = step, {}
@@ -355,4 +373,6 @@ class _Run:
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         self.records.lines += 1
         if self.writer is not None:
-            self.writer.write(step, metrics)
+            # Since the run's first start, with all that came between: compilation, evaluation, saving and stops.
+            wall_seconds = time.perf_counter() - self.first_start
+            self.writer.write(step, {**metrics, "time/wall_seconds": wall_seconds})

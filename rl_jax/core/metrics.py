@@ -2,7 +2,8 @@
 
 metrics.jsonl holds one JSON object a line, each with its `step`. A value is a number, or a list with one number a run
 when several seeds train side by side. A resumed run first drops the lines written after its checkpoint, so that none
-is there twice and none is missing. A non-finite value is written as null.
+is there twice and none is missing. A non-finite value is written as null. Names that begin with `time/` or `system/`
+are of the clock and the machine; all other values are the same at every repetition of the run.
 """
 
 import json
@@ -43,11 +44,14 @@ class MetricWriter:
       tensorboard: whether to write event files beside the JSONL.
       wandb_project: the project to log to; empty for none.
       config: what W&B shows as the run's configuration.
+      groups: rows of a metric [S] by name: TensorBoard and W&B get their means, one curve a group; all S if not given.
     """
 
     def __init__(
-        self, workdir: Path, *, step: int, lines: int, tensorboard: bool, wandb_project: str, config: Mapping[str, Any]
-    ):
+        self, workdir: Path, *, step: int, lines: int, tensorboard: bool, wandb_project: str, config: Mapping[str, Any],
+        groups: Mapping[str, slice] | None = None,
+    ):  # fmt: skip
+        self._groups = groups or {"": slice(None)}
         path = workdir / "metrics.jsonl"
         _keep_lines(path, lines)
         self._file = path.open("a", buffering=1)
@@ -66,7 +70,11 @@ class MetricWriter:
         """Writes one line; every metric is a number or an array [S]."""
         line = {"step": step} | {name: plain(value) for name, value in metrics.items()}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        means = {name: float(np.mean(np.asarray(value, np.float64))) for name, value in metrics.items()}
+        means = {}
+        for name, value in metrics.items():
+            value = np.asarray(value, np.float64)
+            groups = self._groups if value.ndim else {"": ...}
+            means |= {f"{name}/{group}".rstrip("/"): float(value[rows].mean()) for group, rows in groups.items()}
         if self._board is not None:
             for name, mean in means.items():
                 self._board.add_scalar(name, mean, step)

@@ -2,7 +2,8 @@
 
 `TrainState` is one training run. The core trains S runs (seeds) side by side: every leaf then carries a leading
 axis S, except `step`, which all runs share. A paper writes `init` and `step` for one run and never sees that axis;
-`evaluate` and `Feed.collect` stand outside the compiled step and see all runs at once.
+`evaluate` and `Feed.collect` stand outside the compiled step and see all runs at once. Runs differ by their seed and,
+in a sweep, by their settings.
 """
 
 from collections.abc import Callable
@@ -79,17 +80,20 @@ class Program(NamedTuple):
     """One experiment, as the core sees it.
 
     Attributes:
-      init: key -> TrainState of one run; pure.
+      init: key -> TrainState of one run; pure. Where `settings` has leaves, (key, settings of the run) -> TrainState;
+        what `step` is to know of them it keeps in `TrainState.extra`, where checkpoints keep it too.
       step: (state, data, key) -> (state, metrics) of one run; pure; metrics are scalars. `data` is the source's
         data or, of a Feed, one collected batch. The key is fold_in(fold_in(base, seed), step).
       source: where `data` comes from.
       evaluate: (state of all S runs, key) -> metrics, each a float or an array [S]; runs outside the compiled step.
+      settings: what each run has of its own beside its seed, leaves [S, ...]; see `core.sweep`.
     """
 
-    init: Callable[[Key], TrainState]
+    init: Callable[..., TrainState]
     step: Callable[[TrainState, PyTree, Key], tuple[TrainState, Metrics]]
     source: Resident | Feed
     evaluate: Callable[[TrainState, Key], dict[str, Any]] = nothing_to_evaluate
+    settings: PyTree = ()
 
 
 def overlapped(

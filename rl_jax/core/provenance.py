@@ -1,21 +1,28 @@
 """What ran: the record that makes a run's folder describe itself.
 
 `config.json` is the run's configuration; `provenance.json` says with which command, code, packages, devices and data
-it ran, one entry for every time that the run was started.
+it ran, one entry for every time that the run was started, and how each start ended. A start without an end is still
+under way, or its process was killed.
 """
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 from ml_collections import ConfigDict
+
+from rl_jax.core.config import core_config, flat
+from rl_jax.core.runtime import Preempted
+from rl_jax.core.sweep import labels
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "gymnasium", "mujoco")
 # May change between two starts of one run: how long it trains, how often it looks, where it lies.
@@ -41,7 +48,8 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    old, new = _flat(json.loads(path.read_text())), _flat(plain_config(config))
+    # What an older release did not know had no effect: the core's defaults have none either.
+    old, new = flat(plain_config(core_config())) | flat(json.loads(path.read_text())), flat(plain_config(config))
     changed = [
         f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here"
         for name in sorted(old | new)
@@ -53,19 +61,15 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
-def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any]) -> None:
+def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any]) -> float:
     """Writes config.json and adds this start to provenance.json.
 
     Args:
       step: where this start begins.
       extra: what the paper adds, e.g. the data set's name and checksum.
+
+    Returns:
+      The seconds since the run's first start.
 
     Raises:
       ValueError: `extra` differs from what the run's first start recorded (another data set under the same name).
@@ -82,7 +86,7 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
                 )
     starts.append(
         {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "time": _now(),
             "step": step,
             "command": [Path(sys.executable).name, *sys.argv],
             "git": _git(),
@@ -92,11 +96,41 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
                 "kind": jax.devices()[0].device_kind, "platform": jax.default_backend(),
                 "count": jax.device_count(), "processes": jax.process_count(),
             },
+            "machine": {
+                "system": platform.platform(), "cores": os.cpu_count(),
+                "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            },
             "inputs": extra,
+            # Seed and swept fields of every column of metrics.jsonl.
+            "runs": labels(config),
         }
     )  # fmt: skip
     write_atomically(workdir / "config.json", json.dumps(plain_config(config), indent=1) + "\n")
     write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
+    first, now = (datetime.fromisoformat(starts[i]["time"]) for i in (0, -1))
+    return max(0.0, (now - first).total_seconds())
+
+
+def record_end(workdir: Path, step: int, error: BaseException | None, seconds: Mapping[str, float]) -> None:
+    """Adds to the newest start how it ended: finished, preempted (saved, to be started again) or failed.
+
+    Args:
+      step: the last one reached.
+      error: what ended it; None for a run that reached its end.
+      seconds: what the time went on, by name.
+    """
+    path = workdir / "provenance.json"
+    record = json.loads(path.read_text())
+    state = "finished" if error is None else "preempted" if isinstance(error, Preempted) else "failed"
+    end = {"time": _now(), "state": state, "step": step, "seconds": dict(seconds)}
+    if state == "failed":
+        end["error"] = f"{type(error).__name__}: {error}"
+    record["starts"][-1]["end"] = end
+    write_atomically(path, json.dumps(record, indent=1) + "\n")
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def _version(package: str) -> str | None:

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from rl_jax.core.extras import MissingExtraError, require
+from rl_jax.envs.physics import Physics
 from rl_jax.envs.worker import ArraySpec, EnvGroup, EnvPoolError, array_specs, make_env, map_arrays, num_bytes
 
 __all__ = ["EnvPool", "EnvPoolError"]
 
+_SAVED = ("seeds", "actions", "observations", "steps", "physics")
 MIN_ENVS_FOR_WORKERS = 4  # a smaller pool is stepped in this process: starting workers takes a second
 
 
@@ -37,12 +39,13 @@ class EnvPool:
       num_workers: W. Default: as many as there are usable cores, at most E. With 1, or with fewer than 4
         environments by default, the environments live in this process.
       env_kwargs: keyword arguments of `gymnasium.make`.
+      savable: whether `save` may be called: the state of each environment is then noted before each of its steps.
 
     Attributes:
       observation_space, action_space: the spaces of one environment.
 
     Raises:
-      ValueError: the id is not registered, or its spaces are not boxes.
+      ValueError: the id is not registered, its spaces are not boxes, or it is to be savable and nobody knows how.
       MissingExtraError: Gymnasium, or the simulator that the environment needs, is not installed.
       EnvPoolError: an environment cannot be made.
     """
@@ -54,6 +57,7 @@ class EnvPool:
         *,
         num_workers: int | None = None,
         env_kwargs: Mapping[str, Any] = {},
+        savable: bool = False,
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs must be positive, not {num_envs}")
@@ -63,9 +67,10 @@ class EnvPool:
             raise ValueError(f"num_workers must be between 1 and num_envs = {num_envs}, not {num_workers}")
         self.env_id = env_id
         self.num_envs = num_envs
-        spec = _find_spec(env_id)
-        self.observation_space, self.action_space = _find_spaces(env_id, spec, env_kwargs)
-        specs = array_specs(num_envs, _array_spec(self.observation_space), _array_spec(self.action_space))
+        spec = find_spec(env_id)
+        self.observation_space, self.action_space, physics_size = _find_spaces(env_id, spec, env_kwargs, savable)
+        shapes = _array_spec(self.observation_space), _array_spec(self.action_space), physics_size
+        specs = array_specs(num_envs, *shapes)
         self._done = np.ones(num_envs, bool)  # nothing may be stepped before the first reset
         self._closed = False
         self._group, self._processes, self._connections = None, [], []
@@ -83,21 +88,25 @@ class EnvPool:
             rows = [range(worker, num_envs, num_workers) for worker in range(num_workers)]
             self._command(*((spec, dict(env_kwargs), indices, specs) for indices in rows))
 
-    def reset(self, seeds: np.ndarray) -> np.ndarray:
-        """Resets every environment, each to its own seed.
+    def reset(self, seeds: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Resets environments, each to its own seed.
 
         Args:
-          seeds: [E] non-negative integers.
+          seeds: [E] non-negative integers; rows that are not reset are not read.
+          mask: [E] bool, which environments to reset; the others stay where they are. Default: all.
 
         Returns:
           Observations [E, *O], in the dtype of the observation space.
         """
         seeds = np.asarray(seeds)
-        if seeds.shape != (self.num_envs,) or seeds.dtype.kind not in "iu" or (seeds < 0).any():
+        mask = np.ones(self.num_envs, bool) if mask is None else np.asarray(mask)
+        self._check_rows("mask", mask)
+        if seeds.shape != (self.num_envs,) or seeds.dtype.kind not in "iu" or (seeds[mask] < 0).any():
             raise ValueError(f"seeds must be {self.num_envs} non-negative integers, not {seeds.dtype} {seeds.shape}")
-        self._arrays.seeds[:] = seeds
+        self._arrays.seeds[mask] = seeds[mask]
+        self._arrays.active[:] = mask
         self._command("reset")
-        self._done[:] = False
+        self._done &= ~mask
         return self._arrays.observations.copy()
 
     def step(self, actions: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -119,16 +128,60 @@ class EnvPool:
         actions, active = np.asarray(actions), np.asarray(active)
         if actions.shape != arrays.actions.shape:
             raise ValueError(f"actions of {self.env_id} must have shape {arrays.actions.shape}, not {actions.shape}")
-        if active.shape != (self.num_envs,) or active.dtype != bool:
-            raise ValueError(f"active must be bool of shape ({self.num_envs},), not {active.dtype} {active.shape}")
+        self._check_rows("active", active)
         if (active & self._done).any():
             raise ValueError(f"environment {np.argmax(active & self._done)} of {self.env_id} has ended: reset it first")
-        arrays.actions[:] = actions
+        arrays.actions[active] = actions[active]
         arrays.active[:] = active
         arrays.rewards[:], arrays.terminated[:], arrays.truncated[:] = 0.0, False, False
         self._command("step")
         self._done |= arrays.terminated | arrays.truncated
         return tuple(x.copy() for x in (arrays.observations, arrays.rewards, arrays.terminated, arrays.truncated))
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Where every environment stands, as arrays; a pool of the same environments goes on from it bitwise.
+
+        Raises:
+          ValueError: the pool was not made savable, or was never reset.
+        """
+        arrays = self._arrays
+        if not arrays.physics.shape[1]:
+            raise ValueError(f"the pool of {self.env_id} cannot be saved: make it with savable=True")
+        if self._done.all() and not arrays.steps.any():
+            raise ValueError(f"the pool of {self.env_id} cannot be saved before its first reset")
+        saved = {name: getattr(arrays, name).copy() for name in _SAVED}
+        return saved | {"done": self._done.copy()}
+
+    def restore(self, saved: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Goes on from what `save` gave.
+
+        Returns:
+          Observations [E, *O] as they were.
+
+        Raises:
+          ValueError: `saved` is of other environments, or of another number of them.
+          EnvPoolError: the observations come out otherwise, as with another version of the simulator.
+        """
+        arrays = self._arrays
+        for name in _SAVED:
+            if np.shape(saved[name]) != getattr(arrays, name).shape:
+                raise ValueError(
+                    f"the pool of {self.env_id} has {name} of shape {getattr(arrays, name).shape}, and what was saved "
+                    f"has {np.shape(saved[name])}: it is of another pool"
+                )
+            getattr(arrays, name)[:] = saved[name]
+        arrays.active[:] = True
+        self._command("restore")
+        self._done[:] = saved["done"]
+        close = np.isclose(arrays.observations, saved["observations"], rtol=1e-4, atol=1e-4)
+        if not close.all():
+            row = int(np.argmin(close.reshape(self.num_envs, -1).all(1)))
+            self.close()
+            raise EnvPoolError(
+                f"environment {row} of {self.env_id} was saved with the observation {saved['observations'][row]} and "
+                f"comes back with {arrays.observations[row]}: restore it with the versions that it was saved with"
+            )
+        return arrays.observations.copy()
 
     def close(self) -> None:
         """Ends the workers; a second call does nothing."""
@@ -142,6 +195,10 @@ class EnvPool:
 
     def __exit__(self, *unused) -> None:
         self.close()
+
+    def _check_rows(self, name: str, rows: np.ndarray) -> None:
+        if rows.shape != (self.num_envs,) or rows.dtype != bool:
+            raise ValueError(f"{name} must be bool of shape ({self.num_envs},), not {rows.dtype} {rows.shape}")
 
     def _command(self, *commands: Any) -> None:
         """Has every worker do one command, the same or one each; after a failure the pool is closed."""
@@ -206,7 +263,8 @@ def _stop(processes: list[subprocess.Popen], connections: list[Connection]) -> N
             process.wait()
 
 
-def _find_spec(env_id: str) -> Any:
+def find_spec(env_id: str) -> Any:
+    """Gymnasium's EnvSpec of an id, or of `module:Id-v0`; ValueError where there is none."""
     gymnasium = require("gymnasium", "mujoco")
     module, _, name = env_id.rpartition(":")
     try:
@@ -218,7 +276,8 @@ def _find_spec(env_id: str) -> Any:
         raise ValueError(f"there is no Gymnasium environment {env_id!r}: {error}") from error
 
 
-def _find_spaces(env_id: str, spec: Any, env_kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
+def _find_spaces(env_id: str, spec: Any, env_kwargs: Mapping[str, Any], savable: bool) -> tuple[Any, Any, int]:
+    """The spaces of one environment, and the size of its state where it is to be saved."""
     gymnasium = require("gymnasium", "mujoco")
     try:
         env = make_env(spec, env_kwargs)
@@ -227,11 +286,16 @@ def _find_spaces(env_id: str, spec: Any, env_kwargs: Mapping[str, Any]) -> tuple
     except Exception as error:
         raise EnvPoolError(f"{env_id} cannot be made: {type(error).__name__}: {error}") from error
     spaces = env.observation_space, env.action_space
-    env.close()
+    if savable:
+        env.reset(seed=0)
+    try:
+        physics_size = Physics(env).size() if savable else 0
+    finally:
+        env.close()
     for name, space in zip(("observations", "actions"), spaces):
         if not isinstance(space, gymnasium.spaces.Box):
             raise ValueError(f"{name} of {env_id} must be a Box, not {space}")
-    return spaces
+    return *spaces, physics_size
 
 
 def _array_spec(space: Any) -> ArraySpec:

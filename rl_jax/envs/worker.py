@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from rl_jax.envs.physics import Physics
 
 ALIGNMENT = 64  # bytes: a cache line
 
@@ -37,15 +39,17 @@ class Arrays(NamedTuple):
 
     seeds: Any  # [E] int64: written by the pool, read at a reset
     actions: Any  # [E, *A]: written by the pool, read at a step
-    active: Any  # [E] bool: written by the pool; a row that is False is not stepped
+    active: Any  # [E] bool: written by the pool; a row that is False is neither reset nor stepped
     observations: Any  # [E, *O]
     rewards: Any  # [E] float64
     terminated: Any  # [E] bool
     truncated: Any  # [E] bool
+    steps: Any  # [E] int64: done in the episode
+    physics: Any  # [E, P] float64: the environment's state before its last step; P = 0 where nothing is to be saved
 
 
-def array_specs(num_envs: int, observations: ArraySpec, actions: ArraySpec) -> Arrays:
-    """The shapes and dtypes of a pool's arrays, from those of one observation and one action."""
+def array_specs(num_envs: int, observations: ArraySpec, actions: ArraySpec, physics_size: int = 0) -> Arrays:
+    """The shapes and dtypes of a pool's arrays, from those of one observation, one action and one saved state."""
     return Arrays(
         seeds=ArraySpec((num_envs,), "int64"),
         actions=ArraySpec((num_envs, *actions.shape), actions.dtype),
@@ -54,6 +58,8 @@ def array_specs(num_envs: int, observations: ArraySpec, actions: ArraySpec) -> A
         rewards=ArraySpec((num_envs,), "float64"),
         terminated=ArraySpec((num_envs,), "bool"),
         truncated=ArraySpec((num_envs,), "bool"),
+        steps=ArraySpec((num_envs,), "int64"),
+        physics=ArraySpec((num_envs, physics_size), "float64"),
     )
 
 
@@ -119,27 +125,51 @@ class EnvGroup:
         self.indices = indices
         self.arrays = arrays
         self.envs = [make_env(spec, env_kwargs) for _ in indices]
+        savable = arrays.physics.shape[1] > 0
+        self.physics = [Physics(env) if savable else None for env in self.envs]
 
     def reset(self) -> None:
-        arrays = self.arrays
-        for i, env in zip(self.indices, self.envs):
-            try:
-                arrays.observations[i], _ = env.reset(seed=int(arrays.seeds[i]))
-            except Exception as error:
-                raise self._failure(i, "reset", error) from error
+        self._each_active("reset", self._reset)
 
     def step(self) -> None:
-        arrays = self.arrays
-        for i, env in zip(self.indices, self.envs):
-            if not arrays.active[i]:
+        self._each_active("step", self._step)
+
+    def restore(self) -> None:
+        """Brings every environment to where the arrays say: reset, put before its last step, and stepped."""
+        self._each_active("restore", self._restore)
+
+    def _each_active(self, method: str, do: Callable[[int, Any, Physics | None], None]) -> None:
+        for i, env, physics in zip(self.indices, self.envs, self.physics):
+            if not self.arrays.active[i]:
                 continue
             try:
-                # A copy: an environment may keep the action it was given, the row is overwritten by the next step.
-                observation, reward, terminated, truncated, _ = env.step(arrays.actions[i].copy())
-                arrays.observations[i], arrays.rewards[i] = observation, reward
-                arrays.terminated[i], arrays.truncated[i] = terminated, truncated
+                do(i, env, physics)
             except Exception as error:
-                raise self._failure(i, "step", error) from error
+                raise self._failure(i, method, error) from error
+
+    def _reset(self, i: int, env: Any, physics: Physics | None) -> None:
+        del physics
+        self.arrays.observations[i], _ = env.reset(seed=int(self.arrays.seeds[i]))
+        self.arrays.steps[i] = 0
+
+    def _step(self, i: int, env: Any, physics: Physics | None) -> None:
+        arrays = self.arrays
+        if physics is not None:
+            physics.read(arrays.physics[i])
+        # A copy: an environment may keep the action it was given, the row is overwritten by the next step.
+        observation, reward, terminated, truncated, _ = env.step(arrays.actions[i].copy())
+        arrays.observations[i], arrays.rewards[i] = observation, reward
+        arrays.terminated[i], arrays.truncated[i] = terminated, truncated
+        arrays.steps[i] += 1
+
+    def _restore(self, i: int, env: Any, physics: Physics) -> None:
+        arrays = self.arrays
+        steps = int(arrays.steps[i])
+        self._reset(i, env, physics)
+        if steps:
+            physics.write(arrays.physics[i], steps - 1)
+            arrays.steps[i] = steps - 1
+            self._step(i, env, physics)
 
     def close(self) -> None:
         for env in self.envs:
@@ -161,10 +191,8 @@ def main(connection_fd: int, memory_fd: int, parent: int) -> None:
         while True:
             command = connection.recv()
             try:
-                if command == "reset":
-                    group.reset()
-                elif command == "step":
-                    group.step()
+                if isinstance(command, str):
+                    getattr(group, command)()
                 else:
                     spec, env_kwargs, indices, specs = command
                     arrays = map_arrays(mmap.mmap(memory_fd, num_bytes(specs)), specs)

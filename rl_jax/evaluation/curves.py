@@ -90,6 +90,11 @@ def plot_learning_curve(
             behaviour_score, color="black", linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, label="behaviour policy"
         )
     _dress(axes, title)
+    save_figure(figure, path)
+
+
+def save_figure(figure, path: str | os.PathLike) -> None:
+    """Writes a matplotlib figure as a PNG that appears under `path` in one rename."""
     temporary = f"{os.fspath(path)}.tmp"
     try:
         figure.savefig(temporary, format="png")
@@ -122,18 +127,28 @@ def _draw_curve(axes, label: str, steps: np.ndarray, values: np.ndarray, colour:
 
 
 def _dress(axes, title: str) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     axes.set_xlabel("gradient steps")
     axes.set_ylabel("normalised score")
     axes.set_title(title, fontsize="medium")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _short_number(step)))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
+    count_steps(axes, 6)
+    thin_frame(axes)
     axes.margins(x=0.02)
     axes.legend(facecolor="white", edgecolor="none", framealpha=0.9, fontsize="small", loc="best")
+
+
+def count_steps(axes, num_ticks: int) -> None:
+    """An x-axis of whole numbers, shortened: 25k, 1.5M."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(num_ticks, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _short_number(step)))
+
+
+def thin_frame(axes, grid: str = "y") -> None:
+    """Two spines and a pale grid behind the drawing."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _short_number(number: float) -> str:

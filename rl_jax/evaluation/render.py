@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from rl_jax.core.extras import require
+from rl_jax.envs.gym_pool import find_spec
+from rl_jax.envs.worker import make_env
 
 COLOUR, GROUND = "#0072B2", "0.6"
 
@@ -34,10 +36,10 @@ def record_rollout(
       seed: of the reset.
 
     Raises:
-      ValueError: the task is not simulated by MuJoCo, or its body has neither capsules nor spheres.
+      ValueError: there is no such task, MuJoCo does not simulate it, or its body has neither capsules nor spheres.
       MissingExtraError: Gymnasium or MuJoCo is not installed.
     """
-    env = require("gymnasium", "mujoco").make(env_id)
+    env = make_env(find_spec(env_id), {})
     try:
         if not hasattr(env.unwrapped, "model"):
             raise ValueError(f"{env_id} is not simulated by MuJoCo: there is no body to draw")

@@ -8,8 +8,10 @@ import numpy as np
 
 from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.envs.gym_pool import EnvPool
+from rl_jax.evaluation.context import Context, LastObservation, LastSteps
 
-# act(params, observations [N, O], key, temperature) -> actions [N, A], for one run; temperature 0 is the mode.
+# act(params, observations [N, O], key, temperature) -> actions [N, A], for one run; temperature 0 is the mode. A policy
+# with a memory takes Sequences in place of the observations.
 Act = Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -35,6 +37,7 @@ class PolicyEvaluator:
         unless every policy reaches a terminal state.
       act: the policy of one run: act(params, observations [E, O], key, temperature) -> actions [E, A]. What was done
         to observations in training (normalisation) is done inside it.
+      context: of a policy with a memory, whose `act` takes `Sequences` of the last steps, arrays [E, K, ...].
       num_seeds: S, the length of the leading axis of every leaf of `params`.
       num_episodes: E, the episodes of one evaluation of one run.
       env_kwargs: keyword arguments of `gymnasium.make`.
@@ -49,20 +52,22 @@ class PolicyEvaluator:
         num_episodes: int,
         env_kwargs: Mapping[str, Any] = {},
         num_workers: int | None = None,
+        context: Context | None = None,
     ):
         if num_seeds < 1 or num_episodes < 1:
             raise ValueError(f"num_seeds and num_episodes must be positive, not {num_seeds} and {num_episodes}")
         self.num_seeds = num_seeds
         self.num_episodes = num_episodes
+        self.context = context
         self.pool = EnvPool(env_id, num_seeds * num_episodes, num_workers=num_workers, env_kwargs=env_kwargs)
 
         # One run after another on a CPU: its actions, and so its score, then have the bits of the run alone.
         seed_axis = default_seed_axis()
 
-        def act_all(params, observations, seed, step, temperature):
+        def act_all(params, inputs, seed, step, temperature):
             key = jax.random.fold_in(jax.random.key(seed), step)
-            act_one = over_runs(lambda params, observations: act(params, observations, key, temperature), seed_axis)
-            return act_one(params, observations)
+            act_one = over_runs(lambda params, inputs: act(params, inputs, key, temperature), seed_axis)
+            return act_one(params, inputs)
 
         self._act = jax.jit(act_all)
 
@@ -89,19 +94,23 @@ class PolicyEvaluator:
         terminated = np.zeros(shape, bool)
         active = np.ones(shape, bool)
         observations = self.pool.reset(np.tile(episode_seeds(seed, self.num_episodes), self.num_seeds))
+        observations = observations.reshape(*shape, *observations.shape[1:])
+        shown = LastObservation(observations)
+        if self.context is not None:
+            shown = LastSteps(self.context, observations, *low.shape)
         step = 0
         while active.any():
-            batch = observations.reshape(*shape, *observations.shape[1:]).astype(np.float32)
             # Explicit transfers: legal under jax.transfer_guard("disallow"). uint32 and float32 keep one trace.
-            inputs = jax.device_put((batch, np.uint32(seed), np.uint32(step), np.float32(temperature)))
+            inputs = jax.device_put((shown.inputs, np.uint32(seed), np.uint32(step), np.float32(temperature)))
             actions = jax.device_get(self._act(params, *inputs))
             if actions.shape != (*shape, *low.shape):
                 raise ValueError(f"act gave actions of shape {actions.shape}, not {(*shape, *low.shape)}")
             self._check_finite("action", actions, active, step)
-            flat_actions = np.clip(actions, low, high).reshape(-1, *low.shape)
-            observations, rewards, ended, timed_out = self.pool.step(flat_actions, active.reshape(-1))
-            rewards, ended, timed_out = (x.reshape(shape) for x in (rewards, ended, timed_out))
+            actions = np.clip(actions, low, high)
+            flat = self.pool.step(actions.reshape(-1, *low.shape), active.reshape(-1))
+            observations, rewards, ended, timed_out = (x.reshape(*shape, *x.shape[1:]) for x in flat)
             self._check_finite("reward", rewards, active, step)
+            shown.step(actions, rewards, observations)
             returns += np.where(active, rewards, 0.0)
             lengths += active
             terminated |= active & ended

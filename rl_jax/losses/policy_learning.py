@@ -23,6 +23,19 @@ def behavioural_cloning_loss(predicted: jax.Array, actions: jax.Array) -> jax.Ar
     return jnp.mean(jnp.square(predicted - actions))
 
 
+def masked_cloning_loss(predicted: jax.Array, actions: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean squared error over batch, steps and action dimensions, the error of a masked step counting as zero.
+
+    Args:
+      predicted, actions: [B, K, A].
+      mask: [B, K], 1 for a step and 0 for padding.
+    """
+    chex.assert_rank([predicted, actions, mask], [3, 3, 2])
+    chex.assert_equal_shape([predicted, actions])
+    chex.assert_equal_shape_prefix([predicted, mask], 2)
+    return jnp.mean(mask[:, :, None] * jnp.square(predicted - actions))
+
+
 def advantage_weights(advantages: jax.Array, temperature: float, max_weight: float) -> jax.Array:
     """min(exp(temperature * A), max_weight), [B]; no gradient flows through it. `temperature` is IQL's beta."""
     chex.assert_rank(advantages, 1)
@@ -54,3 +67,28 @@ def td3_bc_loss(q: jax.Array, predicted: jax.Array, actions: jax.Array, alpha: f
     chex.assert_equal_shape_prefix([q, predicted], 1)
     scale = jax.lax.stop_gradient(alpha / jnp.mean(jnp.abs(q)))
     return -scale * jnp.mean(q) + behavioural_cloning_loss(predicted, actions)
+
+
+def squared_distance(predicted: jax.Array, actions: jax.Array) -> jax.Array:
+    """|pi(s) - a|^2, summed over action dimensions: predicted and actions [B, A] -> [B]."""
+    chex.assert_rank([predicted, actions], 2)
+    chex.assert_equal_shape([predicted, actions])
+    return jnp.sum(jnp.square(predicted - actions), -1)
+
+
+def rebrac_loss(q: jax.Array, predicted: jax.Array, actions: jax.Array, penalty: float) -> jax.Array:
+    """mean(penalty * |pi(s) - a|^2 - lambda * Q(s, pi(s))) with lambda = 1 / mean |Q|, a constant for the gradient.
+
+    Args:
+      q: [B], Q(s, pi(s)).
+      predicted: [B, A], pi(s).
+      actions: [B, A], of the data.
+      penalty: beta_1 of the paper.
+
+    Source: ReBRAC (Tarasov et al. 2023, arXiv 2305.09836); lambda, which the paper takes over from TD3+BC, and the sum
+    over action dimensions, where TD3+BC has the mean, are the authors' code's.
+    """
+    chex.assert_rank(q, 1)
+    chex.assert_equal_shape_prefix([q, predicted], 1)
+    scale = jax.lax.stop_gradient(1.0 / jnp.mean(jnp.abs(q)))
+    return jnp.mean(penalty * squared_distance(predicted, actions) - scale * q)

@@ -35,3 +35,28 @@ def expectile_loss(errors: jax.Array, expectile: float) -> jax.Array:
     chex.assert_rank(errors, 1)
     weights = jnp.where(errors > 0, expectile, 1.0 - expectile)
     return jnp.mean(weights * jnp.square(errors))
+
+
+def gumbel_loss(errors: jax.Array, beta: float, max_clip: float) -> jax.Array:
+    """Mean of exp(-m) (exp(z) - z - 1), z = min(u / beta, max_clip), errors u = target - prediction: [B] -> scalar.
+
+    Where nothing is clipped its gradient vanishes at the prediction beta log mean exp(target / beta): the mean of the
+    targets for a large beta, their maximum for a small one. Two stabilisers keep exp(z) from overflowing:
+
+    - m = max(max z, -1) over the batch, a constant for the gradient. The whole gradient is scaled by exp(-m): its
+      direction stays and its size changes from batch to batch, so losses of different batches do not compare.
+    - max_clip. An error above beta * max_clip has no gradient at all: it no longer pulls the prediction up, which
+      settles lower, where the other errors alone put it. If every error is that large, nothing moves.
+
+    Args:
+      errors: [B].
+      beta: temperature above 0, in the unit of the errors.
+      max_clip: the largest u / beta that still counts; infinity for no clip.
+
+    Source: XQL (Garg et al. 2023, arXiv 2301.02328), equation 11 and the appendix on numeric stability. The paper's
+    listing clips at -max_clip too; the authors' code, which is followed here, does not.
+    """
+    chex.assert_rank(errors, 1)
+    z = jnp.minimum(errors / beta, max_clip)
+    m = jax.lax.stop_gradient(jnp.maximum(jnp.max(z), -1.0))
+    return jnp.mean(jnp.exp(z - m) - z * jnp.exp(-m) - jnp.exp(-m))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from rl_jax.networks.mlp import MLP
 
+OUTPUT_BOUND = 1e-3  # of initializer "small_output"; a policy's is a third of a value's
+
 
 class DeterministicPolicy(nn.Module):
     """tanh(MLP(s)): observations [..., O] -> actions [..., A]."""
@@ -18,7 +20,8 @@ class DeterministicPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        return jnp.tanh(MLP((*self.hidden_dims, self.action_dim), initializer=self.initializer)(observations))
+        features = (*self.hidden_dims, self.action_dim)
+        return jnp.tanh(MLP(features, initializer=self.initializer, output_bound=OUTPUT_BOUND)(observations))
 
 
 class GaussianPolicy(nn.Module):
@@ -26,6 +29,9 @@ class GaussianPolicy(nn.Module):
 
     observations [..., O] -> (mean [..., A], log_std [A]). The density is not squashed: a sample can leave the box and
     is clipped by whoever acts. Source: IQL's authors' code.
+
+    Attributes:
+      squash_mean: whether tanh keeps the mean in the box; without it the mean is MLP(s), as in CORL's AWAC.
     """
 
     hidden_dims: Sequence[int]
@@ -33,10 +39,13 @@ class GaussianPolicy(nn.Module):
     log_std_min: float = -5.0
     log_std_max: float = 2.0
     initializer: str = "orthogonal"
+    squash_mean: bool = True
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mean = jnp.tanh(MLP((*self.hidden_dims, self.action_dim), initializer=self.initializer)(observations))
+        features = (*self.hidden_dims, self.action_dim)
+        mean = MLP(features, initializer=self.initializer, output_bound=OUTPUT_BOUND)(observations)
+        mean = jnp.tanh(mean) if self.squash_mean else mean
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
 
@@ -46,6 +55,10 @@ class SquashedGaussianPolicy(nn.Module):
 
     observations [..., O] -> (mean [..., A], log_std [..., A]), both functions of the observation and unsquashed.
     Source: soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), appendix C.
+
+    Attributes:
+      affine_log_std: whether log_std is scaled and shifted before its clip, by two learned numbers that start at 1 and
+        -1 (CORL's CQL); the parameters are what has been added to those.
     """
 
     hidden_dims: Sequence[int]
@@ -53,9 +66,14 @@ class SquashedGaussianPolicy(nn.Module):
     log_std_min: float = -20.0
     log_std_max: float = 2.0
     initializer: str = "orthogonal"
+    affine_log_std: bool = False
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
-        heads = MLP((*self.hidden_dims, 2 * self.action_dim), initializer=self.initializer)(observations)
+        features = (*self.hidden_dims, 2 * self.action_dim)
+        heads = MLP(features, initializer=self.initializer, output_bound=OUTPUT_BOUND)(observations)
         mean, log_std = jnp.split(heads, 2, axis=-1)
+        if self.affine_log_std:
+            scale, shift = self.param("log_std", nn.initializers.zeros, (2,))
+            log_std = (1.0 + scale) * log_std + shift - 1.0
         return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)

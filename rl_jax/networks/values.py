@@ -14,7 +14,7 @@ class Value(nn.Module):
     """V(s): observations [..., O] -> values [...]. Attributes: see MLP."""
 
     hidden_dims: Sequence[int]
-    layer_norm: bool = False
+    layer_norm: bool | str = False
     initializer: str = "orthogonal"
 
     @nn.compact
@@ -28,7 +28,7 @@ class Critic(nn.Module):
 
     hidden_dims: Sequence[int]
     ensemble_size: int = 2
-    layer_norm: bool = False
+    layer_norm: bool | str = False
     initializer: str = "orthogonal"
 
     @nn.compact
@@ -42,3 +42,13 @@ class Critic(nn.Module):
         own = jax.tree.map(lambda x: x[member], params["params"]["members"])
         value = Value(self.hidden_dims, self.layer_norm, self.initializer)
         return value.apply({"params": own}, jnp.concatenate([observations, actions], -1))
+
+    @nn.nowrap
+    def apply_members(self, params: PyTree, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        """Each member's Q at actions of its own, [N, ...]: observations [..., O] for all, actions [N, ..., A]."""
+        value = Value(self.hidden_dims, self.layer_norm, self.initializer)
+
+        def one(own: PyTree, actions: jax.Array) -> jax.Array:
+            return value.apply({"params": own}, jnp.concatenate([observations, actions], -1))
+
+        return jax.vmap(one)(params["params"]["members"], actions)

@@ -10,11 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents import bc, iql, td3_bc
+from rl_jax.agents import bc, cql, dt, edac, iql, rebrac, sac, td3_bc
 from rl_jax.agents.agent import Agent
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Metrics, Program, PyTree, Resident, TrainState
+from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Transitions
+
+
+def as_sequences(data: Transitions, length: int = 4) -> Sequences:
+    """The same rows cut into stretches of `length` steps from the beginning of an episode."""
+    observations, actions, rewards = (
+        x.reshape(-1, length, *x.shape[1:]) for x in (data.observations, data.actions, data.rewards)
+    )
+    timesteps = np.broadcast_to(np.arange(length, dtype=np.int32), rewards.shape)
+    return Sequences(observations, actions, rewards, timesteps, np.ones_like(rewards))
 
 
 class Case(NamedTuple):
@@ -22,30 +32,49 @@ class Case(NamedTuple):
 
     Attributes:
       flips: settings under which every field of its config acts within FLIP_STEPS updates.
+      batch: what the agent learns from, made of transitions.
+      shown: what its `act` takes, made of a batch.
+      evaluated: fields of its config that act where it is evaluated, and not in training.
     """
 
     make: Callable[[ConfigDict, int], Agent]
     default_config: Callable[[], ConfigDict]
     flips: Mapping[str, Any] = {}
+    batch: Callable[[Transitions], Any] = lambda data: data
+    shown: Callable[[Any], Any] = lambda batch: batch.observations
+    evaluated: tuple[str, ...] = ()
 
 
 CASES = {
     "bc": Case(bc.bc, bc.default_config),
     "td3_bc": Case(td3_bc.td3_bc, td3_bc.default_config),
     "iql": Case(iql.iql, iql.default_config, {"decay_steps": 4, "max_weight": 2.0}),
+    "cql": Case(cql.cql, cql.default_config),
+    "sac": Case(sac.sac, sac.default_config, {"log_std_min": 0.1}),
+    "edac": Case(edac.edac, edac.default_config, {"log_std_min": 0.1}),
+    "rebrac": Case(rebrac.rebrac, rebrac.default_config, {"policy_freq": 1}),
+    "dt": Case(
+        dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, evaluated=("target_return",)
+    ),
 }
 FLIP_STEPS = 2
 
 # One shape for all probes, so that what JAX compiles for one serves the others.
 SIZE = 128
-SMALL = {"hidden_dims": (32, 32), "learning_rate": 3e-3}
-FAST = {"discount": 0.5, "tau": 0.05}  # a short horizon and quick targets: values settle in a thousand updates
+SMALL = {
+    "hidden_dims": (32, 32), "num_critics": 2, "num_samples": 4, "embedding_dim": 16, "num_layers": 1,
+    "learning_rate": 3e-3,
+}  # fmt: skip
+# A short horizon, quick targets and policies as quick as their critics: values settle in a thousand updates.
+FAST = {"discount": 0.5, "tau": 0.05, "actor_learning_rate": 3e-3}
+GENTLE = {"conservatism": 0.01}  # at its own weight CQL's regulariser outweighs rewards as small as the probes'
 
 
 def make_config(name: str, **overrides: Any) -> ConfigDict:
     """The agent's own settings, small; an override that the agent does not have is left out."""
     config = CASES[name].default_config()
-    config.update({field: value for field, value in {**SMALL, **FAST, **overrides}.items() if field in config})
+    settings = {**SMALL, **FAST, **GENTLE, **overrides}
+    config.update({field: value for field, value in settings.items() if field in config})
     return config
 
 
@@ -65,7 +94,7 @@ def transitions(observations, actions, rewards=0.0, masks=0.0, next_observations
     )  # fmt: skip
 
 
-def program(agent: Agent, data: Transitions) -> Program:
+def program(agent: Agent, data: PyTree) -> Program:
     """Every update sees the whole set, so that the answers have no sampling noise."""
     example = jax.tree.map(lambda x: x[:1], data)
     return Program(lambda key: agent.init(key, example), agent.update, Resident(data))
@@ -85,13 +114,13 @@ def start(learner: Program, num_seeds: int = 1) -> tuple[TrainState, Window]:
 def compiled(name: str, steps: int, config: str) -> Callable[..., tuple[TrainState, Window]]:
     """The fused step of an agent with a config (JSON); the data are an argument, so one program serves many probes."""
     agent = CASES[name].make(ConfigDict(json.loads(config)), 1)
-    learner = program(agent, transitions(0.0, 0.0))
+    learner = program(agent, CASES[name].batch(transitions(0.0, 0.0)))
     fused = fused_step(learner, steps, seed_axis="map", on_nan="abort", data_by_run=False)
     return jax.jit(fused, donate_argnums=(0, 1))
 
 
-def train(name: str, data: Transitions, steps: int = 1500, **overrides: Any) -> tuple[TrainState, Metrics]:
-    """One run of `steps` updates: its final state, and its metrics averaged over all updates."""
+def train(name: str, data: PyTree, steps: int = 1500, **overrides: Any) -> tuple[TrainState, Metrics]:
+    """One run of `steps` updates on a batch: its final state, and its metrics averaged over all updates."""
     data = jax.tree.map(jnp.asarray, data)
     state, window = start(program(make_agent(name, **overrides), data))
     fused = compiled(name, steps, make_config(name, **overrides).to_json())
@@ -101,9 +130,12 @@ def train(name: str, data: Transitions, steps: int = 1500, **overrides: Any) -> 
     return state, {metric: float(total[0]) / steps for metric, total in window.sums.items()}
 
 
-def few_updates(name: str, data: Transitions, **overrides: Any) -> tuple[TrainState, Metrics]:
+def few_updates(name: str, data: PyTree, **overrides: Any) -> tuple[TrainState, Metrics]:
     """A run of FLIP_STEPS updates and the metrics of the last, op by op: compiling every config takes far longer."""
-    agent = make_agent(name, **overrides)
+    return few_updates_of(make_agent(name, **overrides), data)
+
+
+def few_updates_of(agent: Agent, data: PyTree) -> tuple[TrainState, Metrics]:
     data = jax.tree.map(jnp.asarray, data)
     state = agent.init(jax.random.key(0), data)
     with jax.disable_jit():

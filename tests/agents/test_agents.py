@@ -6,15 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs.offline_rl import AGENTS
-from tests.agents.cases import CASES, SIZE, few_updates, make_agent, make_config, transitions
+from rl_jax.core.config import flat
+from rl_jax.core.sweep import with_settings
+from tests.agents.cases import CASES, SIZE, few_updates, few_updates_of, make_agent, make_config, transitions
 
 RNG = np.random.default_rng(1)
 # Wide observations and rewards, so that noise, clips and caps act from the first updates on.
 WIDE = RNG.normal(0, 5, (3, SIZE))
 DATA = transitions(WIDE[0], RNG.uniform(-1, 1, SIZE), WIDE[1], RNG.random(SIZE) < 0.8, WIDE[2])
-FLIPS = [(name, field) for name, case in CASES.items() for field in case.default_config() if field != "name"]
+BATCHES = {name: case.batch(DATA) for name, case in CASES.items()}
+FLIPS = [
+    (name, field)
+    for name, case in CASES.items()
+    for field in case.default_config()
+    if field not in ("name", *case.evaluated)
+]
 
 
 def test_every_agent_of_the_offline_suite_is_tested_here():
@@ -27,29 +36,53 @@ def flipped(value):
     """Another legal value of the same kind."""
     if isinstance(value, tuple):
         return tuple(width // 2 for width in value)
+    if isinstance(value, bool):
+        return not value
     return value * 2 if isinstance(value, int) else value / 2
 
 
 @functools.cache
 def unflipped(name):
-    return few_updates(name, DATA, **CASES[name].flips)
+    return few_updates(name, BATCHES[name], **CASES[name].flips)
 
 
 @pytest.mark.parametrize("name, field", FLIPS)
 def test_no_field_of_a_config_is_dead(name, field):
-    settings = CASES[name].flips
+    settings, batch = CASES[name].flips, BATCHES[name]
     other = {**settings, field: flipped(make_config(name, **settings)[field])}
-    shapes = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), DATA).params for s in (settings, other)]
+    shapes = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), batch).params for s in (settings, other)]
     if shapes[0] == shapes[1]:
-        before, after = unflipped(name)[0], few_updates(name, DATA, **other)[0]
+        before, after = unflipped(name)[0], few_updates(name, batch, **other)[0]
         networks = [jax.tree.leaves((state.params, state.target_params)) for state in (before, after)]
         assert any(np.any(old != new) for old, new in zip(*networks, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_floats_may_be_traced_and_change_no_number(name):
+    """A sweep hands them in as arrays."""
+    batch = BATCHES[name]
+    config = ConfigDict({"agent": make_config(name, **CASES[name].flips)})
+    floats = {field: jnp.float32(value) for field, value in flat(config).items() if isinstance(value, float)}
+
+    def swept(floats):
+        return CASES[name].make(with_settings(config, floats).agent, 1)
+
+    def trained_and_acting(floats):
+        agent = swept(floats)
+        state, _ = agent.update(agent.init(jax.random.key(0), batch), batch, jax.random.key(0))
+        return agent.act(state.params, CASES[name].shown(batch), jax.random.key(0), 0.5)
+
+    # An agent that branches on a float, or makes a Python number of it, fails here.
+    jax.eval_shape(trained_and_acting, floats)
+    given, fixed = few_updates_of(swept(floats), batch), unflipped(name)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(fixed), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_one_optimiser_state_a_trained_network_and_targets_that_start_equal(name):
     agent = make_agent(name)
-    state = agent.init(jax.random.key(0), DATA)
+    state = agent.init(jax.random.key(0), BATCHES[name])
     assert set(state.opt_state) == set(state.params)
     assert set(state.target_params) <= set(state.params)
     for network, target in state.target_params.items():
@@ -61,18 +94,18 @@ def test_one_optimiser_state_a_trained_network_and_targets_that_start_equal(name
 
 @pytest.mark.parametrize("name", CASES)
 def test_init_depends_on_the_key_and_on_the_shapes_of_the_batch_alone(name):
-    agent = make_agent(name)
+    agent, once = make_agent(name), BATCHES[name]
     one, again, other = (
         jax.tree.leaves(agent.init(jax.random.key(seed), batch).params)
-        for seed, batch in [(0, DATA), (0, jax.tree.map(lambda x: 3 * x, DATA)), (1, DATA)]
+        for seed, batch in [(0, once), (0, jax.tree.map(lambda x: 3 * x, once)), (1, once)]
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert all(np.any(a != b) for a, b in zip(one, other, strict=True) if np.any(a))  # zero biases are equal
+    assert all(np.any(a != b) for a, b in zip(one, other, strict=True) if np.ptp(a))  # constants are equal
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_update_trains_every_network_and_reports_finite_scalars(name):
-    before = make_agent(name, **CASES[name].flips).init(jax.random.key(0), DATA)
+    before = make_agent(name, **CASES[name].flips).init(jax.random.key(0), BATCHES[name])
     after, metrics = unflipped(name)
     for old, new in [(before.params, after.params), (before.target_params, after.target_params)]:
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
@@ -84,18 +117,19 @@ def test_an_update_trains_every_network_and_reports_finite_scalars(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_actions_are_in_the_box_and_temperature_zero_is_the_mode(name):
-    agent = make_agent(name)
-    params = agent.init(jax.random.key(0), DATA).params
+    agent, batch = make_agent(name), BATCHES[name]
+    params = agent.init(jax.random.key(0), batch).params
     act = jax.jit(agent.act)
-    observations = jnp.asarray(DATA.observations)
-    modes = [act(params, observations, jax.random.key(seed), 0.0) for seed in range(2)]
-    assert modes[0].shape == (SIZE, 1)
+    shown = jax.tree.map(jnp.asarray, CASES[name].shown(batch))
+    modes = [act(params, shown, jax.random.key(seed), 0.0) for seed in range(2)]
+    assert modes[0].shape == (len(jax.tree.leaves(shown)[0]), 1)
     np.testing.assert_array_equal(modes[0], modes[1])
-    hot = act(params, observations, jax.random.key(0), 1.0)
-    np.testing.assert_array_equal(hot, act(params, observations, jax.random.key(0), 1.0))
+    hot = act(params, shown, jax.random.key(0), 1.0)
+    np.testing.assert_array_equal(hot, act(params, shown, jax.random.key(0), 1.0))
     assert np.abs(modes[0]).max() <= 1 and np.abs(hot).max() <= 1
-    # The mode is a function of each observation by itself, whatever else is in the batch.
-    np.testing.assert_allclose(act(params, observations[5:6], jax.random.key(0), 0.0), modes[0][5:6], atol=1e-6)
+    # The mode is a function of each row by itself, whatever else is in the batch.
+    alone = act(params, jax.tree.map(lambda x: x[5:6], shown), jax.random.key(0), 0.0)
+    np.testing.assert_allclose(alone, modes[0][5:6], atol=1e-6)
 
 
 def test_iql_samples_around_its_mode_with_its_own_deviation():

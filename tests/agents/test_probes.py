@@ -9,7 +9,7 @@ import scipy.stats
 from rl_jax.networks.values import Critic, Value
 from tests.agents.cases import SIZE, SMALL, act, make_config, train, transitions
 
-CRITICS = ["td3_bc", "iql"]
+CRITICS = ["td3_bc", "iql", "cql", "sac", "edac", "rebrac"]
 RNG = np.random.default_rng(0)
 UNIFORM = RNG.uniform(-1, 1, SIZE)  # actions that say nothing
 SIGNS = np.where(np.arange(SIZE) % 2 == 0, -1.0, 1.0)
@@ -30,7 +30,9 @@ def bandit():
 def q_values(params, observations, actions) -> np.ndarray:
     """Q of every member [2, SIZE]."""
     batch = transitions(observations, actions)
-    return np.asarray(Critic(SMALL["hidden_dims"]).apply(params["critic"], batch.observations, batch.actions))
+    norm = "LayerNorm_0" in params["critic"]["params"]["members"]["MLP_0"] and "after"  # ReBRAC's
+    critic = Critic(SMALL["hidden_dims"], layer_norm=norm)
+    return np.asarray(critic.apply(params["critic"], batch.observations, batch.actions))
 
 
 def v_values(params, observations) -> np.ndarray:

@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from rl_jax.envs.gym_pool import EnvPool, EnvPoolError
+from rl_jax.envs.physics import Physics
 from tests.envs.toys import LONG, SHORT
 
-TOY = "tests.envs.toys:Toy-v0"
+TOY, SAVABLE_TOY = "tests.envs.toys:Toy-v0", "tests.envs.toys:SavableToy-v0"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -80,6 +81,99 @@ def test_equals_gymnasium_with_any_number_of_workers(env_id):
             if end or time_out:
                 break
     env.close()
+
+
+def test_some_environments_are_reset_and_the_others_stay():
+    with EnvPool(TOY, 3, num_workers=2) as pool:
+        pool.reset(np.array([4, 7, 1]))
+        for _ in range(SHORT):
+            pool.step(np.zeros((3, 1)), np.ones(3, bool))
+        # The seed of a row that is not reset is not looked at.
+        observations = pool.reset(np.array([9, -1, 6]), np.array([True, False, True]))
+        np.testing.assert_array_equal(observations, [[9, 0], [7, SHORT], [6, 0]])
+        observations, _, terminated, _ = pool.step(np.zeros((3, 1)), np.ones(3, bool))
+        np.testing.assert_array_equal(observations, [[9, 1], [7, SHORT + 1], [6, 1]])
+        assert not terminated.any()
+        with pytest.raises(ValueError, match="mask must be bool of shape"):
+            pool.reset(np.array([1, 2, 3]), np.array([1, 0, 0]))
+
+
+def play_on(pool, actions, seed):
+    """Plays episodes one after another; every environment begins its own anew when it ends."""
+    history = []
+    for step, action in enumerate(actions):
+        observations, rewards, terminated, truncated = pool.step(action, np.ones(pool.num_envs, bool))
+        done = terminated | truncated
+        if done.any():
+            observations = pool.reset(np.arange(pool.num_envs) + seed + 10 * step, done)
+        history.append((observations, rewards, terminated, truncated))
+    return history
+
+
+# Hopper-v4 pays for positions, Reacher-v4 and Ant-v4 for what the simulator derived from them in the last step.
+@pytest.mark.parametrize("env_id", [SAVABLE_TOY, "Hopper-v4", "Reacher-v4", "Ant-v4"])
+def test_a_saved_pool_goes_on_bitwise_in_another(env_id):
+    if env_id != SAVABLE_TOY:
+        pytest.importorskip("mujoco")
+    with EnvPool(env_id, 3, num_workers=1, savable=True) as pool:
+        low, high = pool.action_space.low, pool.action_space.high
+        actions = np.random.default_rng(0).uniform(low, high, (160, 3, *low.shape)).astype(np.float32)
+        # The last environment starts late: the three stand at different steps of their episodes.
+        pool.reset(np.array([3, 5, 8]))
+        play_on(pool, actions[:41], seed=100)
+        pool.reset(np.array([0, 0, 11]), np.array([False, False, True]))
+        saved = pool.save()
+        kept = {name: column.copy() for name, column in saved.items()}
+        expected = play_on(pool, actions[41:], seed=200)
+    assert len({int(steps) for steps in saved["steps"]}) > 1 and saved["steps"][2] == 0
+    ended = sum(step[2].sum() + step[3].sum() for step in expected)
+    assert ended > 1, "no episode ends after the restart: its time limit is not tested"
+    for name, column in saved.items():
+        np.testing.assert_array_equal(column, kept[name], err_msg="what was saved changed later")
+    with EnvPool(env_id, 3, num_workers=2, savable=True) as other:
+        np.testing.assert_array_equal(other.restore(saved), saved["observations"])
+        for step, (want, got) in enumerate(zip(expected, play_on(other, actions[41:], seed=200), strict=True)):
+            for x, y in zip(want, got, strict=True):
+                np.testing.assert_array_equal(x, y, err_msg=f"step {step}")
+
+
+def test_an_episode_that_has_ended_is_restored_as_ended():
+    with EnvPool(SAVABLE_TOY, 2, savable=True) as pool:
+        with pytest.raises(ValueError, match="before its first reset"):
+            pool.save()
+        pool.reset(np.array([2, 1]))
+        for _ in range(SHORT):
+            pool.step(np.zeros((2, 1)), np.ones(2, bool))
+        saved = pool.save()
+    with EnvPool(SAVABLE_TOY, 2, savable=True) as pool:
+        pool.restore(saved)
+        with pytest.raises(ValueError, match="environment 0 of .* has ended"):
+            pool.step(np.zeros((2, 1)), np.ones(2, bool))
+        observations, *_ = pool.step(np.zeros((2, 1)), np.array([False, True]))
+        np.testing.assert_array_equal(observations, [[2, SHORT], [1, SHORT + 1]])
+
+
+def test_what_cannot_be_saved_or_restored_is_one_error():
+    with pytest.raises(ValueError, match=r"Toy-v0 cannot be saved: .* no save_state\(\) and restore_state"):
+        EnvPool(TOY, 2, savable=True)
+    with EnvPool(TOY, 2) as pool:
+        pool.reset(np.array([1, 2]))
+        with pytest.raises(ValueError, match="savable=True"):
+            pool.save()
+    wrapped = gymnasium.wrappers.NormalizeObservation(gymnasium.make(SAVABLE_TOY))
+    with pytest.raises(ValueError, match="SavableToy-v0 cannot be saved: .*wrapper NormalizeObservation"):
+        Physics(wrapped)
+    with EnvPool(SAVABLE_TOY, 2, savable=True) as pool:
+        pool.reset(np.array([1, 3]))
+        pool.step(np.zeros((2, 1)), np.ones(2, bool))
+        saved = pool.save()
+    with EnvPool(SAVABLE_TOY, 3, savable=True) as pool, pytest.raises(ValueError, match="of another pool"):
+        pool.restore(saved)
+    forgetful = EnvPool(SAVABLE_TOY, 2, savable=True, env_kwargs={"forgetful": True})
+    with pytest.raises(EnvPoolError, match=r"environment 0 of .* observation \[1. 1.\] and comes back with \[1. 0.\]"):
+        forgetful.restore(saved)
+    with pytest.raises(ValueError, match="closed"):
+        forgetful.reset(np.array([1, 1]))
 
 
 def test_env_kwargs_reach_the_environments():

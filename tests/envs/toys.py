@@ -1,4 +1,4 @@
-"""A toy environment whose episodes are known from the reset seed; `tests.envs.toys:Toy-v0` registers it."""
+"""A toy environment whose episodes are known from the reset seed: `tests.envs.toys:Toy-v0`, SavableToy-v0."""
 
 import os
 import signal
@@ -41,6 +41,20 @@ class Toy(gymnasium.Env):
         return np.array([self.seed % 1000, self.steps], np.float64)
 
 
+class SavableToy(Toy):
+    """The toy with a state that can be saved; `forgetful` restores one step less than was done."""
+
+    def __init__(self, fault: str = "", forgetful: bool = False):
+        super().__init__(fault)
+        self.forgetful = forgetful
+
+    def save_state(self):
+        return np.array([self.seed, self.steps], np.float64)
+
+    def restore_state(self, state):
+        self.seed, self.steps = int(state[0]), int(state[1]) - self.forgetful
+
+
 def _raise():
     raise KeyError("toy fault")
 
@@ -54,3 +68,4 @@ FAULTS = {
 }
 
 gymnasium.register("Toy-v0", entry_point="tests.envs.toys:Toy", max_episode_steps=LONG)
+gymnasium.register("SavableToy-v0", entry_point="tests.envs.toys:SavableToy", max_episode_steps=LONG)

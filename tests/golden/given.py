@@ -63,12 +63,13 @@ class Golden:
 
 
 def short_name(path: Any) -> str:
-    """critic/params/.../Dense_1/kernel is critic/1/kernel."""
+    """critic/params/.../Dense_1/kernel is critic/1/kernel, and .../LayerNorm_1/scale is critic/1/norm_scale."""
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    network = name.split("/")[0]
-    if name.endswith("log_std"):
-        return f"{network}/log_std"
-    return "/".join([network, *re.findall(r"Dense_(\d+)/(\w+)", name)[0]])
+    network, last = name.split("/")[0], name.split("/")[-1]
+    if last in ("log_std", "log_alpha"):
+        return f"{network}/{last}"
+    (kind, layer) = re.findall(r"(Dense|LayerNorm)_(\d+)/", name)[-1]
+    return f"{network}/{layer}/{'norm_' if kind == 'LayerNorm' else ''}{last}"
 
 
 def gradients(state: TrainState, network: str) -> PyTree:
@@ -83,3 +84,9 @@ def check_gradients(golden: Golden, state: TrainState, network: str, factor: flo
     for path, x in jax.tree_util.tree_leaves_with_path(ours):
         np.testing.assert_allclose(x, nested.pop(short_name(path)), rtol=1e-5, atol=1e-5 * max(scale, 1.0))
     assert not nested
+
+
+def use_given_draws(monkeypatch: Any) -> None:
+    """Stored normal draws take the place of the key: [n, ...] where the agent splits it into n, and then one row."""
+    monkeypatch.setattr(jax.random, "split", lambda draws, num: draws)
+    monkeypatch.setattr(jax.random, "normal", lambda draws, shape: draws.reshape(shape))

@@ -14,6 +14,8 @@ from rl_jax.losses.policy_learning import (
     advantage_weights,
     behavioural_cloning_loss,
     gaussian_log_prob,
+    rebrac_loss,
+    squared_distance,
     td3_bc_loss,
 )
 
@@ -85,6 +87,20 @@ def test_td3_bc_balances_q_and_cloning_whatever_the_scale_of_rewards(scale):
     np.testing.assert_allclose(td3_bc_loss(jnp.asarray(scale * q), predicted, actions, 2.5), loss, rtol=1e-5)
 
 
+def test_squared_distance_by_hand_adds_action_dimensions():
+    np.testing.assert_allclose(squared_distance(jnp.array([[0.0, 1.0]]), jnp.array([[3.0, -3.0]])), [9.0 + 16.0])
+
+
+def test_rebrac_loss_by_hand():
+    q = jnp.array([1.0, -3.0])
+    predicted, actions = jnp.array([[0.0, 0.0], [1.0, 0.0]]), jnp.array([[1.0, 2.0], [1.0, 0.0]])
+    # lambda = 1 / mean(|1|, |-3|) = 0.5; the distances are 5 and 0.
+    loss, grads = jax.value_and_grad(rebrac_loss, argnums=(0, 1))(q, predicted, actions, 0.1)
+    assert loss == pytest.approx(0.1 * 2.5 + 0.5 * 1.0)
+    np.testing.assert_allclose(grads[0], [-0.5 / 2, -0.5 / 2])  # lambda is a constant
+    np.testing.assert_allclose(grads[1], [[-0.1, -0.2], [0.0, 0.0]], rtol=1e-6)
+
+
 def test_gradients_by_finite_differences():
     actions, mean, log_std, log_probs, weights = normals((4, 3), (4, 3), (3,), (4,), (4,))
     with jax.enable_x64(True):
@@ -104,6 +120,7 @@ CALLS = {
     "advantage_weights": (functools.partial(advantage_weights, temperature=3.0, max_weight=2.0), (Q,)),
     "advantage_weighted_loss": (advantage_weighted_loss, (Q, WEIGHTS)),
     "td3_bc_loss": (functools.partial(td3_bc_loss, alpha=2.5), (Q, MEAN, ACTIONS)),
+    "rebrac_loss": (functools.partial(rebrac_loss, penalty=0.1), (Q, MEAN, ACTIONS)),
 }
 
 
@@ -127,6 +144,9 @@ def test_jit_changes_nothing(name):
         pytest.param(functools.partial(td3_bc_loss, alpha=1.0), [(4, 1), (4, 3), (4, 3)], id="td3_bc_loss q"),
         pytest.param(functools.partial(td3_bc_loss, alpha=1.0), [(2,), (4, 3), (4, 3)], id="td3_bc_loss batch"),
         pytest.param(functools.partial(td3_bc_loss, alpha=1.0), [(4,), (4, 3), (4, 1)], id="td3_bc_loss actions"),
+        pytest.param(squared_distance, [(4, 3), (4, 1)], id="squared_distance actions"),
+        pytest.param(functools.partial(rebrac_loss, penalty=1.0), [(4, 1), (4, 3), (4, 3)], id="rebrac_loss q"),
+        pytest.param(functools.partial(rebrac_loss, penalty=1.0), [(2,), (4, 3), (4, 3)], id="rebrac_loss batch"),
     ],
 )
 def test_wrong_shapes_are_refused(function, shapes):

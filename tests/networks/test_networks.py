@@ -11,7 +11,7 @@ import scipy.stats
 
 from rl_jax.core.program import PyTree
 from rl_jax.networks.mlp import MLP, ensemble
-from rl_jax.networks.policies import DeterministicPolicy, GaussianPolicy
+from rl_jax.networks.policies import DeterministicPolicy, GaussianPolicy, SquashedGaussianPolicy
 from rl_jax.networks.values import Critic, Value
 
 KEY = jax.random.key(0)
@@ -84,6 +84,20 @@ def test_mlp_is_what_numpy_computes(layer_norm, activate_final):
     np.testing.assert_allclose(network.apply(params, OBSERVATIONS), x, rtol=1e-4, atol=1e-5)
 
 
+def test_layer_norm_after_the_relu_is_what_numpy_computes():
+    network = MLP((8, 4), layer_norm="after")
+    params = filled(network, OBSERVATIONS)
+    dense, norm = params["params"]["Dense_0"], params["params"]["LayerNorm_0"]
+    x = np.maximum(np.asarray(OBSERVATIONS) @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]), 0)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * np.asarray(norm["scale"]) + np.asarray(norm["bias"])
+    last = params["params"]["Dense_1"]
+    expected = x @ np.asarray(last["kernel"]) + np.asarray(last["bias"])
+    np.testing.assert_allclose(network.apply(params, OBSERVATIONS), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="layer_norm is 'befor'"):
+        MLP((8, 4), layer_norm="befor").init(KEY, OBSERVATIONS)
+
+
 def test_orthogonal_kernels_have_gain_sqrt_2_and_no_bias():
     params = MLP((16, 5)).init(KEY, OBSERVATIONS)
     wide, tall = kernels(params)
@@ -102,6 +116,24 @@ def test_torch_weights_are_uniform_within_one_over_root_fan_in():
             assert scipy.stats.kstest(values.ravel(), "uniform", (-bound, 2 * bound)).pvalue > 1e-3
         # Kernel and bias have streams of their own.
         assert abs(scipy.stats.pearsonr(kernel[0], bias).statistic) < 0.3
+
+
+def test_small_outputs_are_uniform_and_hidden_biases_a_tenth():
+    layers = (400, 300)
+    policy, value = DeterministicPolicy((400,), 300, "small_output"), MLP(layers, initializer="small_output")
+    hidden = MLP(layers, initializer="small_output", activate_final=True)
+    for network, bound in [(policy, 1e-3), (value, 3e-3), (hidden, None)]:
+        params = network.init(KEY, jnp.zeros((1, 100)))
+        bounds = [0.1, 0.05 if bound is None else bound]  # 1/sqrt(100), 1/sqrt(400)
+        for values, scale in zip(kernels(params), bounds, strict=True):
+            assert np.abs(values).max() <= scale
+            assert scipy.stats.kstest(values.ravel(), "uniform", (-scale, 2 * scale)).pvalue > 1e-3
+        first, last = biases(params)
+        np.testing.assert_array_equal(first, np.float32(0.1))
+        if bound is None:
+            np.testing.assert_array_equal(last, np.float32(0.1))
+        else:
+            assert scipy.stats.kstest(last, "uniform", (-bound, 2 * bound)).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("network", [Value(()), Critic(()), DeterministicPolicy((), 2), GaussianPolicy((), 2)])
@@ -153,6 +185,17 @@ def test_one_member_of_a_critic_is_that_row_of_all(member):
     np.testing.assert_allclose(alone, critic.apply(params, OBSERVATIONS, ACTIONS)[member], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer_norm", [False, "after"])
+def test_members_at_actions_of_their_own(layer_norm):
+    critic = Critic((8,), ensemble_size=3, layer_norm=layer_norm)
+    params = filled(critic, OBSERVATIONS, ACTIONS)
+    actions = jnp.stack([ACTIONS, -ACTIONS, 2 * ACTIONS])
+    values = critic.apply_members(params, OBSERVATIONS, actions)
+    for i in range(3):
+        alone = critic.apply(params, OBSERVATIONS, actions[i])[i]
+        np.testing.assert_allclose(values[i], alone, rtol=1e-5, atol=1e-6)
+
+
 def test_a_critic_reads_observations_and_actions():
     critic = Critic((8,), initializer="torch")
     params = filled(critic, OBSERVATIONS, ACTIONS)
@@ -187,6 +230,16 @@ def test_log_std_starts_at_zero_and_is_clipped():
     np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS)[1], [-5.0, 1.5, 2.0])
     grad = jax.grad(lambda p: policy.apply(p, OBSERVATIONS)[1].sum())(params)["params"]["log_std"]
     np.testing.assert_array_equal(grad, [0.0, 1.0, 0.0])
+
+
+def test_a_squashed_policys_deviation_depends_on_the_observation_and_is_clipped():
+    policy = SquashedGaussianPolicy((8,), 2, log_std_min=-1.0, log_std_max=0.0)
+    params = filled(policy, OBSERVATIONS)
+    raw = MLP((8, 4)).apply({"params": params["params"]["MLP_0"]}, OBSERVATIONS)
+    mean, log_std = policy.apply(params, OBSERVATIONS)
+    np.testing.assert_allclose(mean, raw[:, :2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(log_std, np.clip(raw[:, 2:], -1.0, 0.0), rtol=1e-5, atol=1e-6)
+    assert np.any(log_std == -1.0) and np.any(log_std == 0.0) and np.any((log_std > -1.0) & (log_std < 0.0))
 
 
 def test_orthogonal_initialisation_of_an_ensemble_factorises_one_member_at_a_time():

@@ -31,13 +31,19 @@ class Case(NamedTuple):
 
 
 _TINY = "tests.promises.programs"
+_FEW = {"agent.num_critics": 3}
 CASES = [
     Case("online", f"{_TINY}.online", f"{_TINY}.online", quick=True),
     Case("host_fed", f"{_TINY}.host_fed", f"{_TINY}.host_fed", quick=True),
     Case("scored", f"{_TINY}.scored", f"{_TINY}.scored"),
+    Case("online_rl_sac", "experiments.offline_rl.finetune", "configs.offline_to_online"),
     Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
     Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc"),
     Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
+    Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql"),
+    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", _FEW),
+    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", _FEW),
+    Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac"),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.

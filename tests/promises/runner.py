@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a finished run left: the leaves of its state, its metric lines without `time/*`, its evaluations."""
+    """What a finished run left: the leaves of its state, its metric lines that are `untimed`, its evaluations."""
 
     result: loop.Result
     leaves: dict[str, np.ndarray]
@@ -58,7 +58,8 @@ def hash_leaves(leaves: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def untimed(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]
+    """Metric lines without what depends on the clock and the machine: all else is the same at every repetition."""
+    return [{name: x for name, x in line.items() if not name.startswith(("time/", "system/"))} for line in lines]
 
 
 def largest_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:

@@ -44,7 +44,7 @@ def test_keys_are_a_function_of_seed_and_step(costly_case, tmp_path):
     assert seen == pytest.approx(expected, rel=1e-7)
 
 
-FED = [case for case in CASES if case.program.endswith(("host_fed", "scored"))]
+FED = [case for case in CASES if case.program.endswith(("host_fed", "scored", "finetune"))]
 
 
 @pytest.mark.parametrize("case", FED, ids=lambda case: case.name)

@@ -1,0 +1,125 @@
+"""XQL: extreme Q-learning. IQL with the soft maximum of Q as its V, found by Gumbel regression.
+
+Garg, Hejna, Geist and Ermon 2023, "Extreme Q-Learning: MaxEnt RL without Entropy", arXiv 2301.02328. The order of the
+updates (V, then the policy, then Q, then the target), the stabilisers and the settings follow the authors' code, which
+differs from the paper in the Huber loss of Q and in LayerNorm in V; equations are numbered as in the copy of the paper
+beside that code.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Transitions
+from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
+from rl_jax.losses.value_learning import gumbel_loss, td_target
+from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.values import Critic, Value
+
+
+def xql(config: ConfigDict, action_dim: int) -> Agent:
+    """XQL; `config` as `default_config`."""
+    actor = GaussianPolicy(config.hidden_dims, action_dim)
+    critic = Critic(config.hidden_dims, ensemble_size=2)
+    value = Value(config.hidden_dims, layer_norm=True)
+    tx = optax.adam(config.learning_rate)
+    # The authors anneal the policy's learning rate alone.
+    actor_tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+
+    # Losses
+
+    def value_loss(params: PyTree, target_q: jax.Array, observations: jax.Array) -> tuple[jax.Array, Metrics]:
+        v = value.apply(params, observations)
+        loss = gumbel_loss(target_q - v, config.beta, config.max_clip)  # equation 11
+        clipped = jnp.mean(target_q - v > config.beta * config.max_clip)
+        return loss, {"value/loss": loss, "value/mean": jnp.mean(v), "value/clipped": clipped}
+
+    def critic_loss(params: PyTree, next_v: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+        q = critic.apply(params, batch.observations, batch.actions)
+        target = td_target(batch.rewards, batch.masks, next_v, config.discount)
+        # Equation 14, the square turned into a line beyond huber_delta; the mean over the batch, the sum over the two.
+        loss = jnp.sum(jnp.mean(optax.huber_loss(q, target, delta=config.huber_delta), -1))
+        return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
+
+    def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+        log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
+        weights = advantage_weights(advantages, config.temperature, config.max_weight)
+        loss = advantage_weighted_loss(log_probs, weights)  # equation 12
+        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
+
+    def smoothed(batch: Transitions, key: Key) -> tuple[jax.Array, jax.Array]:
+        """Where V is fitted: the batch's actions with noise, and random_actions uniform ones at each observation."""
+        noise_key, uniform_key = jax.random.split(key)
+        noise = jnp.clip(config.noise_std * jax.random.normal(noise_key, batch.actions.shape), -0.5, 0.5)
+        shape = (config.random_actions * batch.actions.shape[0], batch.actions.shape[1])
+        uniform = jax.random.uniform(uniform_key, shape, minval=-1.0, maxval=1.0)
+        actions = jnp.concatenate([jnp.clip(batch.actions + noise, -1.0, 1.0), uniform])
+        return jnp.tile(batch.observations, (1 + config.random_actions, 1)), actions
+
+    # Update
+
+    def init(key: Key, batch: Transitions) -> TrainState:
+        actor_key, critic_key, value_key = jax.random.split(key, 3)
+        params = {
+            "actor": actor.init(actor_key, batch.observations),
+            "critic": critic.init(critic_key, batch.observations, batch.actions),
+            "value": value.init(value_key, batch.observations),
+        }
+        opt_state = {
+            name: (actor_tx if name == "actor" else tx).init(network) for name, network in params.items()
+        }
+        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+
+    def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        observations, actions = smoothed(batch, key)
+        smoothed_q = critic.apply(state.target_params["critic"], observations, actions).min(0)
+        params["value"], opt_state["value"], value_info = gradient_step(
+            lambda p: value_loss(p, smoothed_q, observations), params["value"], tx, opt_state["value"]
+        )
+        target_q = critic.apply(state.target_params["critic"], batch.observations, batch.actions).min(0)
+        v, next_v = value.apply(params["value"], jnp.stack([batch.observations, batch.next_observations]))
+        params["actor"], opt_state["actor"], actor_info = gradient_step(
+            lambda p: actor_loss(p, target_q - v, batch), params["actor"], actor_tx, opt_state["actor"]
+        )
+        params["critic"], opt_state["critic"], critic_info = gradient_step(
+            lambda p: critic_loss(p, next_v, batch), params["critic"], tx, opt_state["critic"]
+        )
+        target_params = {
+            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
+        }
+        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
+        return state, value_info | actor_info | critic_info
+
+    # Act
+
+    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        mean, log_std = actor.apply(params["actor"], observations)
+        noise = jax.random.normal(key, mean.shape)
+        return jnp.clip(mean + temperature * jnp.exp(log_std) * noise, -1.0, 1.0)
+
+    return Agent(init, update, act)
+
+
+def default_config() -> ConfigDict:
+    """The authors' consistent settings: one for all MuJoCo locomotion sets."""
+    return ConfigDict(
+        {
+            "name": "xql",
+            "hidden_dims": (256, 256),
+            "learning_rate": 3e-4,
+            "decay_steps": 1_000_000,  # of the policy's cosine schedule; the authors' is the whole run
+            "discount": 0.99,
+            "tau": 0.005,  # target critic
+            "beta": 2.0,  # in equation 11: V is the mean of Q for a large beta, its maximum for a small one
+            "max_clip": 7.0,  # largest (Q - V) / beta that V still follows
+            "random_actions": 0,  # uniform actions an observation that V is fitted to besides the data's
+            "noise_std": 0.0,  # of the noise on the data's actions where V is fitted
+            "huber_delta": 20.0,  # error of Q beyond which its loss is a line, in the authors' code
+            "temperature": 3.0,  # of the policy's weights: the authors keep IQL's, where equation 12 has 1 / beta
+            "max_weight": 100.0,  # cap of exp(temperature A), in the authors' code
+        }
+    )

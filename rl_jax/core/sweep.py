@@ -1,0 +1,179 @@
+"""Hyper-parameter sweeps: which fields take several values, and which combinations of them share a program.
+
+`config.sweep` assigns values to fields, "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3", and every combination is
+trained. Numbers with a decimal point under `agent.` stand in formulas and change no shape: their combinations run side
+by side in one program, each with the same seeds. All other fields run in sequence, one folder a combination.
+"""
+
+import ast
+import copy
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rl_jax.core.config import flat, unknown
+from rl_jax.core.program import PyTree
+
+# They say which experiment this is: another one is not a setting of it.
+FIXED = {"sweep", "paper", "preset"}
+# A comma outside parentheses: those inside belong to a tuple.
+SEPARATOR = re.compile(r",(?![^(]*\))")
+
+Setting = dict[str, Any]  # dotted field -> value
+
+
+def swept(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The values of every swept field, both in the order of `config.sweep`.
+
+    Args:
+      config: the whole configuration; as everywhere in this module where it says Mapping, a run's config.json will do.
+
+    Raises:
+      ValueError: `config.sweep` names a field that does not exist or cannot be swept, or a value that is not of the
+        field's type, is missing or stands there twice.
+    """
+    fields, values = flat(config), {}
+    for name, texts in _parts(config).items():
+        if name not in fields or name in FIXED:
+            raise ValueError(f"config.sweep: {unknown('field', name, fields.keys() - FIXED)}")
+        if name.startswith("agent.") and isinstance(fields[name], str):
+            raise ValueError(
+                f"config.sweep: {name}={fields[name]!r} chooses an algorithm, and another may have other fields: start "
+                "a run of its own for each"
+            )
+        values[name] = tuple(_value(name, text, fields[name]) for text in texts)
+        if len(set(values[name])) < len(texts):
+            raise ValueError(f"config.sweep: {name} has a value twice: {', '.join(texts)}")
+    return values
+
+
+def side_by_side(config: Mapping[str, Any]) -> list[Setting]:
+    """The combinations that share a program, the last field varying fastest; one without fields where none is swept."""
+    return _product({name: values for name, values in swept(config).items() if _is_traced(name, values[0])})
+
+
+def in_sequence(config: Mapping[str, Any]) -> list[Setting]:
+    """The combinations that run one after another, the last field varying fastest; one without fields where none is."""
+    return _product({name: values for name, values in swept(config).items() if not _is_traced(name, values[0])})
+
+
+def at(config: ConfigDict, setting: Setting) -> ConfigDict:
+    """The configuration of one combination of a sequence: its fields are set, and out of `config.sweep`."""
+    config = copy.deepcopy(config)
+    rest = {name: texts for name, texts in _parts(config).items() if name not in setting}
+    config.update_from_flattened_dict(setting)
+    config.sweep = "; ".join(f"{name}={','.join(texts)}" for name, texts in rest.items())
+    return config
+
+
+def labels(config: Mapping[str, Any]) -> list[Setting]:
+    """Which run is which: of each of the S runs of a folder its seed and its swept fields, in the columns' order."""
+    seeds = range(config["seed"], config["seed"] + config["num_seeds"])
+    return [{"seed": seed, **setting} for setting in side_by_side(config) for seed in seeds]
+
+
+def num_runs(config: Mapping[str, Any]) -> int:
+    """S, the runs that train side by side: every combination with every seed."""
+    return len(labels(config))
+
+
+def groups(config: Mapping[str, Any]) -> dict[str, slice]:
+    """The runs of every combination, by its name; all runs under "" where nothing is swept."""
+    size = config["num_seeds"]
+    return {title(setting): slice(i * size, (i + 1) * size) for i, setting in enumerate(side_by_side(config))}
+
+
+def title(setting: Setting) -> str:
+    """A combination in a word, e.g. "agent.expectile=0.7,agent.temperature=3.0"."""
+    return ",".join(f"{name}={str(value).replace(' ', '')}" for name, value in setting.items())
+
+
+def swept_settings(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`Program.settings` for `with_settings`: the swept fields, float32 [S]; empty where nothing is swept."""
+    runs = labels(config)
+    return {name: np.asarray([run[name] for run in runs], np.float32) for name in runs[0] if name != "seed"}
+
+
+def check_settings(config: ConfigDict, settings: PyTree) -> None:
+    """Raises ValueError where a program's settings are not those of `config.sweep`."""
+    if sequence := in_sequence(config)[0]:
+        raise ValueError(
+            f"config.sweep: {', '.join(sequence)} runs in sequence, a folder a value: only a binary can start that"
+        )
+    leaves = jax.tree.leaves(settings)
+    if side_by_side(config)[0] and not leaves:
+        raise ValueError(f"config.sweep={config.sweep!r}: this experiment takes no values side by side, leave it empty")
+    for leaf in leaves:
+        if np.shape(leaf)[:1] != (num_runs(config),):
+            raise ValueError(f"Program.settings has shape {np.shape(leaf)}: its first axis is {num_runs(config)} runs")
+
+
+def with_settings(config: ConfigDict, settings: Mapping[str, jax.Array]) -> ConfigDict:
+    """The configuration as a run of a sweep sees it, for use inside a jitted function.
+
+    Every number with a decimal point under `agent.` is a float32 scalar that the compiler does not know: those of
+    `settings` (one run's, scalars), and the others too. A run then has the same bits alone as in a sweep. With Python
+    numbers it would not: 1 - 0.9 is 0.1 for Python and 0.100000024 in float32, and XLA computes with known constants in
+    another order (x * c * c becomes x * (c * c)).
+    """
+    floats = {name: value for name, value in flat(config).items() if _is_traced(name, value)}
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        for name, value in {**floats, **settings}.items():
+            *path, field = name.split(".")
+            group = config
+            for part in path:
+                group = group[part]
+            group[field] = jax.lax.optimization_barrier(jnp.asarray(value, jnp.float32))
+    return config
+
+
+def _is_traced(name: str, value: Any) -> bool:
+    return name.startswith("agent.") and isinstance(value, float)
+
+
+def _product(values: Mapping[str, tuple[Any, ...]]) -> list[Setting]:
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+def _parts(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The values of `config.sweep` as texts, by field."""
+    parts = {}
+    for part in filter(None, map(str.strip, config.get("sweep", "").split(";"))):
+        name, equals, text = (word.strip() for word in part.partition("="))
+        texts = [value.strip() for value in SEPARATOR.split(text)]
+        if not name or not equals or "" in texts:
+            raise ValueError(f"config.sweep: {part!r} is not field=value,value,...: a name or a value is missing")
+        if name in parts:
+            raise ValueError(f"config.sweep: {name} stands there twice")
+        parts[name] = texts
+    return parts
+
+
+def _value(name: str, text: str, current: Any) -> Any:
+    """The value that `text` writes, of the type of the field's current one."""
+    try:
+        if isinstance(current, str):
+            return text
+        if isinstance(current, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(current, int):
+            return int(text)
+        if isinstance(current, float):
+            if not math.isfinite(number := float(text)):
+                raise ValueError(text)
+            return number
+        value = ast.literal_eval(text)
+        if not isinstance(value, tuple) or current and {*map(type, value)} != {*map(type, current)}:
+            raise ValueError(text)
+        return value
+    except (ValueError, KeyError, SyntaxError):
+        kind = {bool: "true or false", int: "a whole number", float: "a finite number"}.get(type(current), "a tuple")
+        raise ValueError(f"config.sweep: {name}={text}: must be {kind}, like {current!r}") from None

@@ -1,0 +1,177 @@
+"""Figures that compare many methods: learning curves by task, performance profiles, probabilities of improvement.
+
+Profiles and probabilities as in Agarwal et al. 2021, arXiv 2108.13264. A method looks the same in all of them: its
+place in `labels` decides its colour and line.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rl_jax.evaluation.aggregate import Estimate
+from rl_jax.evaluation.curves import COLOURS, count_steps, save_figure, thin_frame
+from rl_jax.evaluation.statistics import bootstrap_interval
+
+# As many methods as colours are solid, the next ones repeat the colours in these lines.
+LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
+WIDTH, SMALL = 8.4, 8  # inches, points: at a README's width the text is as large as the page's
+COLUMNS = 3
+
+
+def plot_curves(
+    tasks: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    path: str | os.PathLike,
+    *,
+    labels: Sequence[str],
+    references: Mapping[str, float] = {},
+    reference_label: str = "",
+    score: str = "normalised score",
+    x_label: str = "gradient steps",
+) -> None:
+    """One panel a task: the mean over seeds against gradient steps, with its 95% bootstrap interval.
+
+    Args:
+      tasks: task -> label -> (steps [T], scores [T, S]); each method keeps its own steps.
+      path: of the PNG to write.
+      labels: all methods, in their order.
+      references: task -> score of a dashed line.
+      reference_label: what that line is.
+      score: names the y-axis.
+      x_label: names the x-axis.
+
+    Raises:
+      ValueError: there is nothing to draw, or a curve's arrays do not fit together.
+    """
+    from matplotlib.figure import Figure
+
+    if not any(tasks.values()):
+        raise ValueError("there is no curve to draw")
+    columns = min(COLUMNS, len(tasks))
+    rows = math.ceil(len(tasks) / columns)
+    # The wider legend of a lone panel needs the width of two.
+    figure = Figure(figsize=(WIDTH * max(columns, 2) / COLUMNS, 2.3 * rows + 0.7), dpi=200, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    entries = {}
+    for place, (task, curves) in enumerate(tasks.items()):
+        axes = panels[divmod(place, columns)]
+        for label, (steps, values) in curves.items():
+            steps, values = np.asarray(steps), np.asarray(values)
+            if steps.ndim != 1 or values.ndim != 2 or len(steps) != len(values) or not values.size:
+                raise ValueError(
+                    f"curve {label!r} on {task} needs steps [T] and values [T, S], got {steps.shape} and {values.shape}"
+                )
+            style = _style(labels, label)
+            marker = "o" if len(steps) == 1 else None
+            (entries[label],) = axes.plot(steps, values.mean(1), linewidth=1.4, marker=marker, markersize=3, **style)
+            if values.shape[1] > 1:
+                low, high = bootstrap_interval(values.T)
+                axes.fill_between(steps, low, high, color=style["color"], alpha=0.13, linewidth=0)
+        if task in references:
+            entries[reference_label] = axes.axhline(
+                references[task], color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1
+            )
+        axes.set_title(task, fontsize=SMALL + 1)
+        axes.tick_params(labelsize=SMALL)
+        count_steps(axes, 4)
+        thin_frame(axes)
+        axes.margins(x=0.02)
+        if place % columns == 0:
+            axes.set_ylabel(score, fontsize=SMALL)
+        if place + columns >= len(tasks):
+            axes.set_xlabel(x_label, fontsize=SMALL)
+    for place in range(len(tasks), rows * columns):
+        panels[divmod(place, columns)].set_visible(False)
+    _legend(figure, entries, [*labels, reference_label], columns=6 if columns == COLUMNS else 4)
+    save_figure(figure, path)
+
+
+def plot_profiles(
+    profiles: Mapping[str, Estimate],
+    thresholds: ArrayLike,
+    path: str | os.PathLike,
+    *,
+    labels: Sequence[str],
+    score: str = "normalised score",
+) -> None:
+    """Performance profiles: the fraction of all runs that score above each threshold, higher is better.
+
+    Args:
+      profiles: label -> arrays [K], as `aggregate.performance_profile` gives them.
+      thresholds: [K].
+      path: of the PNG to write.
+      labels: all methods, in their order.
+      score: what the thresholds are.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not profiles:
+        raise ValueError("there is no profile to draw")
+    figure = Figure(figsize=(WIDTH * 0.75, 3.3), dpi=200, layout="constrained")
+    axes, entries = figure.subplots(), {}
+    for label, profile in profiles.items():
+        style = _style(labels, label)
+        (entries[label],) = axes.plot(thresholds, profile.value, linewidth=1.4, **style)
+        axes.fill_between(thresholds, profile.low, profile.high, color=style["color"], alpha=0.1, linewidth=0)
+    axes.set_xlabel(f"{score} $\\tau$", fontsize=SMALL)
+    axes.set_ylabel("fraction of runs above $\\tau$", fontsize=SMALL)
+    axes.tick_params(labelsize=SMALL)
+    axes.set_ylim(-0.02, 1.02)
+    axes.margins(x=0.01)
+    thin_frame(axes)
+    _legend(figure, entries, labels, columns=None)
+    save_figure(figure, path)
+
+
+def plot_improvement(
+    estimates: Mapping[str, Estimate], path: str | os.PathLike, *, labels: Sequence[str], baseline: str
+) -> None:
+    """P(a run of the method scores higher than a run of the baseline), one row a method, with its interval.
+
+    Args:
+      estimates: label -> numbers, as `aggregate.probability_of_improvement` gives them.
+      path: of the PNG to write.
+      labels: all methods, in their order.
+      baseline: the method compared with.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not estimates:
+        raise ValueError("there is no comparison to draw")
+    figure = Figure(figsize=(WIDTH * 0.62, 0.27 * len(estimates) + 0.9), dpi=200, layout="constrained")
+    axes = figure.subplots()
+    for row, (label, estimate) in enumerate(estimates.items()):
+        colour = _style(labels, label)["color"]
+        ends = [estimate.low, estimate.high]
+        axes.plot(ends, [row, row], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
+        axes.plot(estimate.value, row, "o", color=colour, markersize=5)
+    axes.axvline(0.5, color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1)
+    axes.set_yticks(range(len(estimates)), list(estimates), fontsize=SMALL)
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel(f"P(a run scores higher than one of {baseline}), mean over tasks", fontsize=SMALL)
+    axes.tick_params(labelsize=SMALL)
+    thin_frame(axes, "x")
+    save_figure(figure, path)
+
+
+def _style(labels: Sequence[str], label: str) -> dict:
+    line, colour = divmod(list(labels).index(label), len(COLOURS))
+    return {"color": COLOURS[colour], "linestyle": LINES[line % len(LINES)]}
+
+
+def _legend(figure, entries: Mapping, order: Sequence[str], columns: int | None) -> None:
+    """Below the axes in some columns, or at their right in one."""
+    shown = [label for label in dict.fromkeys(order) if label in entries]
+    figure.legend(
+        [entries[label] for label in shown], shown, fontsize=SMALL, frameon=False, handlelength=2.6,
+        loc="outside lower center" if columns else "outside right center", ncols=columns or 1,
+    )  # fmt: skip

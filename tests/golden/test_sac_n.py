@@ -1,0 +1,24 @@
+"""SAC-N's updates against the numbers that CORL's code gave (PROVENANCE.md)."""
+
+import jax
+import numpy as np
+
+from rl_jax.agents import sac
+from tests.golden.given import Golden, check_gradients, use_given_draws
+
+LAYERS = {"hidden_dims": (16, 16, 16), "num_critics": 4}
+
+
+def test_sac_n_updates_are_corls(monkeypatch):
+    golden = Golden("corl_sac_n", sac, sac.sac, **LAYERS, log_std_min=-5.0)
+    state, update = golden.state(), jax.jit(golden.agent.update)
+    use_given_draws(monkeypatch)
+    for t, batch in enumerate(golden.batches):
+        state, metrics = update(state, batch, golden.arrays["noise"][t])
+        for network in ("temperature", "actor", "critic"):
+            loss = golden.arrays[f"losses/{network}"][t]
+            np.testing.assert_allclose(metrics[f"{network}/loss"], loss, rtol=2e-5, atol=1e-5)
+            if t == 0:
+                check_gradients(golden, state, network)
+    golden.check("after/params", state.params, atol=1e-5, rtol=1e-5)
+    golden.check("after/target_params", state.target_params, atol=1e-5, rtol=1e-5)
