@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from rl_jax.agents import bc, cql, dt, edac, iql, rebrac, sac, td3_bc
+from rl_jax.agents import awac, bc, cql, dt, edac, iql, rebrac, sac, td3_bc, xql
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -62,6 +62,18 @@ _SAC_N |= {f"hopper-{level}": {"agent.num_critics": 200} for level in ("medium-r
 _EDAC = {name: {"agent.num_critics": _CRITICS[name.split("-")[0]][1]} for name in SETS}
 _EDAC |= {f"{task}-medium-expert": {"agent.eta": 5.0} for task in ("halfcheetah", "walker2d")}
 
+# XQL's scripts by data set; the others keep the consistent settings, beta 2 and clip 7 at batches of 256.
+_XQL = {
+    "hopper-medium": {"agent.beta": 5.0, "batch_size": 1024},
+    "hopper-medium-expert": {"agent.random_actions": 1, "batch_size": 1024},
+    "halfcheetah-medium": {"agent.beta": 1.0, "agent.noise_std": 0.1, "batch_size": 1024},
+    "halfcheetah-medium-replay": {"agent.beta": 1.0, "agent.max_clip": 5.0},
+    "halfcheetah-medium-expert": {"agent.beta": 1.0, "agent.max_clip": 5.0, "batch_size": 1024},
+    "walker2d-medium": {"agent.beta": 10.0, "batch_size": 1024},
+    "walker2d-medium-replay": {"agent.beta": 5.0, "agent.max_clip": 5.0, "batch_size": 1024},
+    "walker2d-medium-expert": {"agent.max_clip": 5.0},
+}
+
 # Returns that the decision transformer's authors ask for, by task.
 _TARGETS = {"hopper": 3600.0, "halfcheetah": 12000.0, "walker2d": 5000.0}
 _DT = {name: {"agent.target_return": _TARGETS[name.split("-")[0]]} for name in SETS}
@@ -70,7 +82,9 @@ AGENTS = {
     "bc": Recipe(bc.default_config, {"dataset.normalize_observations": True}),
     "bc10": Recipe(bc.default_config, {"dataset.normalize_observations": True, "dataset.top_fraction": 0.1}),
     "td3_bc": Recipe(td3_bc.default_config, {"dataset.normalize_observations": True}),
+    "awac": Recipe(awac.default_config, {"dataset.normalize_observations": True}),
     "iql": Recipe(iql.default_config, {"dataset.normalize_rewards": True}),
+    "xql": Recipe(xql.default_config, {"dataset.normalize_rewards": True}, _XQL),
     "cql": Recipe(
         cql.default_config, {"dataset.normalize_observations": True},
         {"hopper-medium": {"dataset.normalize_rewards": True}},

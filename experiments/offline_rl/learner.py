@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, Batch
+from rl_jax.agents.awac import awac
 from rl_jax.agents.bc import bc
 from rl_jax.agents.cql import cql
 from rl_jax.agents.dt import dt
@@ -17,6 +18,7 @@ from rl_jax.agents.iql import iql
 from rl_jax.agents.rebrac import rebrac
 from rl_jax.agents.sac import sac
 from rl_jax.agents.td3_bc import td3_bc
+from rl_jax.agents.xql import xql
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
@@ -29,7 +31,10 @@ from rl_jax.data.sequences import sample_sequences, sequences_at, to_trajectorie
 from rl_jax.data.transitions import sample
 from rl_jax.evaluation.context import Context
 
-AGENTS = {"bc": bc, "td3_bc": td3_bc, "iql": iql, "cql": cql, "sac": sac, "edac": edac, "rebrac": rebrac, "dt": dt}
+AGENTS = {
+    "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
+    "edac": edac, "dt": dt,
+}  # fmt: skip
 TARGET = "target_return"  # a field of the agents that read sequences
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents import bc, cql, dt, edac, iql, rebrac, sac, td3_bc
+from rl_jax.agents import awac, bc, cql, dt, edac, iql, rebrac, sac, td3_bc, xql
 from rl_jax.agents.agent import Agent
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Metrics, Program, PyTree, Resident, TrainState
@@ -48,7 +48,12 @@ class Case(NamedTuple):
 CASES = {
     "bc": Case(bc.bc, bc.default_config),
     "td3_bc": Case(td3_bc.td3_bc, td3_bc.default_config),
+    "awac": Case(awac.awac, awac.default_config, {"max_weight": 2.0}),
     "iql": Case(iql.iql, iql.default_config, {"decay_steps": 4, "max_weight": 2.0}),
+    "xql": Case(
+        xql.xql, xql.default_config,
+        {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "huber_delta": 1.0, "noise_std": 0.2, "random_actions": 1},
+    ),  # fmt: skip
     "cql": Case(cql.cql, cql.default_config),
     "sac": Case(sac.sac, sac.default_config, {"log_std_min": 0.1}),
     "edac": Case(edac.edac, edac.default_config, {"log_std_min": 0.1}),

@@ -9,7 +9,7 @@ import scipy.stats
 from rl_jax.networks.values import Critic, Value
 from tests.agents.cases import SIZE, SMALL, act, make_config, train, transitions
 
-CRITICS = ["td3_bc", "iql", "cql", "sac", "edac", "rebrac"]
+CRITICS = ["td3_bc", "awac", "iql", "xql", "cql", "sac", "edac", "rebrac"]
 RNG = np.random.default_rng(0)
 UNIFORM = RNG.uniform(-1, 1, SIZE)  # actions that say nothing
 SIGNS = np.where(np.arange(SIZE) % 2 == 0, -1.0, 1.0)
@@ -36,7 +36,9 @@ def q_values(params, observations, actions) -> np.ndarray:
 
 
 def v_values(params, observations) -> np.ndarray:
-    return np.asarray(Value(SMALL["hidden_dims"]).apply(params["value"], transitions(observations, 0.0).observations))
+    layer_norm = "LayerNorm_0" in params["value"]["params"]["MLP_0"]  # XQL's
+    value = Value(SMALL["hidden_dims"], layer_norm=layer_norm)
+    return np.asarray(value.apply(params["value"], transitions(observations, 0.0).observations))
 
 
 @pytest.mark.parametrize("name", CRITICS)

@@ -40,10 +40,13 @@ CASES = [
     Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
     Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc"),
     Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
+    Case("offline_rl_awac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-awac"),
+    Case("offline_rl_xql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-xql", {"agent.decay_steps": 50}),
     Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql"),
     Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", _FEW),
     Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", _FEW),
     Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac"),
+    Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", {"agent.warmup_steps": 9}),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.
