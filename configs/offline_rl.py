@@ -6,8 +6,11 @@ Presets:
   quick               IQL on 100,000 steps of hopper-medium, 3 seeds, 30,000 updates each: 7 minutes on 2 CPU cores,
                       data included; expected score about 33, where the behaviour policy has 48.
   <agent>/<data set>  one seed with the authors' own settings and length, e.g. iql/hopper-medium or
-                      td3_bc/walker2d-medium-expert: 1,000,000 updates, about 70 minutes on 2 CPU cores. At 40,000
-                      updates: td3_bc/walker2d-medium 69, iql/walker2d-medium 62 (behaviour 59).
+                      rebrac/walker2d-medium-expert. On 2 CPU cores 1,000,000 updates of IQL, XQL, AWAC or TD3+BC take
+                      about an hour or two; CQL, EDAC, ReBRAC and DT are for a GPU. Agents: bc, bc10, td3_bc, awac, cql,
+                      cal_ql, iql, xql, rebrac, sac_n, edac, dt. Scores that they reached with fewer updates stand in
+                      experiments/offline_rl/README.md; at 40,000: td3_bc/walker2d-medium 69, iql/walker2d-medium 62
+                      (behaviour 59).
   full                the authors' settings with 16 seeds side by side on the whole hopper-medium: for one GPU.
   tiny                seconds: what the tests run.
   tiny-<agent>        the same with another agent.

@@ -3,7 +3,8 @@
     python -m experiments.offline_rl.finetune --config=configs/offline_to_online.py:PRESET --workdir=DIR
 
 Presets:
-  quick           SAC from scratch in Hopper-v4, TO BE MEASURED.
+  quick           SAC from scratch in Hopper-v4 for 60,000 steps: 10 minutes of CPU time. One seed's policy returned
+                  2,447 at 50,000 steps and 837 at 60,000: at this length it jumps from one evaluation to the next.
   sac/<task>      SAC from scratch with its authors' settings and length: hopper, halfcheetah, walker2d.
   iql/<set>       IQL fine-tuned from --config.pretrained=DIR, the finished run of configs/offline_rl.py:iql/<set>.
   cal_ql/<set>    the same of Cal-QL: half of every batch comes from the data set.
@@ -51,7 +52,7 @@ def _sac(env_id: str, num_steps: int) -> ConfigDict:
     config.agent = sac.default_config()
     config.batch_size = 256
     config.num_steps = num_steps
-    config.collect.random_steps = 10_000
+    config.collect.random_steps = 10_000  # ten episodes of the longest kind, as the authors have it
     config.loop.log_every = 1000
     config.loop.eval_every = 10_000
     config.checkpoint.every = 50_000
@@ -77,7 +78,7 @@ def _as_tuned(config: ConfigDict) -> ConfigDict:
 
 
 def _quick() -> ConfigDict:
-    config = _sac("Hopper-v4", 100_000)
+    config = _sac("Hopper-v4", 60_000)
     config.collect.random_steps = 5_000
     return config
 

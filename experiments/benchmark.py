@@ -2,50 +2,67 @@
 
     python -m experiments.benchmark --suite=offline_rl
 
-Made-up data of Hopper's shapes; every variant runs in turn, `--repeats` times, so that a busy machine slows all alike;
-the figures are medians. Variants of an agent:
-  fused        the core's step: data on the device, a chunk of updates in one program; for 1 and for --seeds runs.
+Made-up data of Hopper's shapes and the authors' settings for hopper-medium, but for 10 critics in SAC-N and EDAC. Every
+variant runs in turn, `--repeats` times, so that a busy machine slows all alike; the figures are medians. Variants:
+  fused        the core's step: data on the device, many updates in one program; for 1 and for --seeds runs.
   plain        the same update, one jitted call each, batches drawn by numpy: what one writes first.
   jax_corl     JAX-CORL's own update (only with --jax_corl=DIR, a checkout of github.com/nissymori/JAX-CORL, and its
                requirements distrax, omegaconf and pydantic).
-`percent_of_sgemm` is the rate of floating-point operations (XLA's count for one update) over that of a large float32
-matrix product measured in the same run. The last line on standard output is one JSON object.
+  corl         CORL's own ReBRAC (only with --corl=DIR, a checkout of github.com/tinkoff-ai/CORL).
+A ratio to a peer is of equal sizes: ours are set to the peer's widths, batch, sampled actions and number of updates
+fused in a call, a variant of its own (`like_jax_corl`, `like_corl`); experiments/peers.py says what else differs.
+
+FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
+operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
+`percent_of_sgemm` is the rate of floating-point operations over that of a large float32 matrix product measured in the
+same run. The last line on standard output is one JSON object.
 """
 
-import contextlib
-import importlib.util
 import json
-import sys
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
+from ml_collections import ConfigDict
 
 from configs import offline_rl
-from experiments.offline_rl.learner import AGENTS, make_agent, make_learner
+from experiments import peers
+from experiments.offline_rl.learner import make_agent, make_learner
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
-from rl_jax.core.program import Program, Resident
+from rl_jax.core.program import Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.episodes import Episodes
-from rl_jax.data.transitions import Transitions
 
 SIZE, OBSERVATION, ACTION = 100_000, 11, 3
-CHUNK = 250
+# Updates in one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
+MAX_CHUNK, CALL_FLOPS = 250, 1.5e11
+# An agent's first recipe; the others (10%-BC, Cal-QL) differ by their data or by a term.
+RECIPES: dict[str, str] = {}
+for _name, _recipe in offline_rl.AGENTS.items():
+    RECIPES.setdefault(_recipe.default_config().name, _name)
+SIZES = {"sac": {"agent.num_critics": 10}, "edac": {"agent.num_critics": 10}}
 
 SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl"], "What to measure.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of one timing.", lower_bound=0.01)
-AGENT = flags.DEFINE_multi_enum("agent", list(AGENTS), list(AGENTS), "Agents to measure; repeat the flag for several.")
+AGENT = flags.DEFINE_multi_enum("agent", list(RECIPES), list(RECIPES), "Agents to measure; repeat it for several.")
 JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
+CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
 
 Variant = Callable[[], int]  # does some updates to their end and returns how many
+
+
+class Cost(NamedTuple):
+    """XLA's count for one update."""
+
+    flops: float
+    bytes: float
 
 
 def synthetic_episodes() -> Episodes:
@@ -64,9 +81,14 @@ def synthetic_episodes() -> Episodes:
     )  # fmt: skip
 
 
-def fused(name: str, episodes: Episodes, num_seeds: int) -> tuple[Variant, float]:
-    """The core's chunk of `num_seeds` runs, and the seconds that compiling it took."""
-    config = offline_rl.get_config(f"{name}/hopper-medium")
+def make_config(name: str, overrides: Mapping[str, Any] = {}) -> ConfigDict:
+    config = offline_rl.get_config(f"{RECIPES[name]}/hopper-medium")
+    config.update_from_flattened_dict({**SIZES.get(name, {}), **overrides})
+    return config
+
+
+def fused(config: ConfigDict, episodes: Episodes, num_seeds: int, chunk: int) -> tuple[Variant, float]:
+    """The core's step of `chunk` updates of `num_seeds` runs, and the seconds that compiling it took."""
     learner = make_learner(config, episodes)
     program = Program(learner.init, learner.step, Resident(learner.data))
     seed_axis = default_seed_axis()
@@ -75,93 +97,49 @@ def fused(name: str, episodes: Episodes, num_seeds: int) -> tuple[Variant, float
     data = jax.device_put(learner.data)
     one_run = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=state.step)
     window = empty_window(program, one_run, data, num_seeds)
-    chunk = fused_step(program, CHUNK, seed_axis=seed_axis, on_nan="abort", data_by_run=False)
+    step = fused_step(program, chunk, seed_axis=seed_axis, on_nan="abort", data_by_run=False)
     begin = time.perf_counter()
-    compiled = jax.jit(chunk, donate_argnums=(0, 1)).lower(state, window, data, keys).compile()
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(state, window, data, keys).compile()
     seconds = time.perf_counter() - begin
     carry = [state, window]
+    # Calls are queued up as the peers' are.
+    calls = 1 if chunk > peers.CALLS else peers.CALLS
 
     def run() -> int:
-        carry[:] = compiled(*carry, data, keys)
+        for _ in range(calls):
+            carry[:] = compiled(*carry, data, keys)
         jax.block_until_ready(carry[1])
-        return CHUNK * num_seeds
+        return calls * chunk * num_seeds
 
     return run, seconds
 
 
-def plain(name: str, episodes: Episodes) -> tuple[Variant, float]:
-    """One jitted update a call on batches drawn by numpy, and the FLOPs of one update by XLA's count."""
-    config = offline_rl.get_config(f"{name}/hopper-medium")
+def plain(config: ConfigDict, episodes: Episodes) -> tuple[Variant, Cost]:
+    """One jitted update a call on batches drawn by numpy, and the cost of one update."""
     learner, agent = make_learner(config, episodes), make_agent(config, ACTION)
     data = learner.data
     rng = np.random.default_rng(0)
-    update = jax.jit(agent.update)
     carry = [agent.init(jax.random.key(0), learner.batch_at(data, np.arange(1))), jax.random.key(1)]
-
-    def one() -> None:
-        indices = rng.integers(len(data), size=config.batch_size)
-        carry[1], key = jax.random.split(carry[1])
-        carry[0], _ = update(carry[0], learner.batch_at(data, indices), key)
-
-    def run() -> int:
-        for _ in range(50):
-            one()
-        jax.block_until_ready(carry[0])
-        return 50
-
     batch = learner.batch_at(data, np.arange(config.batch_size))
-    analysis = update.lower(carry[0], batch, carry[1]).compile().cost_analysis()
-    return run, analysis["flops"]
 
+    def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        new, metrics = agent.update(state, batch, key)
+        return new.replace(step=state.step + 1), metrics
 
-def jax_corl(name: str, transitions: Transitions, checkout: Path) -> Variant | None:
-    """JAX-CORL's own `update_n_times` with its own defaults; None for an agent that it does not have."""
-    files = {"iql": ("iql", "IQL", "create_iql_train_state"), "td3_bc": ("td3bc", "TD3BC", "create_td3bc_train_state")}
-    if name not in files:
-        return None
-    file, algorithm, create = files[name]
-    path = checkout / "algos" / f"{file}.py"
-    if not path.exists():
-        raise ValueError(f"--jax_corl={checkout}: {path} does not exist")
-    with _simulators_stubbed():
-        spec = importlib.util.spec_from_file_location(f"jax_corl_{file}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    config = getattr(module, f"{algorithm}Config")()
-    fields = {
-        "observations": transitions.observations, "actions": transitions.actions, "rewards": transitions.rewards,
-        "next_observations": transitions.next_observations, "dones": 1 - transitions.masks,
-        "dones_float": 1 - transitions.masks,
-    }  # fmt: skip
-    data = module.Transition(**{field: jnp.asarray(fields[field]) for field in module.Transition._fields})
-    state = getattr(module, create)(jax.random.PRNGKey(0), data.observations[0], data.actions[0], config)
-    update = jax.jit(getattr(module, algorithm)().update_n_times, static_argnums=(3,))
-    carry = [state, jax.random.PRNGKey(1)]
+    update = jax.jit(step).lower(carry[0], batch, carry[1]).compile()
+    analysis = update.cost_analysis()
+    cost = Cost(analysis["flops"], analysis["bytes accessed"])
+    calls = int(np.clip(CALL_FLOPS / 5 / cost.flops, 1, 50))
 
     def run() -> int:
-        for _ in range(6):
+        for _ in range(calls):
+            indices = rng.integers(len(data), size=config.batch_size)
             carry[1], key = jax.random.split(carry[1])
-            carry[0], _ = update(carry[0], data, key, config)
+            carry[0], _ = update(carry[0], learner.batch_at(data, indices), key)
         jax.block_until_ready(carry[0])
-        return 6 * config.n_jitted_updates
+        return calls
 
-    return run
-
-
-@contextlib.contextmanager
-def _simulators_stubbed() -> Iterator[None]:
-    """JAX-CORL's files import a simulator and a logger and read the command line; its update needs none of them."""
-    arguments, stubs = sys.argv, [name for name in ("d4rl", "gym", "wandb") if name not in sys.modules]
-    for name in stubs:
-        sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].Env = object
-    sys.argv = sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = arguments
-        for name in stubs:
-            del sys.modules[name]
+    return run, cost
 
 
 def sgemm() -> Variant:
@@ -192,31 +170,58 @@ def rates(variants: dict[str, Variant]) -> dict[str, float]:
     return {name: float(np.median(values)) for name, values in samples.items()}
 
 
+def peers_of(name: str, episodes: Episodes, chunk: int) -> dict[str, peers.Peer]:
+    """The other libraries that have this agent and were given by a flag."""
+    found = {}
+    if JAX_CORL.value:
+        found["jax_corl"] = peers.jax_corl(name, episodes, Path(JAX_CORL.value).expanduser())
+    if CORL.value and name == "rebrac":
+        found["corl"] = peers.corl_rebrac(episodes, Path(CORL.value).expanduser(), chunk)
+    return {library: peer for library, peer in found.items() if peer is not None}
+
+
+def measure(name: str, episodes: Episodes) -> dict[str, Any]:
+    """The figures of one agent."""
+    config = make_config(name)
+    loop, cost = plain(config, episodes)
+    chunk = int(np.clip(CALL_FLOPS / cost.flops, 1, MAX_CHUNK))
+    one, compile_one = fused(config, episodes, 1, chunk)
+    many, compile_many = fused(config, episodes, SEEDS.value, chunk)
+    others = peers_of(name, episodes, chunk)
+    variants = {"fused": one, "fused_seeds": many, "plain": loop, "sgemm": sgemm()}
+    for library, peer in others.items():
+        variants[library] = peer.run
+        variants[f"like_{library}"], _ = fused(make_config(name, peer.ours), episodes, 1, peer.fused)
+    logging.info(
+        "%s: %.4g GFLOP and %.4g MB an update, compiled in %.1f s; %d updates fused; updates/s:",
+        name, cost.flops / 1e9, cost.bytes / 1e6, compile_one, chunk,
+    )  # fmt: skip
+    rate = rates(variants)
+    figures = {
+        "updates_per_s": rate["fused"],
+        f"updates_per_s_{SEEDS.value}_seeds": rate["fused_seeds"],
+        "compile_s": compile_one,
+        f"compile_s_{SEEDS.value}_seeds": compile_many,
+        "updates_fused": chunk,
+        "flops_per_update": cost.flops,
+        "bytes_per_update": cost.bytes,
+        "percent_of_sgemm": 100 * cost.flops * rate["fused"] / rate["sgemm"],
+        "ratio_to_plain": rate["fused"] / rate["plain"],
+    }
+    for library in others:
+        figures[f"{library}_updates_per_s"] = rate[library]
+        figures[f"ratio_to_{library}"] = rate[f"like_{library}"] / rate[library]
+    return {f"{name}_{figure}": value for figure, value in figures.items()}
+
+
 def offline_rl_suite() -> dict[str, Any]:
+    for flag, folder in ((JAX_CORL, "algos"), (CORL, "algorithms")):
+        if flag.value and not (Path(flag.value).expanduser() / folder).is_dir():
+            raise ValueError(f"--{flag.name}={flag.value}: there is no {folder}/ in it, name a checkout of the library")
     episodes = synthetic_episodes()
-    transitions = episodes.to_transitions()
     result: dict[str, Any] = {"suite": "offline_rl", "device": jax.devices()[0].device_kind, "seeds": SEEDS.value}
     for name in AGENT.value:
-        logging.info("%s, updates/s:", name)
-        one, compile_one = fused(name, episodes, 1)
-        many, compile_many = fused(name, episodes, SEEDS.value)
-        loop, flops = plain(name, episodes)
-        variants = {"fused": one, "fused_seeds": many, "plain": loop}
-        peer = jax_corl(name, transitions, Path(JAX_CORL.value).expanduser()) if JAX_CORL.value else None
-        if peer is not None:
-            variants["jax_corl"] = peer
-        rate = rates(variants | {"sgemm": sgemm()})
-        result |= {
-            f"{name}_updates_per_s": rate["fused"],
-            f"{name}_updates_per_s_{SEEDS.value}_seeds": rate["fused_seeds"],
-            f"{name}_compile_s": compile_one,
-            f"{name}_compile_s_{SEEDS.value}_seeds": compile_many,
-            f"{name}_ratio_to_plain": rate["fused"] / rate["plain"],
-            f"{name}_flops_per_update": flops,
-            f"{name}_percent_of_sgemm": 100 * flops * rate["fused"] / rate["sgemm"],
-        }
-        if peer is not None:
-            result[f"{name}_ratio_to_jax_corl"] = rate["fused"] / rate["jax_corl"]
+        result |= measure(name, episodes)
     return result
 
 

@@ -128,15 +128,16 @@ def _markdown(
     rows = []
     for method in scores.methods:
         row = aggregates[method]
-        cells = ["missing", "", ""]
+        cells = ["missing", "", "", ""]
         if row is not None:
             improvement = _interval(*row.improvement, digits=2) if row.improvement else ""
-            cells = [_interval(*row.iqm), f"{row.mean:.1f}", improvement]
+            steps = sorted({int(scores.evaluations(method, task).steps[-1]) for task in scores.tasks})
+            cells = [_interval(*row.iqm), f"{row.mean:.1f}", improvement, " or ".join(f"{step:,}" for step in steps)]
         rows.append([label(method), *cells, *(_published_mean(x, method, scores.tasks) for x in paper.published)])
     reference = _or_none(scores.reference)
     if reference is not None:
-        rows.append([f"*{paper.reference}*", "", f"{reference.mean():.1f}", "", *[""] * len(others)])
-    header = ["method", "IQM [95%]", "mean", f"P(better than {label(paper.baseline)}) [95%]", *others]
+        rows.append([f"*{paper.reference}*", "", f"{reference.mean():.1f}", "", "", *[""] * len(others)])
+    header = ["method", "IQM [95%]", "mean", f"P(better than {label(paper.baseline)}) [95%]", "steps", *others]
     parts += [f"## Over {_count(len(scores.tasks), 'task')}", _table(header, rows)]
 
     for task in scores.tasks:

@@ -25,9 +25,9 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.declaration import Paper, Preset, Run
+from experiments.declaration import Paper, Preset, Run, Scores
 from experiments.processes import command, run_all
-from experiments.report import write_report
+from experiments.report import judge, write_report
 from experiments.score_file import load_runs, make_record, save_run
 from rl_jax.core.config import unknown
 from rl_jax.core.runtime import run_binary
@@ -51,7 +51,12 @@ def load_paper(name: str) -> Paper:
 
 
 def load_preset(paper: Paper, name: str) -> Preset:
-    """The preset; ValueError where there is none of that name, or where two of its runs have one name."""
+    """The preset of that name, checked: what is wrong in a declaration comes up before hours of runs, not after.
+
+    Raises:
+      ValueError: there is no such preset, two of its runs have one name, a method has no label, or a claim speaks of a
+        run that is not declared.
+    """
     if name not in paper.presets:
         raise ValueError(unknown("preset", name, paper.presets))
     preset = paper.presets[name]()
@@ -59,6 +64,14 @@ def load_preset(paper: Paper, name: str) -> Preset:
     twice = sorted({run for run in names if names.count(run) > 1})
     if twice:
         raise ValueError(f"preset {name!r} declares runs of one name: {', '.join(twice)}")
+    unnamed = sorted({run.method for run in preset.runs} - set(paper.labels))
+    if unnamed:
+        raise ValueError(f"preset {name!r} runs methods without a label: {', '.join(unnamed)}")
+    for claim in preset.claims:
+        try:
+            judge(claim, Scores(preset.runs, {}))
+        except KeyError as error:
+            raise ValueError(f"claim {claim.name!r} speaks of {error}, which preset {name!r} does not run") from error
     return preset
 
 

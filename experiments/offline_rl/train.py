@@ -8,7 +8,7 @@ metrics.jsonl, episodes.npz (raw returns), learning_curve.png, checkpoints/, con
 The last line on standard output is one JSON object with the result.
 
 What a person needs (all fields with comments: configs/offline_rl.py, rl_jax/core/config.py):
-  :<preset>                  quick | <agent>/<data set> (bc, td3_bc, iql; sets such as hopper-medium) | full | tiny
+  :<preset>                  quick | <agent>/<data set> (iql, cql, ...; sets such as hopper-medium) | full | tiny
   --config.num_seeds=S       runs trained side by side (seeds seed, ..., seed + S - 1)
   --config.num_steps=N       gradient updates of each run
   --config.sweep="F=A,B; G=C,D"   every combination: floats of the agent side by side, other fields one by one

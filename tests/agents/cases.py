@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents import awac, bc, cql, dt, edac, iql, rebrac, sac, td3_bc, xql
 from rl_jax.agents.agent import Agent
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
-from rl_jax.core.program import Metrics, Program, PyTree, Resident, TrainState
+from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
 from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Transitions
 
@@ -52,7 +52,10 @@ CASES = {
     "iql": Case(iql.iql, iql.default_config, {"decay_steps": 4, "max_weight": 2.0}),
     "xql": Case(
         xql.xql, xql.default_config,
-        {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "huber_delta": 1.0, "noise_std": 0.2, "random_actions": 1},
+        {
+            "decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "huber_delta": 1.0, "noise_std": 0.2,
+            "random_actions": 1,
+        },
     ),  # fmt: skip
     "cql": Case(cql.cql, cql.default_config),
     "sac": Case(sac.sac, sac.default_config, {"log_std_min": 0.1}),
@@ -148,6 +151,29 @@ def few_updates_of(agent: Agent, data: PyTree) -> tuple[TrainState, Metrics]:
             state, metrics = agent.update(state, data, jax.random.key(step))
             state = state.replace(step=state.step + 1)
     return state, metrics
+
+
+@functools.cache
+def traced_update(name: str, **overrides: Any) -> Callable[..., tuple[TrainState, Metrics]]:
+    """An agent's update, compiled once for all its float settings: (state, batch, key, {field: value}) -> ..."""
+
+    def update(state: TrainState, batch: PyTree, key: Key, settings: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        config = make_config(name, **overrides)
+        with config.ignore_type():
+            config.update(settings)
+        return CASES[name].make(config, 1).update(state, batch, key)
+
+    return jax.jit(update)
+
+
+def linear_critics(params: PyTree, slopes: Sequence[float]) -> None:
+    """Turns critics that are zero everywhere into Q_i(s, a) = slopes[i] * a, in place."""
+    critic = params["params"]["members"]["MLP_0"]
+    # relu(a) - relu(-a) = a; the second input of the critic is the action.
+    first, second, last = (critic[f"Dense_{i}"] for i in range(3))
+    first["kernel"] = first["kernel"].at[:, 1, :2].set(jnp.array([1.0, -1.0]))
+    second["kernel"] = second["kernel"] + jnp.eye(second["kernel"].shape[-1])
+    last["kernel"] = last["kernel"].at[:, :2, 0].set(jnp.outer(jnp.array(slopes), jnp.array([1.0, -1.0])))
 
 
 def act(name: str, params: PyTree, observations, **overrides: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Regenerating a paper: declarations, tables by hand, resume, failures and signals with a made-up binary; one true run."""
+"""Regenerating a paper: declarations, tables by hand, resume, failures and signals of a made-up binary; a true run."""
 
 import csv
 import importlib
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from absl import flags
+from absl.testing import flagsaver
 
 from configs.offline_rl import get_config
 from experiments import declaration, processes, report, reproduce, score_file
@@ -84,6 +86,7 @@ def fake(tmp_path, monkeypatch):
     (folder / "fake_paper.py").write_text(FAKE_PAPER)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{ROOT}")
     monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(report, "_figures", lambda *args: [])
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "fake_paper", raising=False)
     return importlib.import_module("fake_paper")
@@ -143,7 +146,8 @@ def test_statistics_of_published_numbers():
     expected = scipy.stats.norm.sf(0.0, loc=1.0, scale=5.0)
     assert published_probability(source, "b", "a", ["t", "u", "v"]) == pytest.approx(expected)
     assert published_difference(source, "b", "a", ["t", "u", "v"]) == 1.0
-    assert published_probability(source, "a", "c", ["t"]) is None and published_difference(source, "c", "a", ["t"]) is None
+    assert published_probability(source, "a", "c", ["t"]) is None
+    assert published_difference(source, "c", "a", ["t"]) is None
 
 
 @pytest.mark.parametrize(
@@ -158,11 +162,17 @@ def test_unknown_names_have_near_ones(call, message):
         call()
 
 
-def test_two_runs_of_one_name_are_refused():
-    one = Run("a", "t", "m", "c")
-    paper = Paper("", {}, "a", {"p": lambda: Preset((one, one), ())}, None)
-    with pytest.raises(ValueError, match="one name: a-t"):
-        reproduce.load_preset(paper, "p")
+def test_a_wrong_declaration_is_refused_before_anything_runs():
+    a, b = Run("a", "t", "m", "c"), Run("b", "t", "m", "c")
+    claim = Claim("b_above_a", "B > A", "P(better) above 0.5", declaration.better_than("b", "a"))
+    for runs, labels, message in [
+        ((a, a), {"a": "A"}, "one name: a-t"),
+        ((a, b), {"a": "A"}, "without a label: b"),
+        ((a,), {"a": "A"}, r"claim 'b_above_a' speaks of \('b', 't'\)"),
+    ]:
+        paper = Paper("", labels, "a", {"p": lambda runs=runs: Preset(runs, (claim,))}, None)
+        with pytest.raises(ValueError, match=message):
+            reproduce.load_preset(paper, "p")
 
 
 # Scores and verdicts
@@ -219,7 +229,7 @@ def test_verdicts():
 
     claim = Claim("n", "text", "rule", declaration.better_than("b", "a"), 0.7)
     clear = Scores(RUNS, {name: evaluations([i, i + 1.0]) for i, name in enumerate(["a-t", "a-u", "b-t", "b-u"], 5)})
-    assert report.judge(claim, clear)["verdict"] == "pass" and report.judge(claim, clear)["interval"] == [0.875, 1.0]
+    assert report.judge(claim, clear)["verdict"] == "pass" and report.judge(claim, clear)["interval"] == [1.0, 1.0]
     same = Scores(RUNS, {run.name: evaluations([1.0, 2.0]) for run in RUNS})
     assert report.judge(claim, same)["verdict"] == "fail" and report.judge(claim, same)["value"] == 0.5
     lacking = report.judge(claim, Scores(RUNS, {"a-t": SCORES["a-t"], "a-u": SCORES["a-u"]}))
@@ -248,8 +258,9 @@ def test_tables_of_made_up_scores_have_the_numbers_by_hand(tmp_path):
     text = (tmp_path / "table.md").read_text()
     assert "Mind this." in text and "4 runs, 3 seeds each" in text and "the 2 episodes" in text
     a, b, reference = rows(text, "Over 2 tasks")
-    assert a[0] == "A" and a[1].startswith("33.0 [") and a[2:] == ["32.5", "", ""]
-    assert b[1].startswith("37.6 [") and b[2] == "39.1" and b[3].startswith("0.78 [") and b[4] == "40.0 (1 of 2 tasks)"
+    assert a[0] == "A" and a[1].startswith("33.0 [") and a[2:] == ["32.5", "", "20", ""]
+    assert b[1].startswith("37.6 [") and b[2] == "39.1" and b[3].startswith("0.78 [") and b[4] == "20"
+    assert b[5] == "40.0 (1 of 2 tasks)"
     assert reference[0] == "*behaviour policy*" and reference[2] == "60.0"
     a, b, reference = rows(text, "t")
     assert a == ["A", "4.0 [1.0, 9.0]", "1.0 2.0 9.0", "20", ""]
@@ -362,7 +373,7 @@ def test_a_failure_is_reported_and_the_others_go_on(fake, tmp_path):
 def test_report_only_starts_nothing(fake, tmp_path):
     out, paper = tmp_path / "out", fake.paper(("a", "t", "x:ok:10"), ("b", "t", "x:ok:20"))
     result = run(paper, out, report_only=True)
-    assert diary(out) == [] and set(result["missing"]) == {"a-t", "b-t"} and not (out / "curves.png").exists()
+    assert diary(out) == [] and set(result["missing"]) == {"a-t", "b-t"}
     run(paper, out)
     before = (out / "table.md").read_text()
     (out / "table.md").unlink()
@@ -371,7 +382,7 @@ def test_report_only_starts_nothing(fake, tmp_path):
 
 
 def test_only_that_finds_nothing_is_an_error(fake, tmp_path):
-    paper = fake.paper(("a", "t", "x:ok:10"))
+    paper = fake.paper(("a", "t", "x:ok:10"), ("b", "t", "x:ok:20"))
     with pytest.raises(ValueError, match="did you mean a-t"):
         run(paper, tmp_path / "out", only="a-tt")
     with pytest.raises(ValueError, match="not a regular expression"):
@@ -382,14 +393,12 @@ def test_only_that_finds_nothing_is_an_error(fake, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system cannot pin processes")
 def test_several_at_once_each_have_their_share_of_the_cores(fake, tmp_path):
     cores = os.sched_getaffinity(0)
-    out, paper = tmp_path / "out", fake.paper(("a", "t", "x:slow:10"), ("b", "t", "x:slow:20"), ("a", "u", "x:slow:1"))
-    (out / "runs").mkdir(parents=True)
-    (out / "runs" / "go").touch()
+    out, paper = tmp_path / "out", fake.paper(("a", "t", "x:ok:10"), ("b", "t", "x:ok:20"))
     assert run(paper, out, jobs=2)["missing"] == {}
     assert os.sched_getaffinity(0) == cores
     starts = [line for line in (out / "runs" / "diary").read_text().splitlines() if " start " in line]
-    first, second = (set(json.loads(line.split(" ", 2)[2])) for line in starts[:2])
-    assert first | second == cores and len(starts) == 3
+    first, second = (set(json.loads(line.split(" ", 2)[2])) for line in starts)
+    assert first | second == cores
     assert len(cores) == 1 or not first & second
     assert processes._shares(1) == [None]
 
@@ -411,7 +420,8 @@ def wait_for(condition, seconds=60):
 
 
 def test_sigterm_lets_every_run_save_and_starts_no_other(fake, tmp_path):
-    out, runs = tmp_path / "out", [("a", "t", "x:slow:10"), ("b", "t", "x:slow:20"), ("a", "u", "x:ok:1")]
+    out = tmp_path / "out"
+    runs = [("a", "t", "x:slow:10"), ("b", "t", "x:slow:20"), ("a", "u", "x:ok:1"), ("b", "u", "x:ok:1")]
     process = start(fake, out, *runs, jobs=2)
     wait_for(lambda: len(diary(out)) == 2)
     process.send_signal(signal.SIGTERM)
@@ -449,13 +459,7 @@ def binary(*args: str, home: Path) -> subprocess.CompletedProcess:
 
 def test_the_tiny_preset_from_nothing_to_verdicts(tmp_path):
     out = tmp_path / "out"
-    args = ("--paper=offline_rl", "--preset=tiny", f"--outdir={out}", "--jobs=2")
-    empty = binary(*args, "--report_only", home=tmp_path)
-    assert empty.returncode == 1
-    result = json.loads(empty.stdout)
-    assert {claim["verdict"] for claim in result["claims"]} == {"missing"} and len(result["missing"]) == 2
-
-    done = binary(*args, home=tmp_path)
+    done = binary("--paper=offline_rl", "--preset=tiny", f"--outdir={out}", "--jobs=2", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1, "standard output is one JSON object"
     result = json.loads(done.stdout)
@@ -479,10 +483,23 @@ def test_the_tiny_preset_from_nothing_to_verdicts(tmp_path):
     assert record["seeds"] == [0, 1] and len(record["inputs"]["checksum"]) == 64 and record["step"] == 40
     assert record["reference_score"] == record["summary"]["behaviour_score"]
 
-    again = binary(*args, home=tmp_path)
-    assert again.returncode == 0 and json.loads(again.stdout) == result
+    again = reproduce.reproduce(OFFLINE_RL, ("offline_rl", "tiny"), out)
+    assert [claim["value"] for claim in again["claims"]] == [claim["value"] for claim in result["claims"]]
     provenance = json.loads((out / "runs" / "bc-hopper-medium" / "provenance.json").read_text())
     assert len(provenance["starts"]) == 1, "a finished run is not started again"
+
+
+def test_missing_runs_are_named_on_the_last_line_and_give_exit_code_1(tmp_path, capsys):
+    flags.FLAGS.mark_as_parsed()
+    values = {"paper": "offline_rl", "preset": "tiny", "outdir": str(tmp_path), "report_only": True}
+    with flagsaver.flagsaver(**values), pytest.raises(SystemExit) as info:
+        reproduce.main(["reproduce"])
+    assert info.value.code == 1
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["missing"]) == {"bc-hopper-medium", "td3_bc-hopper-medium"} and result["seeds"] == []
+    assert {(claim["verdict"], claim["value"], claim["interval"]) for claim in result["claims"]} == {
+        ("missing", None, None)
+    }
 
 
 def test_a_wrong_name_is_one_line(tmp_path):

@@ -20,6 +20,8 @@ class Case(NamedTuple):
       config: module with `get_config(preset)`.
       overrides: what is set besides, by dotted field.
       quick: whether `make test` runs it also where a promise costs processes or compilations of its own.
+      kin: whether it is one more agent in the program of a case above, which `make test` holds to its committed
+        trajectory alone; `make test-slow` runs all promises on it.
     """
 
     name: str
@@ -28,25 +30,32 @@ class Case(NamedTuple):
     preset: str = "tiny"
     overrides: Mapping[str, Any] = {}
     quick: bool = False
+    kin: bool = False
 
 
 _TINY = "tests.promises.programs"
 _FEW = {"agent.num_critics": 3}
+# Products so small that XLA computes each in one thread: a CPU with more virtual devices has more threads, and a sum
+# that is split among them has other bits.
+_SHORT = {"agent.warmup_steps": 9, "batch_size": 8, "dataset.context_length": 4}
 CASES = [
     Case("online", f"{_TINY}.online", f"{_TINY}.online", quick=True),
     Case("host_fed", f"{_TINY}.host_fed", f"{_TINY}.host_fed", quick=True),
     Case("scored", f"{_TINY}.scored", f"{_TINY}.scored"),
     Case("online_rl_sac", "experiments.offline_rl.finetune", "configs.offline_to_online"),
     Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
-    Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc"),
+    Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc", kin=True),
     Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
-    Case("offline_rl_awac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-awac"),
-    Case("offline_rl_xql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-xql", {"agent.decay_steps": 50}),
-    Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql"),
-    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", _FEW),
-    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", _FEW),
-    Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac"),
-    Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", {"agent.warmup_steps": 9}),
+    Case("offline_rl_awac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-awac", kin=True),
+    Case(
+        "offline_rl_xql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-xql", {"agent.decay_steps": 50},
+        kin=True,
+    ),  # fmt: skip
+    Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True),
+    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", _FEW, kin=True),
+    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", _FEW, kin=True),
+    Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True),
+    Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", _SHORT),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.

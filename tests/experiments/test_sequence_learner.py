@@ -1,0 +1,71 @@
+"""The learner of an agent that reads sequences: its data, its statistics, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import offline_rl
+from experiments.offline_rl.learner import make_learner
+from rl_jax.data.sequences import Sequences
+from tests.data.sets import make_episodes
+
+EPISODES = make_episodes()
+
+
+def make_config(agent="dt", **fields):
+    config = offline_rl.get_config(f"tiny-{agent}")
+    config.update_from_flattened_dict({"dataset.context_length": 4, "batch_size": 8, **fields})
+    return config
+
+
+def test_a_step_learns_from_sequences_of_the_normalised_set():
+    learner = make_learner(make_config(), EPISODES)
+    assert learner.batch_at(learner.data, np.array([0, 3])).observations.shape == (2, 4, 3)
+    np.testing.assert_allclose(learner.data.observations.mean(0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(learner.data.returns_to_go[EPISODES.starts], EPISODES.returns, rtol=1e-6)
+    assert learner.context == (4, 3600.0)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    after, metrics = jax.jit(learner.step)(state, learner.data, jax.random.key(1))
+    assert np.isfinite(metrics["actor/loss"])
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(after.params)))
+
+
+def test_it_acts_on_raw_observations_as_on_those_it_learnt_from():
+    learner = make_learner(make_config(), EPISODES)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    # Larger weights than a fresh network's, so that observations tell.
+    params = jax.tree.map(lambda x: 10.0 * x, state.params)
+    batch = learner.batch_at(learner.data, np.array([0, 5]))
+    raw = Sequences(EPISODES.observations[[[0, 1, 2, 3], [5, 6, 7, 8]]], *jax.tree.leaves(batch)[1:])
+    expected = learner.agent.act(params, jax.tree.map(jnp.asarray, batch), jax.random.key(0), 0.0)
+    got = jax.jit(learner.act)((params, state.extra), raw, jax.random.key(0), 0.0)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    unnormalised = learner.agent.act(params, jax.tree.map(jnp.asarray, raw), jax.random.key(0), 0.0)
+    assert np.abs(unnormalised - expected).max() > 1e-3
+
+
+def test_every_combination_of_a_sweep_is_asked_for_its_own_return():
+    config = make_config(sweep="agent.target_return=3600.0,1800.0", num_seeds=2)
+    np.testing.assert_array_equal(make_learner(config, EPISODES).context.target_return, [3600, 3600, 1800, 1800])
+
+
+@pytest.mark.parametrize(
+    "agent, fields, message",
+    [
+        ("dt", {"dataset.context_length": 0}, "context_length is 0, and dt reads sequences: it must be positive"),
+        ("iql", {}, "context_length is 4, and iql reads single transitions: it must be 0"),
+        ("dt", {"dataset.normalize_rewards": True}, "normalize_rewards: dt is asked for a return"),
+    ],
+)
+def test_data_that_the_agent_does_not_read_are_refused(agent, fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_learner(make_config(agent, **fields), EPISODES)
+
+
+def test_returns_are_asked_for_by_task():
+    targets = {
+        name: offline_rl.get_config(f"dt/{name}").agent.target_return
+        for name in ("hopper-medium", "halfcheetah-medium-replay", "walker2d-expert")
+    }
+    assert targets == {"hopper-medium": 3600, "halfcheetah-medium-replay": 12000, "walker2d-expert": 5000}
