@@ -46,22 +46,27 @@ class Peer(NamedTuple):
 
 
 class _Algorithm(NamedTuple):
-    """One of JAX-CORL's files: its class, and the sizes that differ from ours."""
+    """One of JAX-CORL's files: its class, our field of each of its sizes, and what of its own is set otherwise."""
 
     file: str
     name: str
-    ours: Mapping[str, Any] = {}
+    sizes: Mapping[str, str] = {"agent.hidden_dims": "hidden_dims"}
     theirs: Mapping[str, Any] = {}
 
 
 _DEEP = (256, 256, 256)
 _JAX_CORL = {
-    "awac": _Algorithm("awac", "AWAC", theirs={"actor_hidden_dims": _DEEP, "critic_hidden_dims": _DEEP}),
-    "cql": _Algorithm("cql", "CQL", {"agent.hidden_dims": (256, 256), "agent.num_samples": 10, "batch_size": 256}),
+    "awac": _Algorithm(
+        "awac", "AWAC", {"agent.hidden_dims": "critic_hidden_dims"},
+        {"actor_hidden_dims": _DEEP, "critic_hidden_dims": _DEEP},
+    ),
+    "cql": _Algorithm("cql", "CQL", {"agent.hidden_dims": "hidden_dims", "agent.num_samples": "cql_n_actions"}),
     "iql": _Algorithm("iql", "IQL", theirs={"layer_norm": False}),
     "td3_bc": _Algorithm("td3bc", "TD3BC"),
-    "xql": _Algorithm("xql", "XQL"),
-}
+    "xql": _Algorithm(
+        "xql", "XQL", {"agent.hidden_dims": "hidden_dims", "agent.random_actions": "sample_random_times"}
+    ),
+}  # fmt: skip
 
 
 def jax_corl(name: str, episodes: Episodes, checkout: Path) -> Peer | None:
@@ -92,7 +97,9 @@ def jax_corl(name: str, episodes: Episodes, checkout: Path) -> Peer | None:
     state = create(jax.random.PRNGKey(0), data.observations[0], data.actions[0], config)
     update = jax.jit(getattr(module, algorithm.name)().update_n_times, static_argnums=(3,))
     call = _stateful(lambda state, key: update(state, data, key, config)[0], state)
-    return Peer(lambda: call() * config.n_jitted_updates, config.n_jitted_updates, algorithm.ours)
+    sizes = {"batch_size": "batch_size", **algorithm.sizes}
+    ours = {field: getattr(config, theirs) for field, theirs in sizes.items()}
+    return Peer(lambda: call() * config.n_jitted_updates, config.n_jitted_updates, ours)
 
 
 def _jax_corl_dt(episodes: Episodes, checkout: Path) -> Peer:

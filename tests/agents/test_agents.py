@@ -18,8 +18,9 @@ RNG = np.random.default_rng(1)
 WIDE = RNG.normal(0, 5, (3, SIZE))
 DATA = transitions(WIDE[0], RNG.uniform(-1, 1, SIZE), WIDE[1], RNG.random(SIZE) < 0.8, WIDE[2])
 BATCHES = {name: case.batch(DATA) for name, case in CASES.items()}
+QUICK = ("bc", "td3_bc", "iql")  # whose settings `make test` flips; `make test-slow` flips those of all agents
 FLIPS = [
-    (name, field)
+    pytest.param(name, field, id=f"{name}-{field}", marks=[] if name in QUICK else [pytest.mark.slow])
     for name, case in CASES.items()
     for field in case.default_config()
     if field not in ("name", *case.evaluated)

@@ -44,7 +44,9 @@ def v_values(params, observations) -> np.ndarray:
 @pytest.mark.parametrize("name", CRITICS)
 def test_constant_reward_of_one_step(name):
     state, _ = train(name, transitions(UNIFORM, RNG.permutation(UNIFORM), rewards=1.0))
-    np.testing.assert_allclose(q_values(state.params, UNIFORM, UNIFORM[::-1]), 1.0, atol=0.05)
+    # At actions that a set of 128 hardly has CQL's regulariser still shows, at a hundredth of its weight.
+    tolerance = 0.15 if name == "cql" else 0.05
+    np.testing.assert_allclose(q_values(state.params, UNIFORM, UNIFORM[::-1]), 1.0, atol=tolerance)
     if "value" in state.params:
         np.testing.assert_allclose(v_values(state.params, UNIFORM), 1.0, atol=0.05)
 

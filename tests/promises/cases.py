@@ -37,12 +37,13 @@ _TINY = "tests.promises.programs"
 _FEW = {"agent.num_critics": 3}
 # Products so small that XLA computes each in one thread: a CPU with more virtual devices has more threads, and a sum
 # that is split among them has other bits.
-_SHORT = {"agent.warmup_steps": 9, "batch_size": 8, "dataset.context_length": 4}
+_SMALL = {"batch_size": 8}
+_SHORT = _SMALL | {"agent.warmup_steps": 9, "dataset.context_length": 4}
 CASES = [
     Case("online", f"{_TINY}.online", f"{_TINY}.online", quick=True),
     Case("host_fed", f"{_TINY}.host_fed", f"{_TINY}.host_fed", quick=True),
     Case("scored", f"{_TINY}.scored", f"{_TINY}.scored"),
-    Case("online_rl_sac", "experiments.offline_rl.finetune", "configs.offline_to_online"),
+    Case("online_rl_sac", "experiments.offline_rl.finetune", "configs.offline_to_online", overrides=_SMALL, kin=True),
     Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
     Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc", kin=True),
     Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
