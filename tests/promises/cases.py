@@ -44,7 +44,7 @@ CASES = [
     Case("host_fed", f"{_TINY}.host_fed", f"{_TINY}.host_fed", quick=True),
     Case("scored", f"{_TINY}.scored", f"{_TINY}.scored"),
     Case("online_rl_sac", "experiments.offline_rl.finetune", "configs.offline_to_online", overrides=_SMALL, kin=True),
-    Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc"),
+    Case("offline_rl_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-bc", kin=True),
     Case("offline_rl_td3_bc", "experiments.offline_rl.train", "configs.offline_rl", "tiny-td3_bc", kin=True),
     Case("offline_rl_iql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-iql", {"agent.decay_steps": 50}),
     Case("offline_rl_awac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-awac", kin=True),
