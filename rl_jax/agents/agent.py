@@ -19,6 +19,7 @@ class Agent(NamedTuple):
       init: (key, batch) -> TrainState; the batch gives shapes only.
       update: (state, batch, key) -> (state, metrics): one gradient step of every network that is due.
       act: (params, observations [B, O], key, temperature) -> actions [B, A]; temperature 0 is the mode.
+        An agent with a memory takes `rl_jax.data.sequences.Sequences` in place of the observations.
     """
 
     init: Callable[[Key, Batch], TrainState]

@@ -126,7 +126,7 @@ def fused_step(
                 return (new.replace(step=old.step + 1), window), None
 
             carry = (state.replace(step=first_step), window)
-            if num_steps == 1 and not data_by_run:
+            if num_steps == 1:
                 # XLA takes a scan of one step apart and fuses its body otherwise, which rounds otherwise. A length
                 # that it cannot know keeps the loop, so that a chunk of one is bitwise a part of a longer one.
                 one = jnp.where(first_step >= 0, 1, 0)

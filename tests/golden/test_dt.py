@@ -16,7 +16,7 @@ from tests.golden.given import gradients
 
 SETTINGS = {
     "embedding_dim": 8, "num_layers": 2, "num_heads": 2, "max_timesteps": 20, "dropout": 0.0, "learning_rate": 1e-2,
-    "warmup_steps": 3, "weight_decay": 0.05, "clip_norm": 0.25, "return_scale": 1000.0,
+    "warmup_steps": 3, "weight_decay": 0.05, "clip_norm": 0.9, "return_scale": 1000.0,
 }  # fmt: skip
 with np.load(Path(__file__).parent / "corl_dt.npz", allow_pickle=False) as file:
     ARRAYS = dict(file)
@@ -85,7 +85,7 @@ def test_gradients_are_corls():
 
 
 def test_updates_are_corls():
-    """Warm-up, the clip of the gradient (all norms lie above it) and AdamW, over three updates."""
+    """Warm-up, the clip of the gradient (of the norms some lie above it and some below) and AdamW, over three updates."""
     agent = make_agent()
     state, update = given_state(agent), jax.jit(agent.update)
     for t, batch in enumerate(BATCHES):
