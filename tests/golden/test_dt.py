@@ -85,7 +85,7 @@ def test_gradients_are_corls():
 
 
 def test_updates_are_corls():
-    """Warm-up, the clip of the gradient (of the norms some lie above it and some below) and AdamW, over three updates."""
+    """Warm-up, the clip of the gradient (of three norms the last lies below it) and AdamW, over three updates."""
     agent = make_agent()
     state, update = given_state(agent), jax.jit(agent.update)
     for t, batch in enumerate(BATCHES):
