@@ -39,6 +39,22 @@ def sample(transitions: Transitions, key: jax.Array, batch_size: int) -> Transit
     return jax.tree.map(lambda field: jnp.asarray(field).at[indices].get(mode="promise_in_bounds"), transitions)
 
 
+@flax.struct.dataclass
+class Demonstrations:
+    """What imitation learns from, a whole set or one batch: an expert's steps, and offline data of any quality."""
+
+    expert: Transitions
+    offline: Transitions
+
+
+def sample_demonstrations(demonstrations: Demonstrations, key: jax.Array, batch_size: int) -> Demonstrations:
+    """Draws `batch_size` transitions of each part; see `sample`."""
+    expert_key, offline_key = jax.random.split(key)
+    return Demonstrations(
+        sample(demonstrations.expert, expert_key, batch_size), sample(demonstrations.offline, offline_key, batch_size)
+    )
+
+
 def check_transitions(transitions: Transitions, name: str, action_bound: float | None = None) -> None:
     """Checks shapes, dtypes, finite values, masks in {0, 1} and, if `action_bound` is given, |actions| <= bound.
 

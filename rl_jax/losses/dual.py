@@ -1,0 +1,76 @@
+"""The dual of regularised RL, written once: offline RL and imitation methods are instances of it.
+
+Regularised RL maximises E_d[r] - alpha D_f(d || d_O) over the visitations d that a policy can have. Its Lagrangian dual
+is unconstrained. Source: Dual RL (Sikchi, Zheng, Zhang and Niekum 2023, arXiv 2302.08560): dual-Q, where the constraint
+names the policy, and dual-V, where it is on states alone. Which method is which instance stands in
+tests/losses/test_dual_instances.py.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rl_jax.losses.divergence import Function
+
+
+def dual_loss(
+    initial_values: jax.Array, residuals: jax.Array, conjugate: Function, discount: float, alpha: float
+) -> jax.Array:
+    """(1 - discount) E_{d_0}[V] + alpha E_{d_O}[f*(residual / alpha)], to be minimised.
+
+    dual-Q:  initial_values = Q(s_0, pi(s_0)), residuals = r + discount * mask * Q(s', pi(s')) - Q(s, a) and
+             `Divergence.conjugate`; the policy maximises the same number.
+    dual-V:  initial_values = V(s_0), residuals = r + discount * mask * V(s') - V(s) and
+             `Divergence.positive_conjugate`; the optimal ratio is `Divergence.weight(residuals / alpha)`, with which
+             the data's actions are cloned.
+
+    Args:
+      initial_values: [I].
+      residuals: [B], over the data d_O. In imitation the rewards are 0 and d_O is the expert's data.
+      conjugate: of the divergence.
+      alpha: weight of the divergence, above 0.
+
+    Source: Dual RL, the dual-Q and dual-V objectives of its section on regularised policy learning.
+    """
+    chex.assert_rank([initial_values, residuals], 1)
+    return (1.0 - discount) * jnp.mean(initial_values) + alpha * jnp.mean(conjugate(residuals / alpha))
+
+
+def mixture_dual_loss(
+    initial_values: jax.Array, expert_residuals: jax.Array, offline_residuals: jax.Array, conjugate: Function,
+    discount: float, beta: float,
+) -> jax.Array:  # fmt: skip
+    """ReCOIL: imitation by matching mixtures, beta d + (1 - beta) d_S with beta d_E + (1 - beta) d_S.
+
+    beta (1 - discount) E_{d_0}[V] + E_mixture[f*(residual)] - (1 - beta) E_{d_S}[residual], to be minimised. Only the
+    mixture has to be covered by the offline data S, not the expert E.
+
+    Args:
+      initial_values: [I], Q(s_0, pi(s_0)), or V(s_0) in the V form.
+      expert_residuals: [E], discount * mask * Q(s', pi(s')) - Q(s, a), or the same with V, without reward.
+      offline_residuals: [S].
+      conjugate: f* in the Q form, f_p* in the V form.
+      beta: share of the expert in the mixture, in (0, 1].
+
+    Source: Dual RL, the ReCOIL objective.
+    """
+    chex.assert_rank([initial_values, expert_residuals, offline_residuals], 1)
+    mixture = beta * jnp.mean(conjugate(expert_residuals)) + (1.0 - beta) * jnp.mean(conjugate(offline_residuals))
+    anchor = beta * (1.0 - discount) * jnp.mean(initial_values)
+    return anchor + mixture - (1.0 - beta) * jnp.mean(offline_residuals)
+
+
+def implicit_maximum_loss(errors: jax.Array, surrogate: Function, lam: float) -> jax.Array:
+    """f-DVL's loss of V: mean of lam h(u) - (1 - lam) u over errors u = Q(s, a) - V(s), [B] -> scalar.
+
+    It is dual-V with d_0 replaced by the data's states and Q held fixed (so (1 - lam) E[V] is -(1 - lam) E[u] but for a
+    constant). Larger lam puts V nearer to the maximum of Q over the data's actions; it has a minimum for lam > 1/2.
+
+    Args:
+      surrogate: h, of `rl_jax.losses.divergence.SURROGATES`.
+      lam: in (1/2, 1).
+
+    Source: Dual RL, f-DVL; the sign and the scale are those of the authors' code.
+    """
+    chex.assert_rank(errors, 1)
+    return jnp.mean(lam * surrogate(errors) - (1.0 - lam) * errors)
