@@ -14,8 +14,11 @@ from rl_jax.agents.bc import bc
 from rl_jax.agents.cql import cql
 from rl_jax.agents.dt import dt
 from rl_jax.agents.edac import edac
+from rl_jax.agents.fdvl import fdvl
 from rl_jax.agents.iql import iql
 from rl_jax.agents.rebrac import rebrac
+from rl_jax.agents.recoil import recoil
+from rl_jax.agents.recoil_v import recoil_v
 from rl_jax.agents.sac import sac
 from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.agents.xql import xql
@@ -28,13 +31,15 @@ from rl_jax.data.episodes import Episodes
 from rl_jax.data.load import Dataset, load_dataset
 from rl_jax.data.preprocess import normalize_observations, prepare_episodes
 from rl_jax.data.sequences import sample_sequences, sequences_at, to_trajectories
-from rl_jax.data.transitions import sample
+from rl_jax.data.transitions import Demonstrations, sample, sample_demonstrations
 from rl_jax.evaluation.context import Context
 
 AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
-    "edac": edac, "dt": dt,
+    "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v,
 }  # fmt: skip
+IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
+EXPERT = "expert"  # the per-step field that marks an expert's demonstrations
 TARGET = "target_return"  # a field of the agents that read sequences
 
 
@@ -93,6 +98,10 @@ def make_learner(config: ConfigDict, episodes: Episodes) -> Learner:
         episodes, top_fraction=config.dataset.top_fraction,
         normalize_observations=config.dataset.normalize_observations, scale_rewards=config.dataset.normalize_rewards,
     )  # fmt: skip
+    shows_expert = EXPERT in episodes.extras
+    if shows_expert != (config.agent.name in IMITATORS):
+        wanted = "demonstrations and offline data" if not shows_expert else "one set, without marks of an expert"
+        raise ValueError(f"config.agent.name: {config.agent.name} learns from {wanted}")
     if length := context_length(config):
         data = to_trajectories(episodes)
         context = Context(length, settings.get(f"agent.{TARGET}", config.agent[TARGET]))
@@ -102,7 +111,11 @@ def make_learner(config: ConfigDict, episodes: Episodes) -> Learner:
         data = episodes.to_transitions(config.dataset.columns, config.agent.get("discount", 1.0))
         context = None
         batch_at, draw = lambda data, rows: jax.tree.map(lambda x: x[rows], data), sample
-    action_dim = data.actions.shape[1]
+        if shows_expert:
+            marks = episodes.extras[EXPERT]
+            data = Demonstrations(expert=batch_at(data, marks), offline=batch_at(data, ~marks))
+            draw = sample_demonstrations
+    action_dim = episodes.actions.shape[1]
     example = batch_at(data, np.arange(1))
 
     def agent_of(settings: Mapping[str, jax.Array]) -> Agent:

@@ -30,6 +30,8 @@ from rl_jax.core.loop import run
 from rl_jax.core.program import Program, Resident
 from rl_jax.core.runtime import is_main_process
 from rl_jax.core.sweep import groups, side_by_side
+from rl_jax.data.episodes import Episodes
+from rl_jax.data.load import Dataset
 from rl_jax.evaluation.curves import METRICS_FILE, plot_learning_curve, read_metric
 from rl_jax.evaluation.records import read_episodes
 from rl_jax.evaluation.scores import normalized_score
@@ -49,11 +51,16 @@ class Experiment(NamedTuple):
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of offline RL: data set + agent + MuJoCo evaluation (its raw returns go to workdir/episodes.npz)."""
     dataset = load(config.dataset)
-    learner = make_learner(config, dataset.episodes)
+    return make_experiment(config, workdir, dataset, dataset.episodes)
+
+
+def make_experiment(config: ConfigDict, workdir: Path, dataset: Dataset, episodes: Episodes) -> Experiment:
+    """The Program of an agent that learns from `episodes` and is judged in the task of `dataset`, beside its scores."""
+    learner = make_learner(config, episodes)
     env_id = config.dataset.env_id or dataset.env_id
     if not env_id:
         raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
-    shapes = dataset.episodes.observations.shape[1:], dataset.episodes.actions.shape[1:]
+    shapes = episodes.observations.shape[1:], episodes.actions.shape[1:]
     evaluate = make_evaluate(env_id, learner.act, config, workdir, *shapes, learner.context)
     inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
     behaviour_scores = normalized_score(env_id, dataset.episodes.complete_returns)
@@ -62,7 +69,11 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    experiment = make_program(config, workdir)
+    return train(make_program(config, workdir), config, workdir)
+
+
+def train(experiment: Experiment, config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Runs an experiment to its end, or on to it, and draws its learning curve; the summary that the binary prints."""
     behaviour_score = float(experiment.behaviour_scores.mean())
     logging.info("data set %s: behaviour score %.1f", experiment.inputs["dataset"], behaviour_score)
     result = run(experiment.program, config, workdir, headline=HEADLINE, inputs=experiment.inputs)

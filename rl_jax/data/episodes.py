@@ -111,9 +111,14 @@ class Episodes:
             raise ValueError(f"fraction is {fraction}: it must lie in (0, 1]")
         order = np.argsort(-self.returns, kind="stable")
         within = np.cumsum(self.lengths[order]) <= fraction * len(self)
-        chosen = np.sort(order[: max(int(within.sum()), 1)])
-        rows = np.concatenate([np.arange(self.starts[e], self.starts[e] + self.lengths[e]) for e in chosen])
-        starts = np.cumsum([0, *self.lengths[chosen][:-1]]).astype(np.int64)
+        return self.select(np.sort(order[: max(int(within.sum()), 1)]))
+
+    def select(self, chosen: Sequence[int] | np.ndarray) -> "Episodes":
+        """The episodes of these numbers, in the order given."""
+        lengths = self.lengths[np.asarray(chosen)]
+        first = self.starts[np.asarray(chosen)]
+        rows = np.concatenate([np.arange(start, start + length) for start, length in zip(first, lengths, strict=True)])
+        starts = np.cumsum([0, *lengths[:-1]]).astype(np.int64)
         extras = {field: array[rows] for field, array in self.extras.items()}
         return Episodes(**{field: getattr(self, field)[rows] for field in STEP_FIELDS}, starts=starts, extras=extras)
 

@@ -34,7 +34,6 @@ class Case(NamedTuple):
 
 
 _TINY = "tests.promises.programs"
-_FEW = {"agent.num_critics": 3}
 # Products so small that XLA computes each in one thread: a CPU with more virtual devices has more threads, and a sum
 # that is split among them has other bits.
 _SMALL = {"batch_size": 8}
@@ -53,8 +52,8 @@ CASES = [
         kin=True,
     ),  # fmt: skip
     Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True),
-    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", _FEW, kin=True),
-    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", _FEW, kin=True),
+    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", kin=True),
+    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True),
     Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True),
     Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", _SHORT),
 ]

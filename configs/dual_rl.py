@@ -1,0 +1,112 @@
+"""Dual RL: f-DVL beside XQL and IQL on the `locomotion` sets, and ReCOIL beside other ways to imitate.
+
+    python -m experiments.dual_rl.train --config=configs/dual_rl.py:PRESET --workdir=DIR
+
+Presets:
+  quick               f-DVL (total variation) on 100,000 steps of hopper-medium-replay, 3 seeds, 10,000 updates: about 2
+                      minutes on 2 CPU cores, data included.
+  <method>/<data set> offline RL from rewards, one seed at the authors' length, 1,000,000 updates (an hour on 2 CPU cores).
+                      Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; data sets: the fifteen of docs/data.md.
+  <method>/<setting>  imitation without rewards. Methods: recoil, recoil_objective, recoil_v, smodice, oril, iq_learn,
+                      bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
+                      <task>-<level>+expert (200 hidden expert episodes, walker2d 100) or <task>-<level>+few-expert (30)
+                      for the tasks hopper, halfcheetah, walker2d and the levels random and medium.
+  full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
+  tiny-<method>       seconds: what the tests run.
+
+Scores that they reached stand in experiments/dual_rl/README.md.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import offline_rl
+from configs.offline_rl import Recipe, from_recipe
+from rl_jax.agents import bc, fdvl, recoil, recoil_v
+from rl_jax.core.config import from_preset
+from rl_jax.data.locomotion.sets import SETS
+
+# The authors' steps an update; MuJoCo's rewards are scaled by the range of returns before any lambda is chosen.
+_FDVL = {"dataset.normalize_rewards": True, "batch_size": 1024}
+OFFLINE = {
+    "fdvl_tv": Recipe(fdvl.default_config, _FDVL),
+    "fdvl_chi2": Recipe(fdvl.default_config, _FDVL | {"agent.surrogate": "chi2_hinged"}),
+    "fdvl_chi2_coded": Recipe(fdvl.default_config, _FDVL | {"agent.surrogate": "chi2_coded"}),
+    "xql": offline_rl.AGENTS["xql"],
+    "iql": offline_rl.AGENTS["iql"],
+    "bc": offline_rl.AGENTS["bc"],
+}
+
+# All of them see standardised observations. `learn_from`: what of the demonstrations and the offline data is shown.
+_IMITATION = {"dataset.normalize_observations": True}
+IMITATION = {
+    "recoil": (Recipe(recoil.default_config, _IMITATION), "both"),
+    "recoil_objective": (Recipe(recoil.default_config, _IMITATION | {"agent.form": "objective"}), "both"),
+    "recoil_v": (Recipe(recoil_v.default_config, _IMITATION), "both"),
+    "bc_all": (Recipe(bc.default_config, _IMITATION), "all"),
+    "bc_expert": (Recipe(bc.default_config, _IMITATION), "demonstrations"),
+}
+TASKS = ("hopper", "halfcheetah", "walker2d")
+# Hidden expert episodes in the offline data, as in the paper.
+_HIDDEN = {"expert": {"hopper": 200, "halfcheetah": 200, "walker2d": 100}, "few-expert": dict.fromkeys(TASKS, 30)}
+SETTINGS = {
+    f"{task}-{level}+{kind}": (f"{task}-{level}", f"{task}-expert", hidden[task])
+    for task in TASKS for level in ("random", "medium") for kind, hidden in _HIDDEN.items()
+}  # fmt: skip
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    """The configuration of a preset; an unknown one raises ValueError with the near names."""
+    presets = {"quick": _quick, "full": _full}
+    for method, recipe in OFFLINE.items():
+        presets[f"tiny-{method}"] = lambda recipe=recipe: offline_rl.tiny(recipe)
+        for name in SETS:
+            presets[f"{method}/{name}"] = lambda recipe=recipe, name=name: from_recipe(recipe, name)
+    for method in IMITATION:
+        presets[f"tiny-{method}"] = lambda method=method: _tiny_imitation(method)
+        for setting in SETTINGS:
+            presets[f"{method}/{setting}"] = lambda method=method, setting=setting: _imitation(method, setting)
+    return from_preset("dual_rl", presets, preset)
+
+
+def _quick() -> ConfigDict:
+    config = from_recipe(OFFLINE["fdvl_tv"], "hopper-medium-replay")
+    config.update_from_flattened_dict(
+        {"num_seeds": 3, "num_steps": 10_000, "batch_size": 256, "dataset.num_steps": 100_000, "loop.eval_every": 2500,
+         "checkpoint.every": 5000}
+    )  # fmt: skip
+    return config
+
+
+def _full() -> ConfigDict:
+    config = from_recipe(OFFLINE["fdvl_tv"], "hopper-medium-replay")
+    config.num_seeds = 5
+    return config
+
+
+def _expert(method: str, setting: str) -> Mapping[str, Any]:
+    _, expert, hidden = SETTINGS[setting]
+    return {
+        "name": f"locomotion/{expert}",
+        "num_steps": 300_000,  # to make; the demonstrations and the hidden episodes are the first ones of them
+        "demonstrations": 1,  # expert episodes that are known to be an expert's
+        "hidden": hidden,  # expert episodes, others than these, that lie unmarked in the offline data
+        "learn_from": IMITATION[method][1],  # "both", or "demonstrations" or "all" for an agent that clones
+    }
+
+
+def _imitation(method: str, setting: str) -> ConfigDict:
+    config = from_recipe(IMITATION[method][0], SETTINGS[setting][0])
+    config.expert = _expert(method, setting)
+    return config
+
+
+def _tiny_imitation(method: str) -> ConfigDict:
+    setting = "hopper-random+few-expert"
+    config = offline_rl.tiny(IMITATION[method][0], SETTINGS[setting][0])
+    config.expert = _expert(method, setting)
+    config.expert.hidden = 2
+    config.expert.num_steps = 5000
+    return config

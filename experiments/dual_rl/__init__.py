@@ -1,0 +1,1 @@
+"""Dual RL: one objective for offline RL and imitation."""

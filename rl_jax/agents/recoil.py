@@ -1,0 +1,149 @@
+"""ReCOIL: imitation that matches mixtures of visitations, so that only the mixture has to be covered. No discriminator.
+
+Sikchi, Zheng, Zhang and Niekum 2023, "Dual RL: Unification and New Methods for Reinforcement and Imitation Learning",
+arXiv 2302.08560. A batch is `Demonstrations`; rewards are not read. V is the soft maximum of Q on the offline half, as
+in XQL, and the policy clones that half, weighted. The authors' code, which is the default, does not train Q with the
+objective that the paper states but with fixed targets; `form` offers both.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.config import unknown
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Demonstrations, Transitions
+from rl_jax.losses.divergence import PEARSON_CHI2
+from rl_jax.losses.dual import mixture_dual_loss
+from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
+from rl_jax.losses.value_learning import gumbel_loss, squared_error, td_target
+from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.values import Critic, Value
+
+FORMS = ("fixed_targets", "objective")
+REWARD = 2.0  # +-REWARD a step: what the fixed targets add up to, 2 / (1 - discount), is 200 at the authors' discount
+
+
+def recoil(config: ConfigDict, action_dim: int) -> Agent:
+    """ReCOIL; `config` as `default_config`."""
+    if config.form not in FORMS:
+        raise ValueError(unknown("form", config.form, FORMS))
+    actor = GaussianPolicy(config.hidden_dims, action_dim)
+    critic = Critic(config.hidden_dims, ensemble_size=2)
+    value = Value(config.hidden_dims)
+    tx = optax.adam(config.learning_rate)
+    # The authors anneal the policy's learning rate alone.
+    actor_tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+
+    # Losses
+
+    def value_loss(params: PyTree, target_q: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
+        v = value.apply(params, offline.observations)
+        loss = gumbel_loss(target_q - v, config.gumbel_beta, config.max_clip)
+        return loss, {"value/loss": loss, "value/mean": jnp.mean(v)}
+
+    def fixed_targets(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
+        """The authors' code: experts are worth all that there is, a step of the offline data costs REWARD."""
+        bound = REWARD / (1.0 - config.discount)
+        offline = batch.offline
+        after = offline.masks * next_v.offline - (1.0 - offline.masks) * bound
+        target = td_target(jnp.full_like(after, -REWARD), jnp.ones_like(after), after, config.discount)
+        best = jnp.full_like(q_expert[0], bound)
+        return (squared_error(q_expert, best) + squared_error(q_offline, target)) / 2
+
+    def objective(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
+        """The paper's dual-Q with chi2; the first term, of the initial states, has no gradient for Q, as V is its own."""
+
+        def of_one(q_expert: jax.Array, q_offline: jax.Array) -> jax.Array:
+            residuals = [
+                td_target(jnp.zeros_like(part.masks), part.masks, v, config.discount) - q
+                for part, v, q in [(batch.expert, next_v.expert, q_expert), (batch.offline, next_v.offline, q_offline)]
+            ]
+            return mixture_dual_loss(
+                jnp.zeros_like(q_expert), *residuals, PEARSON_CHI2.conjugate, config.discount, config.mixture
+            )
+
+        return jnp.sum(jax.vmap(of_one)(q_expert, q_offline))
+
+    def critic_loss(params: PyTree, next_v: PyTree, batch: Demonstrations) -> tuple[jax.Array, Metrics]:
+        q_expert = critic.apply(params, batch.expert.observations, batch.expert.actions)
+        q_offline = critic.apply(params, batch.offline.observations, batch.offline.actions)
+        loss = (objective if config.form == "objective" else fixed_targets)(q_expert, q_offline, next_v, batch)
+        return loss, {
+            "critic/loss": loss, "critic/mean_expert": jnp.mean(q_expert), "critic/mean_offline": jnp.mean(q_offline),
+        }  # fmt: skip
+
+    def actor_loss(params: PyTree, advantages: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
+        log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
+        weights = advantage_weights(advantages, config.temperature, config.max_weight)
+        loss = advantage_weighted_loss(log_probs, weights)
+        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
+
+    # Update
+
+    def init(key: Key, batch: Demonstrations) -> TrainState:
+        actor_key, critic_key, value_key = jax.random.split(key, 3)
+        params = {
+            "actor": actor.init(actor_key, batch.offline.observations),
+            "critic": critic.init(critic_key, batch.offline.observations, batch.offline.actions),
+            "value": value.init(value_key, batch.offline.observations),
+        }
+        opt_state = {
+            name: (actor_tx if name == "actor" else tx).init(network) for name, network in params.items()
+        }
+        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+
+    def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
+        del key
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        offline = batch.offline
+        target_q = critic.apply(state.target_params["critic"], offline.observations, offline.actions).min(0)
+        params["value"], opt_state["value"], value_info = gradient_step(
+            lambda p: value_loss(p, target_q, offline), params["value"], tx, opt_state["value"]
+        )
+        v = value.apply(params["value"], offline.observations)
+        next_v = Demonstrations(
+            *(value.apply(params["value"], part.next_observations) for part in (batch.expert, offline))
+        )
+        params["actor"], opt_state["actor"], actor_info = gradient_step(
+            lambda p: actor_loss(p, target_q - v, offline), params["actor"], actor_tx, opt_state["actor"]
+        )
+        params["critic"], opt_state["critic"], critic_info = gradient_step(
+            lambda p: critic_loss(p, next_v, batch), params["critic"], tx, opt_state["critic"]
+        )
+        target_params = {
+            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
+        }
+        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
+        return state, value_info | actor_info | critic_info
+
+    # Act
+
+    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        mean, log_std = actor.apply(params["actor"], observations)
+        noise = jax.random.normal(key, mean.shape)
+        return jnp.clip(mean + temperature * jnp.exp(log_std) * noise, -1.0, 1.0)
+
+    return Agent(init, update, act)
+
+
+def default_config() -> ConfigDict:
+    """The authors' settings for the MuJoCo locomotion tasks."""
+    return ConfigDict(
+        {
+            "name": "recoil",
+            "hidden_dims": (256, 256),
+            "learning_rate": 3e-4,
+            "decay_steps": 1_000_000,  # of the policy's cosine schedule; the authors' is the whole run
+            "discount": 0.99,
+            "tau": 0.005,  # target critic
+            "form": "fixed_targets",  # of the authors' code, or the paper's "objective"
+            "mixture": 0.5,  # beta of the objective: the expert's share; the fixed targets do not use it
+            "gumbel_beta": 5.0,  # temperature of V; the authors double it, 2.5 to 20, until Q stops diverging
+            "max_clip": 7.0,  # largest (Q - V) / gumbel_beta that V still follows
+            "temperature": 3.0,  # of the policy's weights
+            "max_weight": 100.0,  # cap of exp(temperature A), in the authors' code
+        }
+    )
