@@ -5,12 +5,13 @@
 Presets:
   quick               f-DVL (total variation) on 100,000 steps of hopper-medium-replay, 3 seeds, 10,000 updates: about 2
                       minutes on 2 CPU cores, data included.
-  <method>/<data set> offline RL from rewards, one seed at the authors' length, 1,000,000 updates (an hour on 2 CPU cores).
-                      Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; data sets: the fifteen of docs/data.md.
+  <method>/<data set> offline RL from rewards, one seed at the authors' length, 1,000,000 updates (hours on 2 CPU
+                      cores). Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; sets as in docs/data.md.
   <method>/<setting>  imitation without rewards. Methods: recoil, recoil_objective, recoil_v, smodice, oril, iq_learn,
                       bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
                       <task>-<level>+expert (200 hidden expert episodes, walker2d 100) or <task>-<level>+few-expert (30)
                       for the tasks hopper, halfcheetah, walker2d and the levels random and medium.
+  stability           of experiments.dual_rl.stability: 5 seeds, 3000 updates, about 15 minutes on 2 CPU cores.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
   tiny-<method>       seconds: what the tests run.
 
@@ -59,7 +60,7 @@ SETTINGS = {
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
-    presets = {"quick": _quick, "full": _full}
+    presets = {"quick": _quick, "full": _full, "stability": _stability}
     for method, recipe in OFFLINE.items():
         presets[f"tiny-{method}"] = lambda recipe=recipe: offline_rl.tiny(recipe)
         for name in SETS:
@@ -83,6 +84,15 @@ def _quick() -> ConfigDict:
 def _full() -> ConfigDict:
     config = from_recipe(OFFLINE["fdvl_tv"], "hopper-medium-replay")
     config.num_seeds = 5
+    return config
+
+
+def _stability() -> ConfigDict:
+    config = from_recipe(OFFLINE["xql"], "hopper-medium-replay")
+    config.num_seeds = 5
+    config.num_steps = 3000
+    config.dataset.num_steps = 200_000
+    config.batch_sizes = (16, 256)  # one after the other; of all other fields each loss of V has its own method's
     return config
 
 

@@ -1,7 +1,7 @@
 """Trains f-DVL, XQL or IQL from rewards, or ReCOIL and other imitators from demonstrations, and evaluates in MuJoCo.
 
     python -m experiments.dual_rl.train --config=configs/dual_rl.py:quick --workdir=runs/fdvl
-    python -m experiments.dual_rl.train --config=configs/dual_rl.py:recoil/hopper-random+few-expert --workdir=runs/recoil
+    python -m experiments.dual_rl.train --config=configs/dual_rl.py:recoil/hopper-random+few-expert --workdir=runs/il
 
 A run that was stopped goes on where it was: give the same command again. What lies in --workdir, the last line on
 standard output and the other fields are those of experiments/offline_rl/train.py. For imitation:
@@ -35,7 +35,9 @@ def make_program(config: ConfigDict, workdir: Path) -> offline.Experiment:
     named = {"name": config.expert.name, "num_steps": config.expert.num_steps, "path": ""}
     expert = load(ConfigDict({**config.dataset, **named}))
     if expert.env_id != dataset.env_id:
-        raise ValueError(f"config.expert.name: {expert.name} is of {expert.env_id}, the offline data of {dataset.env_id}")
+        raise ValueError(
+            f"config.expert.name: {expert.name} is of {expert.env_id}, the offline data of {dataset.env_id}"
+        )
     experiment = offline.make_experiment(
         config, workdir, dataset, imitation_data(dataset.episodes, expert.episodes, config.expert)
     )
@@ -63,12 +65,14 @@ def imitation_data(offline_data: Episodes, expert: Episodes, config: ConfigDict)
             "config.expert.num_steps"
         )
     # Neither rewards nor what else the sets say of their steps is shown.
-    bare = [dataclasses.replace(part, rewards=np.zeros_like(part.rewards), extras={}) for part in (offline_data, expert)]
-    demonstrations = bare[1].select(range(config.demonstrations))
+    offline_data, expert = (
+        dataclasses.replace(part, rewards=np.zeros_like(part.rewards), extras={}) for part in (offline_data, expert)
+    )
+    demonstrations = expert.select(range(config.demonstrations))
     if config.learn_from == "demonstrations":
         return demonstrations
-    hidden = [bare[1].select(range(config.demonstrations, wanted))] if config.hidden else []
-    everything = concatenate_episodes([bare[0], *hidden, demonstrations])
+    hidden = [expert.select(range(config.demonstrations, wanted))] if config.hidden else []
+    everything = concatenate_episodes([offline_data, *hidden, demonstrations])
     if config.learn_from == "all":
         return everything
     marks = np.arange(len(everything)) >= len(everything) - len(demonstrations)

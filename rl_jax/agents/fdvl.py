@@ -101,7 +101,7 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks; they publish no table of lam: their sweep is 0.6 to 0.95."""
+    """The authors' settings for the MuJoCo locomotion tasks; they publish no table of lam, and sweep 0.6 to 0.95."""
     return ConfigDict(
         {
             "name": "fdvl",

@@ -54,7 +54,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
         return (squared_error(q_expert, best) + squared_error(q_offline, target)) / 2
 
     def objective(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
-        """The paper's dual-Q with chi2; the first term, of the initial states, has no gradient for Q, as V is its own."""
+        """The paper's dual-Q with chi2; its term of the initial states is V's and has no gradient for Q."""
 
         def of_one(q_expert: jax.Array, q_offline: jax.Array) -> jax.Array:
             residuals = [

@@ -1,9 +1,9 @@
 """ReCOIL-V: ReCOIL with constraints on states alone, so that V is the only value and no policy stands in the loop.
 
 Sikchi, Zheng, Zhang and Niekum 2023, "Dual RL: Unification and New Methods for Reinforcement and Imitation Learning",
-arXiv 2302.08560. A batch is `Demonstrations`; rewards are not read. The paper has no code of this form: V minimises its
-objective with full gradients and chi2, initial states are the expert's (d_0 = d_E), and the policy clones beta d*, which
-is what stays of the mixture w (beta d_E + (1 - beta) d_S) when the offline share (1 - beta) d_S is taken out of it.
+arXiv 2302.08560. A batch is `Demonstrations`; rewards are not read. The authors' code lacks this form. Here V minimises
+its objective with full gradients and chi2, initial states are the expert's (d_0 = d_E), and the policy clones beta d*:
+what stays of the mixture w (beta d_E + (1 - beta) d_S) when the offline share (1 - beta) d_S is taken out of it.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """f-divergences D_f(p || q) = E_q[f(p / q)]: generators, conjugates, and the surrogates that offline RL trains with.
 
-Every generator is convex with f(1) = 0 and, where it is smooth, f'(1) = 0, so that f*(0) = 0 and the weight at 0 is 1.
-Papers often leave out terms linear in t; that shifts y by a constant. With p a policy's visitation and q the data's,
-"reverse KL" is KL(p || q), as in Dual RL (Sikchi et al. 2023, arXiv 2302.08560, table of f-divergences in its appendix).
+Every generator is convex with f(1) = 0 and, where it is smooth, f'(1) = 0: f*(0) is 0 and the weight at 0 is 1. Papers
+often leave out terms linear in t, which shifts y by a constant. With p a policy's visitation and q the data's, "reverse
+KL" is KL(p || q), as in Dual RL (Sikchi et al. 2023, arXiv 2302.08560, its table of f-divergences).
 
 Outside its domain a function is +inf, with gradient 0; above float32's largest number it is +inf too. Nothing is NaN.
 """

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents import awac, bc, cql, dt, edac, iql, rebrac, sac, td3_bc, xql
+from rl_jax.agents import awac, bc, cql, dt, edac, fdvl, iql, rebrac, recoil, recoil_v, sac, td3_bc, xql
 from rl_jax.agents.agent import Agent
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
 from rl_jax.data.sequences import Sequences
-from rl_jax.data.transitions import Transitions
+from rl_jax.data.transitions import Demonstrations, Transitions
 
 
 def as_sequences(data: Transitions, length: int = 4) -> Sequences:
@@ -25,6 +25,13 @@ def as_sequences(data: Transitions, length: int = 4) -> Sequences:
     )
     timesteps = np.broadcast_to(np.arange(length, dtype=np.int32), rewards.shape)
     return Sequences(observations, actions, rewards, timesteps, np.ones_like(rewards))
+
+
+def as_demonstrations(data: Transitions) -> Demonstrations:
+    """Every fourth row as an expert's, the others as offline data; both halves of SIZE rows."""
+    return Demonstrations(
+        *(jax.tree.map(lambda x, step=step: np.resize(x[step::4], x.shape), data) for step in (0, 1))
+    )
 
 
 class Case(NamedTuple):
@@ -45,6 +52,10 @@ class Case(NamedTuple):
     evaluated: tuple[str, ...] = ()
 
 
+def offline(batch: Demonstrations) -> Any:
+    return batch.offline.observations
+
+
 CASES = {
     "bc": Case(bc.bc, bc.default_config),
     "td3_bc": Case(td3_bc.td3_bc, td3_bc.default_config),
@@ -63,6 +74,14 @@ CASES = {
     "rebrac": Case(rebrac.rebrac, rebrac.default_config, {"policy_freq": 1}),
     "dt": Case(
         dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, evaluated=("target_return",)
+    ),
+    "fdvl": Case(fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0}),
+    "recoil": Case(
+        recoil.recoil, recoil.default_config,
+        {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "form": "objective"}, as_demonstrations, offline,
+    ),
+    "recoil_v": Case(
+        recoil_v.recoil_v, recoil_v.default_config, {"decay_steps": 4}, as_demonstrations, offline
     ),
 }
 FLIP_STEPS = 2

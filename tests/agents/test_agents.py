@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs.offline_rl import AGENTS
+from configs import dual_rl, offline_rl
 from rl_jax.core.config import flat
 from rl_jax.core.sweep import with_settings
 from tests.agents.cases import CASES, SIZE, few_updates, few_updates_of, make_agent, make_config, transitions
@@ -27,8 +27,10 @@ FLIPS = [
 ]
 
 
-def test_every_agent_of_the_offline_suite_is_tested_here():
-    assert set(CASES) == {recipe.default_config().name for recipe in AGENTS.values()}
+def test_every_agent_that_a_configuration_names_is_tested_here():
+    imitation = (recipe for recipe, _ in dual_rl.IMITATION.values())
+    recipes = [*offline_rl.AGENTS.values(), *dual_rl.OFFLINE.values(), *imitation]
+    assert set(CASES) == {recipe.default_config().name for recipe in recipes}
     for name in CASES:
         assert CASES[name].default_config().name == name
 

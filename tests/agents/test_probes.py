@@ -9,7 +9,7 @@ import scipy.stats
 from rl_jax.networks.values import Critic, Value
 from tests.agents.cases import SIZE, SMALL, act, make_config, train, transitions
 
-CRITICS = ["td3_bc", "awac", "iql", "xql", "cql", "sac", "edac", "rebrac"]
+CRITICS = ["td3_bc", "awac", "iql", "xql", "fdvl", "cql", "sac", "edac", "rebrac"]
 RNG = np.random.default_rng(0)
 UNIFORM = RNG.uniform(-1, 1, SIZE)  # actions that say nothing
 SIGNS = np.where(np.arange(SIZE) % 2 == 0, -1.0, 1.0)

@@ -56,6 +56,10 @@ CASES = [
     Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True),
     Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True),
     Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", _SHORT),
+    Case(
+        "dual_rl_recoil", "experiments.dual_rl.train", "configs.dual_rl", "tiny-recoil", {"agent.decay_steps": 50},
+        kin=True,
+    ),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.
