@@ -135,7 +135,7 @@ def test_algaedice_is_dual_q():
 def test_cql_is_dual_q_with_chi2():
     """Kumar et al. 2020: E_{s, pi}[Q] - E_D[Q] and the squared Bellman residual.
 
-    d_0 = d_O here, and next states are the data's states in another order: the flow (1 - gamma) d_0 + gamma P d_O is d_O.
+    d_0 = d_O here, and next states are the data's in another order: the flow (1 - gamma) d_0 + gamma P d_O is d_O.
     """
     at_policy = features()  # Q(s, pi(s)) of the data's states
     order = RNG.permutation(SIZE)
@@ -159,7 +159,7 @@ def test_cql_is_dual_q_with_chi2():
 
 
 def test_iq_learn_is_dual_q_of_the_expert():
-    """Garg et al. 2021, arXiv 2106.12142: max E_E[phi(Q - gamma V')] - (1 - gamma) E[V_0], phi(x) = x - x^2 / 4 alpha."""
+    """Garg et al. 2021, arXiv 2106.12142: max E_E[phi(Q - gamma V')] - (1 - gamma) E[V_0], phi(x) = x - x^2/4alpha."""
 
     def stated(params):
         reward = EXPERT_HERE @ params - DISCOUNT * EXPERT_NEXT @ params

@@ -1,0 +1,119 @@
+"""IQ-Learn: the expert's soft Q-function, of which a reward can be read off. No discriminator.
+
+Garg, Chakraborty, Cundy, Song and Ermon 2021, "IQ-Learn: Inverse soft-Q Learning for Imitation", arXiv 2106.12142. A
+batch is `Demonstrations`; rewards are not read. It is dual-Q imitation with chi2: Q(s, a) - gamma V(s') is the reward
+that the expert seems to follow. The loss is the one of the authors' code for MuJoCo, with the offline data where theirs
+has the policy's replay: E[V(s) - gamma V(s')] over both halves in place of (1 - gamma) E_{d_0}[V], and chi2 on both. As
+there the critic moves first, then the policy, then the target, and the temperature is fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Demonstrations, Transitions
+from rl_jax.losses.divergence import PEARSON_CHI2
+from rl_jax.losses.dual import dual_loss
+from rl_jax.losses.maximum_entropy import sample_squashed
+from rl_jax.networks.policies import SquashedGaussianPolicy
+from rl_jax.networks.values import Critic
+
+
+def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
+    """IQ-Learn; `config` as `default_config`."""
+    actor = SquashedGaussianPolicy(config.hidden_dims, action_dim, log_std_min=-5.0)
+    critic = Critic(config.hidden_dims, config.num_critics)
+    tx = optax.adam(config.learning_rate)
+    actor_tx = optax.adam(config.actor_learning_rate)
+
+    def soft_value(critic_params: PyTree, actor_params: PyTree, observations: jax.Array, key: Key) -> jax.Array:
+        """min_i Q_i(s, a) - temperature log pi(a|s), with a of the policy."""
+        mean, log_std = actor.apply(actor_params, observations)
+        actions, log_probs = sample_squashed(jax.random.normal(key, mean.shape), mean, log_std)
+        return critic.apply(critic_params, observations, actions).min(0) - config.temperature * log_probs
+
+    # Losses
+
+    def critic_loss(
+        params: PyTree, actor_params: PyTree, next_v: jax.Array, union: Transitions, key: Key
+    ) -> tuple[jax.Array, Metrics]:
+        v = soft_value(params, actor_params, union.observations, key)
+        after = config.discount * union.masks * next_v
+        q = critic.apply(params, union.observations, union.actions)
+        expert, offline = jnp.split(after - q, 2, axis=-1)  # minus the rewards
+
+        def of_one(expert: jax.Array, offline: jax.Array) -> jax.Array:
+            # 1 - gamma stands in V(s) - gamma V(s') already.
+            imitation = dual_loss(v - after, expert, PEARSON_CHI2.conjugate, 0.0, config.alpha)  # equation 10
+            return imitation + jnp.mean(jnp.square(offline)) / (4.0 * config.alpha)
+
+        loss = jnp.mean(jax.vmap(of_one)(expert, offline))
+        return loss, {
+            "critic/loss": loss, "critic/mean": jnp.mean(q), "critic/reward_expert": -jnp.mean(expert),
+            "critic/reward_offline": -jnp.mean(offline),
+        }  # fmt: skip
+
+    def actor_loss(
+        params: PyTree, critic_params: PyTree, observations: jax.Array, key: Key
+    ) -> tuple[jax.Array, Metrics]:
+        loss = -jnp.mean(soft_value(critic_params, params, observations, key))
+        return loss, {"actor/loss": loss}
+
+    # Update
+
+    def init(key: Key, batch: Demonstrations) -> TrainState:
+        actor_key, critic_key = jax.random.split(key)
+        params = {
+            "actor": actor.init(actor_key, batch.offline.observations),
+            "critic": critic.init(critic_key, batch.offline.observations, batch.offline.actions),
+        }
+        opt_state = {"actor": actor_tx.init(params["actor"]), "critic": tx.init(params["critic"])}
+        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+
+    def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
+        critic_key, next_key, actor_key = jax.random.split(key, 3)
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        union = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch.expert, batch.offline)
+        next_v = soft_value(state.target_params["critic"], params["actor"], union.next_observations, next_key)
+        params["critic"], opt_state["critic"], critic_info = gradient_step(
+            lambda p: critic_loss(p, params["actor"], next_v, union, critic_key), params["critic"], tx,
+            opt_state["critic"],
+        )  # fmt: skip
+        params["actor"], opt_state["actor"], actor_info = gradient_step(
+            lambda p: actor_loss(p, params["critic"], union.observations, actor_key), params["actor"], actor_tx,
+            opt_state["actor"],
+        )  # fmt: skip
+        target_params = {
+            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
+        }
+        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
+        return state, critic_info | actor_info
+
+    # Act
+
+    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        mean, log_std = actor.apply(params["actor"], observations)
+        noise = jax.random.normal(key, mean.shape)
+        return jnp.tanh(mean + temperature * jnp.exp(log_std) * noise)
+
+    return Agent(init, update, act)
+
+
+def default_config() -> ConfigDict:
+    """The authors' settings for the MuJoCo locomotion tasks."""
+    return ConfigDict(
+        {
+            "name": "iq_learn",
+            "hidden_dims": (256, 256),
+            "learning_rate": 3e-4,  # of the critic
+            "actor_learning_rate": 3e-5,
+            "discount": 0.99,
+            "tau": 0.005,  # target critic
+            "num_critics": 1,  # their minimum is V's
+            "temperature": 0.01,  # of the entropy
+            "alpha": 1.0,  # weight of the divergence on each half; the authors' 0.5 stands by a mean over both
+        }
+    )

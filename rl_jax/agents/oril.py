@@ -1,0 +1,88 @@
+"""ORIL: a reward that tells the expert from unlabelled data, then offline RL on all of them.
+
+Zolna et al. 2020, "Offline Learning from Demonstrations and Unlabeled Experience", arXiv 2011.13885. A batch is
+`Demonstrations`; their rewards are not read. The paper learns from the reward by critic-regularised regression; TD3+BC in
+its place, the gradient penalty and the discriminator's size follow the baseline in SMODICE's authors' code. That one has
+a plain cross entropy of observations alone, whose logit is the reward; the positive-unlabelled loss and the reward
+R = c in (0, 1) are the paper's, here of observations and actions. Observations are expected normalised over the data
+set (config.dataset).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents import td3_bc
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Demonstrations, Transitions
+from rl_jax.losses.discriminators import gradient_penalty, positive_unlabelled_loss
+from rl_jax.networks.values import Value
+
+
+def oril(config: ConfigDict, action_dim: int) -> Agent:
+    """ORIL; `config` as `default_config`."""
+    learner = td3_bc.td3_bc(config, action_dim)
+    discriminator = Value(config.hidden_dims, initializer="torch")
+    tx = optax.adam(config.learning_rate)
+
+    # Losses
+
+    def discriminator_loss(params: PyTree, batch: Demonstrations, key: Key) -> tuple[jax.Array, Metrics]:
+        expert, offline = pairs(batch.expert), pairs(batch.offline)
+        expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
+        mix = jax.random.uniform(key, expert_logits.shape)
+        penalty = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        loss = positive_unlabelled_loss(expert_logits, offline_logits, config.positive_share)
+        loss = loss + config.gradient_penalty * penalty
+        return loss, {
+            "discriminator/loss": loss,
+            "discriminator/mean_expert": jnp.mean(jax.nn.sigmoid(expert_logits)),
+            "discriminator/mean_offline": jnp.mean(jax.nn.sigmoid(offline_logits)),
+        }
+
+    # Update
+
+    def init(key: Key, batch: Demonstrations) -> TrainState:
+        learner_key, discriminator_key = jax.random.split(key)
+        state = learner.init(learner_key, batch.offline)
+        params = discriminator.init(discriminator_key, pairs(batch.offline))
+        return state.replace(
+            params=state.params | {"discriminator": params},
+            opt_state=state.opt_state | {"discriminator": tx.init(params)},
+        )
+
+    def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
+        discriminator_key, learner_key = jax.random.split(key)
+        params, opt_state, discriminator_info = gradient_step(
+            lambda p: discriminator_loss(p, batch, discriminator_key), state.params["discriminator"], tx,
+            state.opt_state["discriminator"],
+        )  # fmt: skip
+        union = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch.expert, batch.offline)
+        rewards = jax.nn.sigmoid(discriminator.apply(params, pairs(union)))
+        state, learner_info = learner.update(state, union.replace(rewards=rewards), learner_key)
+        state = state.replace(
+            params=state.params | {"discriminator": params}, opt_state=state.opt_state | {"discriminator": opt_state}
+        )
+        return state, discriminator_info | learner_info
+
+    return Agent(init, update, learner.act)
+
+
+def pairs(part: Transitions) -> jax.Array:
+    """What the discriminator sees of transitions: observations and actions, [B, O + A]."""
+    return jnp.concatenate([part.observations, part.actions], -1)
+
+
+def default_config() -> ConfigDict:
+    """TD3+BC's settings and the discriminator's."""
+    config = td3_bc.default_config()
+    config.update(
+        {
+            "name": "oril",
+            "positive_share": 0.5,  # eta: the share of the offline data that is taken to be as good as the expert
+            "gradient_penalty": 10.0,  # its weight in the discriminator's loss
+        }
+    )
+    return config

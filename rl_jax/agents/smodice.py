@@ -1,0 +1,128 @@
+"""SMODICE: imitation by matching the expert's states. A discriminator's reward, dual-V, and weighted cloning.
+
+Ma, Shen, Jayaraman and Bastani 2022, "Versatile Offline Imitation from Observations and Examples via State-Occupancy
+Matching", arXiv 2202.02433. A batch is `Demonstrations`; rewards are not read, nor the expert's actions if `state_only`.
+Equations are numbered as in the authors' code. That code
+
+- trains the discriminator before all else; here it takes a step in every update, ahead of the others;
+- has tanh in the discriminator, a squashed policy and a bound on its entropy; here they are IQL's networks;
+- knows where episodes start; here the initial states are the offline batch's own observations (d_0 = d_O);
+- takes chi2's conjugate over all t, where the ratio t cannot be negative: f_p* is used here;
+- prefers reverse KL for the MuJoCo locomotion tasks and chi2 elsewhere.
+
+As there, V and the policy both move from the V before the update.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Demonstrations, Transitions
+from rl_jax.losses.discriminators import binary_cross_entropy, gradient_penalty
+from rl_jax.losses.divergence import PEARSON_CHI2
+from rl_jax.losses.dual import dual_loss
+from rl_jax.losses.policy_learning import advantage_weighted_loss, gaussian_log_prob
+from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.values import Value
+
+
+def smodice(config: ConfigDict, action_dim: int) -> Agent:
+    """SMODICE; `config` as `default_config`."""
+    actor = GaussianPolicy(config.hidden_dims, action_dim)
+    discriminator = Value(config.hidden_dims)
+    value = Value(config.hidden_dims)
+    tx = optax.adam(config.learning_rate)
+    # The authors decay V's weights, as a part of the gradient that Adam sees.
+    value_tx = optax.chain(optax.add_decayed_weights(config.weight_decay), tx)
+
+    def shown(part: Transitions) -> jax.Array:
+        """What the discriminator sees of a transition."""
+        return part.observations if config.state_only else jnp.concatenate([part.observations, part.actions], -1)
+
+    # Losses
+
+    def discriminator_loss(params: PyTree, batch: Demonstrations, key: Key) -> tuple[jax.Array, Metrics]:
+        expert, offline = shown(batch.expert), shown(batch.offline)
+        expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
+        mix = jax.random.uniform(key, expert_logits.shape)
+        penalty = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        loss = binary_cross_entropy(expert_logits, offline_logits) + config.gradient_penalty * penalty
+        return loss, {
+            "discriminator/loss": loss,
+            "discriminator/mean_expert": jnp.mean(expert_logits),
+            "discriminator/mean_offline": jnp.mean(offline_logits),
+        }
+
+    def residuals(params: PyTree, rewards: jax.Array, offline: Transitions) -> jax.Array:
+        v, next_v = value.apply(params, jnp.stack([offline.observations, offline.next_observations]))
+        return rewards + config.discount * offline.masks * next_v - v
+
+    def value_loss(params: PyTree, rewards: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
+        initial = value.apply(params, offline.observations)
+        errors = residuals(params, rewards, offline)
+        loss = dual_loss(initial, errors, PEARSON_CHI2.positive_conjugate, config.discount, config.alpha)  # equation 20
+        return loss, {"value/loss": loss, "value/mean": jnp.mean(initial)}
+
+    def actor_loss(params: PyTree, weights: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
+        log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
+        loss = advantage_weighted_loss(log_probs, weights)  # equation 22
+        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
+
+    # Update
+
+    def init(key: Key, batch: Demonstrations) -> TrainState:
+        actor_key, discriminator_key, value_key = jax.random.split(key, 3)
+        params = {
+            "actor": actor.init(actor_key, batch.offline.observations),
+            "discriminator": discriminator.init(discriminator_key, shown(batch.offline)),
+            "value": value.init(value_key, batch.offline.observations),
+        }
+        opt_state = {
+            name: (value_tx if name == "value" else tx).init(network) for name, network in params.items()
+        }
+        return TrainState.create(params, opt_state)
+
+    def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
+        params, opt_state = dict(state.params), dict(state.opt_state)
+        offline = batch.offline
+        params["discriminator"], opt_state["discriminator"], discriminator_info = gradient_step(
+            lambda p: discriminator_loss(p, batch, key), params["discriminator"], tx, opt_state["discriminator"]
+        )
+        rewards = discriminator.apply(params["discriminator"], shown(offline))  # log c / (1 - c), which nobody clips
+        weights = PEARSON_CHI2.weight(residuals(params["value"], rewards, offline) / config.alpha)  # equation 21
+        params["value"], opt_state["value"], value_info = gradient_step(
+            lambda p: value_loss(p, rewards, offline), params["value"], value_tx, opt_state["value"]
+        )
+        params["actor"], opt_state["actor"], actor_info = gradient_step(
+            lambda p: actor_loss(p, weights, offline), params["actor"], tx, opt_state["actor"]
+        )
+        state = state.replace(params=params, opt_state=opt_state)
+        return state, discriminator_info | value_info | actor_info
+
+    # Act
+
+    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        mean, log_std = actor.apply(params["actor"], observations)
+        noise = jax.random.normal(key, mean.shape)
+        return jnp.clip(mean + temperature * jnp.exp(log_std) * noise, -1.0, 1.0)
+
+    return Agent(init, update, act)
+
+
+def default_config() -> ConfigDict:
+    """The authors' settings, with chi2."""
+    return ConfigDict(
+        {
+            "name": "smodice",
+            "hidden_dims": (256, 256),
+            "learning_rate": 3e-4,  # of all three; the authors' second one, for the policy, is not used by their code
+            "discount": 0.99,
+            "alpha": 0.5,  # weight of the divergence: the authors' chi2 is half of Pearson's
+            "weight_decay": 1e-4,  # of V
+            "state_only": True,  # whether the discriminator sees observations alone, or actions too
+            "gradient_penalty": 10.0,  # its weight in the discriminator's loss
+        }
+    )
