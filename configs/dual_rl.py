@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from configs import offline_rl
 from configs.offline_rl import Recipe, from_recipe
-from rl_jax.agents import bc, fdvl, recoil, recoil_v
+from rl_jax.agents import bc, fdvl, iq_learn, oril, recoil, recoil_v, smodice
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -46,6 +46,9 @@ IMITATION = {
     "recoil": (Recipe(recoil.default_config, _IMITATION), "both"),
     "recoil_objective": (Recipe(recoil.default_config, _IMITATION | {"agent.form": "objective"}), "both"),
     "recoil_v": (Recipe(recoil_v.default_config, _IMITATION), "both"),
+    "smodice": (Recipe(smodice.default_config, _IMITATION), "both"),
+    "oril": (Recipe(oril.default_config, _IMITATION), "both"),
+    "iq_learn": (Recipe(iq_learn.default_config, _IMITATION), "both"),
     "bc_all": (Recipe(bc.default_config, _IMITATION), "all"),
     "bc_expert": (Recipe(bc.default_config, _IMITATION), "demonstrations"),
 }

@@ -15,11 +15,14 @@ from rl_jax.agents.cql import cql
 from rl_jax.agents.dt import dt
 from rl_jax.agents.edac import edac
 from rl_jax.agents.fdvl import fdvl
+from rl_jax.agents.iq_learn import iq_learn
 from rl_jax.agents.iql import iql
+from rl_jax.agents.oril import oril
 from rl_jax.agents.rebrac import rebrac
 from rl_jax.agents.recoil import recoil
 from rl_jax.agents.recoil_v import recoil_v
 from rl_jax.agents.sac import sac
+from rl_jax.agents.smodice import smodice
 from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.agents.xql import xql
 from rl_jax.core.config import unknown
@@ -36,7 +39,8 @@ from rl_jax.evaluation.context import Context
 
 AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
-    "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v,
+    "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
+    "iq_learn": iq_learn,
 }  # fmt: skip
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
 EXPERT = "expert"  # the per-step field that marks an expert's demonstrations

@@ -1,8 +1,8 @@
 """SMODICE: imitation by matching the expert's states. A discriminator's reward, dual-V, and weighted cloning.
 
 Ma, Shen, Jayaraman and Bastani 2022, "Versatile Offline Imitation from Observations and Examples via State-Occupancy
-Matching", arXiv 2202.02433. A batch is `Demonstrations`; rewards are not read, nor the expert's actions if `state_only`.
-Equations are numbered as in the authors' code. That code
+Matching", arXiv 2202.02433. A batch is `Demonstrations`; rewards are not read, nor the expert's actions where the
+discriminator sees states only. Equations are numbered as in the comments of the authors' code. That code
 
 - trains the discriminator before all else; here it takes a step in every update, ahead of the others;
 - has tanh in the discriminator, a squashed policy and a bound on its entropy; here they are IQL's networks;

@@ -1,4 +1,4 @@
-"""Losses of discriminators between an expert's samples and other data; a discriminator gives a logit, log c / (1 - c)."""
+"""Losses of discriminators c between an expert's samples and other data, given by their logits log c / (1 - c)."""
 
 import chex
 import jax
