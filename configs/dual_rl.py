@@ -9,8 +9,8 @@ Presets:
                       cores). Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; sets as in docs/data.md.
   <method>/<setting>  imitation without rewards. Methods: recoil, recoil_objective, recoil_v, smodice, oril, iq_learn,
                       bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
-                      <task>-<level>+expert (200 hidden expert episodes, walker2d 100) or <task>-<level>+few-expert (30)
-                      for the tasks hopper, halfcheetah, walker2d and the levels random and medium.
+                      <task>-<level>-with-expert (200 hidden expert episodes, walker2d 100) or
+                      <task>-<level>-with-few-expert (30), for three tasks and the levels random and medium.
   stability           of experiments.dual_rl.stability: 5 seeds, 3000 updates, about 15 minutes on 2 CPU cores.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
   tiny-<method>       seconds: what the tests run.
@@ -56,7 +56,7 @@ TASKS = ("hopper", "halfcheetah", "walker2d")
 # Hidden expert episodes in the offline data, as in the paper.
 _HIDDEN = {"expert": {"hopper": 200, "halfcheetah": 200, "walker2d": 100}, "few-expert": dict.fromkeys(TASKS, 30)}
 SETTINGS = {
-    f"{task}-{level}+{kind}": (f"{task}-{level}", f"{task}-expert", hidden[task])
+    f"{task}-{level}-with-{kind}": (f"{task}-{level}", f"{task}-expert", hidden[task])
     for task in TASKS for level in ("random", "medium") for kind, hidden in _HIDDEN.items()
 }  # fmt: skip
 
@@ -117,7 +117,7 @@ def _imitation(method: str, setting: str) -> ConfigDict:
 
 
 def _tiny_imitation(method: str) -> ConfigDict:
-    setting = "hopper-random+few-expert"
+    setting = "hopper-random-with-few-expert"
     config = offline_rl.tiny(IMITATION[method][0], SETTINGS[setting][0])
     config.expert = _expert(method, setting)
     config.expert.hidden = 2

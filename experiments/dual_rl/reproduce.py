@@ -39,7 +39,7 @@ MARGIN = 5.0  # normalised score that f-DVL may lie below XQL
 QUICK_SETS = ("hopper-medium-replay", "halfcheetah-medium-replay", "walker2d-medium")
 PAPER_SETS = tuple(f"{task}-{level}" for task in ("hopper", "halfcheetah", "walker2d")
                    for level in ("medium", "medium-replay"))  # fmt: skip
-QUICK_SETTINGS = ("hopper-random+few-expert", "walker2d-random+few-expert")
+QUICK_SETTINGS = ("hopper-random-with-few-expert", "walker2d-random-with-few-expert")
 
 COMMON = {"num_seeds": 3, "batch_size": 256, "dataset.num_steps": 200_000, "eval_episodes": 10, "tensorboard": False}
 QUICK = COMMON | {"num_steps": 20_000, "loop.eval_every": 5000, "checkpoint.every": 20_000}

@@ -1,7 +1,7 @@
 """Trains f-DVL, XQL or IQL from rewards, or ReCOIL and other imitators from demonstrations, and evaluates in MuJoCo.
 
     python -m experiments.dual_rl.train --config=configs/dual_rl.py:quick --workdir=runs/fdvl
-    python -m experiments.dual_rl.train --config=configs/dual_rl.py:recoil/hopper-random+few-expert --workdir=runs/il
+    python -m experiments.dual_rl.train --config=configs/dual_rl.py:recoil/hopper-random-with-expert --workdir=runs/il
 
 A run that was stopped goes on where it was: give the same command again. What lies in --workdir, the last line on
 standard output and the other fields are those of experiments/offline_rl/train.py. For imitation:

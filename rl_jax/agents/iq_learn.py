@@ -47,7 +47,7 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
 
         def of_one(expert: jax.Array, offline: jax.Array) -> jax.Array:
             # 1 - gamma stands in V(s) - gamma V(s') already.
-            imitation = dual_loss(v - after, expert, PEARSON_CHI2.conjugate, 0.0, config.alpha)  # equation 10
+            imitation = dual_loss(v - after, expert, PEARSON_CHI2.conjugate, 0.0, config.alpha)
             return imitation + jnp.mean(jnp.square(offline)) / (4.0 * config.alpha)
 
         loss = jnp.mean(jax.vmap(of_one)(expert, offline))

@@ -10,7 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents import awac, bc, cql, dt, edac, fdvl, iql, rebrac, recoil, recoil_v, sac, td3_bc, xql
+from rl_jax.agents import (
+    awac,
+    bc,
+    cql,
+    dt,
+    edac,
+    fdvl,
+    iq_learn,
+    iql,
+    oril,
+    rebrac,
+    recoil,
+    recoil_v,
+    sac,
+    smodice,
+    td3_bc,
+    xql,
+)
 from rl_jax.agents.agent import Agent
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
@@ -80,9 +97,10 @@ CASES = {
         recoil.recoil, recoil.default_config,
         {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "form": "objective"}, as_demonstrations, offline,
     ),
-    "recoil_v": Case(
-        recoil_v.recoil_v, recoil_v.default_config, {"decay_steps": 4}, as_demonstrations, offline
-    ),
+    "recoil_v": Case(recoil_v.recoil_v, recoil_v.default_config, {"decay_steps": 4}, as_demonstrations, offline),
+    "smodice": Case(smodice.smodice, smodice.default_config, {}, as_demonstrations, offline),
+    "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
+    "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
 }
 FLIP_STEPS = 2
 

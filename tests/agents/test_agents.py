@@ -18,9 +18,15 @@ RNG = np.random.default_rng(1)
 WIDE = RNG.normal(0, 5, (3, SIZE))
 DATA = transitions(WIDE[0], RNG.uniform(-1, 1, SIZE), WIDE[1], RNG.random(SIZE) < 0.8, WIDE[2])
 BATCHES = {name: case.batch(DATA) for name, case in CASES.items()}
-QUICK = ("bc", "td3_bc", "iql")  # whose settings `make test` flips; `make test-slow` flips those of all agents
+QUICK = ("bc", "td3_bc", "iql")  # whose settings `make test` flips and traces; `make test-slow` does so for all agents
+
+
+def slow_unless_quick(name):
+    return [] if name in QUICK else [pytest.mark.slow]
+
+
 FLIPS = [
-    pytest.param(name, field, id=f"{name}-{field}", marks=[] if name in QUICK else [pytest.mark.slow])
+    pytest.param(name, field, id=f"{name}-{field}", marks=slow_unless_quick(name))
     for name, case in CASES.items()
     for field in case.default_config()
     if field not in ("name", *case.evaluated)
@@ -60,7 +66,7 @@ def test_no_field_of_a_config_is_dead(name, field):
         assert any(np.any(old != new) for old, new in zip(*networks, strict=True))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow_unless_quick(name)) for name in CASES])
 def test_floats_may_be_traced_and_change_no_number(name):
     """A sweep hands them in as arrays."""
     batch = BATCHES[name]

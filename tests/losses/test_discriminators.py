@@ -44,7 +44,7 @@ def test_positive_unlabelled_loss_by_hand():
 
 
 def test_positive_unlabelled_loss_is_the_cross_entropy_that_knows_the_labels():
-    """If a share eta of the offline data is the expert's, and the others are known: eta -log c_E + (1 - eta) -log 1-c."""
+    """A share eta of the offline data is the expert's: -eta E_expert[log c] - (1 - eta) E_others[log(1 - c)]."""
     others, share = RNG.normal(size=6), 0.25
     offline = np.concatenate([np.repeat(EXPERT, 2), np.repeat(others, 5)])  # 10 of the expert's in 40
     log_c, log_not_c = scipy.special.log_expit(EXPERT), scipy.special.log_expit(-others)
