@@ -1,11 +1,12 @@
-"""ORIL: a reward that tells the expert from unlabelled data, then offline RL on all of them.
+"""ORIL: a reward that tells the expert from unlabelled data, and offline RL on all of them.
 
 Zolna et al. 2020, "Offline Learning from Demonstrations and Unlabeled Experience", arXiv 2011.13885. A batch is
 `Demonstrations`; their rewards are not read. The positive-unlabelled loss and the reward R = c in (0, 1) are the
 paper's, here of observations and actions. The paper trains the reward before all else, where a step of it is a part of
-every update here, and goes on with critic-regularised regression: TD3+BC in its place and the gradient penalty are
+every update here, and goes on with critic-regularised regression. TD3+BC in its place and the gradient penalty are
 those of the baseline in the code of SMODICE's authors, which has a plain cross entropy of observations, the logit for
-its reward and no demonstrations in TD3+BC's batch. Observations are expected normalised over the data set (config.dataset).
+its reward and no demonstrations in TD3+BC's batch. Observations are expected normalised over the data set
+(config.dataset).
 """
 
 import jax

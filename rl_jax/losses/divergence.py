@@ -4,7 +4,8 @@ Every generator is convex with f(1) = 0 and, where it is smooth, f'(1) = 0: f*(0
 often leave out terms linear in t, which shifts y by a constant. With p a policy's visitation and q the data's, "reverse
 KL" is KL(p || q), as in Dual RL (Sikchi et al. 2023, arXiv 2302.08560, its table of f-divergences).
 
-Outside its domain a function is +inf, with gradient 0; above float32's largest number it is +inf too. Nothing is NaN.
+Outside its domain a function is +inf, with gradient 0; above float32's largest number it is +inf too. No number becomes
+NaN, and NaN stays NaN.
 """
 
 import math
@@ -23,7 +24,7 @@ class Divergence(NamedTuple):
 
     Attributes:
       generator: f(t), +inf where t lies below 0 unless f is defined there (total variation and Pearson chi2).
-      derivative: f'(t); a subgradient at a kink.
+      derivative: f'(t), the gradient of the generator; a subgradient at a kink, -inf below the domain.
       conjugate: f*(y) = sup_t t y - f(t), over all t for which f is defined.
       positive_conjugate: f_p*(y) = sup_{t >= 0} t y - f(t): the conjugate when t is a ratio of visitations.
       weight: argmax of positive_conjugate, max(0, f'^-1(y)): the ratio p / q that belongs to y.
@@ -39,19 +40,33 @@ class Divergence(NamedTuple):
     domain: tuple[float, float]
 
 
-def _within(y: jax.Array, inside: jax.Array, function: Function, outside: float = jnp.inf) -> jax.Array:
-    """function(y) where `inside`, elsewhere a constant without gradient; 0 lies inside every domain here."""
+def _except(y: jax.Array, outside: jax.Array, function: Function) -> jax.Array:
+    """function(y), but +inf without gradient where `outside`; 0 lies inside every conjugate's domain."""
     # Both branches of a where are differentiated: the unused one has to be finite.
-    return jnp.where(inside, function(jnp.where(inside, y, 0.0)), outside)
+    return jnp.where(outside, jnp.inf, function(jnp.where(outside, 0.0, y)))
 
 
-def _for_positive(function: Function) -> Function:
-    """A generator that is given for t >= 0."""
-    return lambda t: jnp.where(t >= 0, function(jnp.maximum(t, 0.0)), jnp.inf)
+def _for_positive(generator: Function, derivative: Function) -> tuple[Function, Function]:
+    """The two for every t, from formulas for t >= 0."""
+
+    def extended_derivative(t: jax.Array) -> jax.Array:
+        return jnp.where(t < 0, -jnp.inf, derivative(jnp.where(t < 0, 1.0, t)))
+
+    @jax.custom_jvp
+    def extended_generator(t: jax.Array) -> jax.Array:
+        return jnp.where(t < 0, jnp.inf, generator(jnp.maximum(t, 0.0)))
+
+    @extended_generator.defjvp
+    def _gradient(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        # By hand: the gradient of xlogy(t, t) is NaN at 0.
+        (t,), (tangent,) = primals, tangents
+        return extended_generator(t), jnp.where(t < 0, 0.0, extended_derivative(t)) * tangent
+
+    return extended_generator, extended_derivative
 
 
 def _below(high: float, function: Function, *, closed: bool = False) -> Function:
-    return lambda y: _within(y, y <= high if closed else y < high, function)
+    return lambda y: _except(y, y > high if closed else y >= high, function)
 
 
 def _of_positive_ratios(
@@ -59,9 +74,10 @@ def _of_positive_ratios(
     closed: bool = False,
 ) -> Divergence:  # fmt: skip
     """A divergence whose f'^-1 is never negative, so that both conjugates are one."""
+    generator, derivative = _for_positive(generator, derivative)
     conjugate = _below(high, conjugate, closed=closed)
     weight = _below(high, weight)
-    return Divergence(_for_positive(generator), derivative, conjugate, conjugate, weight, (-jnp.inf, high))
+    return Divergence(generator, derivative, conjugate, conjugate, weight, (-jnp.inf, high))
 
 
 def _pearson_chi2() -> Divergence:
@@ -83,10 +99,10 @@ def _total_variation() -> Divergence:
     return Divergence(
         generator=lambda t: jnp.abs(t - 1) / 2,
         derivative=lambda t: jnp.sign(t - 1) / 2,
-        conjugate=lambda y: _within(y, jnp.abs(y) <= 0.5, lambda y: y),
-        positive_conjugate=lambda y: _within(y, y <= 0.5, lambda y: jnp.maximum(y, -0.5)),
+        conjugate=lambda y: _except(y, jnp.abs(y) > 0.5, lambda y: y),
+        positive_conjugate=lambda y: _except(y, y > 0.5, lambda y: jnp.maximum(y, -0.5)),
         # A subgradient: every t >= 1 is a maximiser at y = 1/2, every t in [0, 1] at y = -1/2.
-        weight=lambda y: _within(y, y <= 0.5, lambda y: jnp.where(y > -0.5, 1.0, 0.0)),
+        weight=lambda y: _except(y, y > 0.5, lambda y: jnp.heaviside(y + 0.5, 0.0)),
         domain=(-0.5, 0.5),
     )
 
@@ -106,7 +122,7 @@ KL = _of_positive_ratios(
 )
 # Twice the Jensen-Shannon divergence: the generator of the GAN.
 JENSEN_SHANNON = _of_positive_ratios(
-    generator=lambda t: xlogy(t, t) - (1 + t) * (jnp.log1p(t) - jnp.log(2.0)),
+    generator=lambda t: xlogy(t, 2 * (t / (1 + t))) - jnp.log((1 + t) / 2),
     derivative=lambda t: jnp.log(t) - jnp.log1p(t) + jnp.log(2.0),
     conjugate=lambda y: -jnp.log1p(-jnp.expm1(y)),
     weight=lambda y: jnp.exp(y) / (1 - jnp.expm1(y)),
@@ -116,12 +132,12 @@ SQUARED_HELLINGER = _of_positive_ratios(
     generator=lambda t: jnp.square(jnp.sqrt(t) - 1),
     derivative=lambda t: 1 - 1 / jnp.sqrt(t),
     conjugate=lambda y: y / (1 - y),
-    weight=lambda y: 1 / jnp.square(1 - y),
+    weight=lambda y: (1 - y) ** -2,
     high=1.0,
 )
 NEYMAN_CHI2 = _of_positive_ratios(
-    generator=lambda t: jnp.square(t - 1) / t,
-    derivative=lambda t: 1 - 1 / jnp.square(t),
+    generator=lambda t: (t - 1) * ((t - 1) / t),
+    derivative=lambda t: 1 - t**-2,
     conjugate=lambda y: 2 - 2 * jnp.sqrt(1 - y),
     weight=lambda y: 1 / jnp.sqrt(1 - y),
     high=1.0,
@@ -141,7 +157,8 @@ DIVERGENCES = {
 }
 
 
-# f_p* as f-DVL trains with it: finite everywhere, and flat where the weight would be negative.
+# f_p* as f-DVL trains with it: max(f_p*, 0) where that is finite, so flat below 0 (a weight under 1 counts as 0), and
+# continued to all y.
 
 
 def total_variation_surrogate(y: jax.Array) -> jax.Array:
