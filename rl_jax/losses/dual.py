@@ -64,11 +64,11 @@ def implicit_maximum_loss(errors: jax.Array, surrogate: Function, lam: float) ->
     """f-DVL's loss of V: mean of lam h(u) - (1 - lam) u over errors u = Q(s, a) - V(s), [B] -> scalar.
 
     It is dual-V with d_0 replaced by the data's states and Q held fixed (so (1 - lam) E[V] is -(1 - lam) E[u] but for a
-    constant). Larger lam puts V nearer to the maximum of Q over the data's actions; it has a minimum for lam > 1/2.
+    constant). Larger lam puts V nearer to the maximum of Q over the data's actions.
 
     Args:
       surrogate: h, of `rl_jax.losses.divergence.SURROGATES`.
-      lam: in (1/2, 1).
+      lam: in (0, 1); total variation has no minimum at 1/2 and below.
 
     Source: Dual RL, f-DVL; the sign and the scale are those of the authors' code.
     """

@@ -1,6 +1,6 @@
 """The unification, checked: each method's own loss, written as its paper has it, has the gradient of the dual losses.
 
-Q and V are linear in random features, more of them than samples, so that equal gradients mean equal coefficients of
+Q and V are linear in random features, as many as there are samples, so that equal gradients mean equal coefficients of
 every sample. Factors that a paper leaves out are stated beside each method.
 """
 
@@ -13,7 +13,7 @@ from rl_jax.losses.divergence import PEARSON_CHI2, REVERSE_KL, SURROGATES
 from rl_jax.losses.dual import dual_loss, implicit_maximum_loss, mixture_dual_loss
 from rl_jax.losses.value_learning import expectile_loss, gumbel_loss
 
-SIZE, FEATURES, DISCOUNT, ALPHA = 8, 40, 0.9, 0.7
+SIZE, FEATURES, DISCOUNT, ALPHA = 8, 48, 0.9, 0.7
 RNG = np.random.default_rng(0)
 
 
@@ -21,8 +21,9 @@ def features():
     return jnp.asarray(RNG.normal(size=(SIZE, FEATURES)) / np.sqrt(FEATURES), jnp.float32)
 
 
-# V or Q at the data, at the next states (with the policy's action) and at the initial states; the expert's data too.
-HERE, NEXT, INITIAL, EXPERT_HERE, EXPERT_NEXT = (features() for _ in range(5))
+# V or Q at the data, at the next states (with the policy's action) and at the initial states; the expert's data too; Q
+# at the data's states with the policy's action.
+HERE, NEXT, INITIAL, EXPERT_HERE, EXPERT_NEXT, AT_POLICY = (features() for _ in range(6))
 PARAMS = jnp.asarray(RNG.normal(size=FEATURES), jnp.float32)
 REWARDS = jnp.asarray(RNG.normal(size=SIZE), jnp.float32)
 TARGETS = jnp.asarray(RNG.normal(size=SIZE), jnp.float32)  # a Q that is held fixed
@@ -92,23 +93,38 @@ def test_iql_is_dual_v_with_an_asymmetric_chi2(expectile):
     )
 
 
-@pytest.mark.parametrize("surrogate", SURROGATES)
-def test_fdvl_as_coded_is_dual_v_on_the_data_states(surrogate):
-    """Sikchi et al. 2023: (1 - lambda) E[V] + lambda E[h(Q - V)]."""
+@pytest.mark.parametrize(
+    "name, h",
+    [
+        ("total_variation", lambda d: jnp.maximum(d, 0)),
+        ("chi2_hinged", lambda d: jnp.where(d > 0, d + d**2 / 4, 0)),
+        ("chi2_coded", lambda d: jnp.maximum(d + d**2 / 4, 0)),
+    ],
+)
+def test_fdvl_is_dual_v_on_the_data_states(name, h):
+    """Sikchi et al. 2023: (1 - lambda) E[V] + lambda E[h(Q - V)]; the authors' code: lambda h(d) - (1 - lambda) d."""
+    lam, targets = 0.8, 5 * TARGETS
 
     def stated(params):
         v = HERE @ params
-        return jnp.mean((1 - 0.8) * v + 0.8 * SURROGATES[surrogate](TARGETS - v))
+        return jnp.mean((1 - lam) * v + lam * h(targets - v))
+
+    def coded(params):
+        d = targets - HERE @ params
+        return jnp.mean(lam * h(d) - (1 - lam) * d)
 
     def as_dual(params):
         # The factor lambda: (1 - lambda) / lambda is the weight 1 - discount of the initial values.
         v = HERE @ params
-        return dual_loss(v, TARGETS - v, SURROGATES[surrogate], 1 - (1 - 0.8) / 0.8, 1.0)
+        return dual_loss(v, targets - v, SURROGATES[name], 1 - (1 - lam) / lam, 1.0)
 
-    assert_same_gradient(stated, as_dual, 0.8)
-    assert_same_gradient(
-        lambda params: implicit_maximum_loss(TARGETS - HERE @ params, SURROGATES[surrogate], 0.8), as_dual, 0.8
-    )
+    errors = targets - HERE @ PARAMS
+    assert jnp.min(errors) < -4 and jnp.any((errors > -4) & (errors < 0)) and jnp.max(errors) > 0
+    assert_same_gradient(stated, as_dual, lam)
+    assert_same_gradient(coded, as_dual, lam)
+    assert_same_gradient(lambda params: implicit_maximum_loss(targets - HERE @ params, SURROGATES[name], lam), coded)
+    # The constant between the two forms is (1 - lambda) E[Q].
+    np.testing.assert_allclose(stated(PARAMS) - coded(PARAMS), (1 - lam) * jnp.mean(targets), rtol=1e-4, atol=1e-5)
 
 
 def test_optidice_is_dual_v():
@@ -137,20 +153,19 @@ def test_cql_is_dual_q_with_chi2():
 
     d_0 = d_O here, and next states are the data's in another order: the flow (1 - gamma) d_0 + gamma P d_O is d_O.
     """
-    at_policy = features()  # Q(s, pi(s)) of the data's states
-    order = RNG.permutation(SIZE)
+    order = np.random.default_rng(1).permutation(SIZE)
 
     def bellman_residuals(params):
-        return REWARDS + DISCOUNT * (at_policy @ params)[order] - HERE @ params
+        return REWARDS + DISCOUNT * (AT_POLICY @ params)[order] - HERE @ params
 
     def stated(params):
-        conservatism = jnp.mean(at_policy @ params) - jnp.mean(HERE @ params)
+        conservatism = jnp.mean(AT_POLICY @ params) - jnp.mean(HERE @ params)
         return conservatism + jnp.mean(jnp.square(bellman_residuals(params))) / (4 * ALPHA)
 
     assert_same_gradient(
         stated,
         lambda params: dual_loss(
-            at_policy @ params, bellman_residuals(params), PEARSON_CHI2.conjugate, DISCOUNT, ALPHA
+            AT_POLICY @ params, bellman_residuals(params), PEARSON_CHI2.conjugate, DISCOUNT, ALPHA
         ),
     )
 
@@ -186,21 +201,23 @@ def test_valuedice_is_dual_q_with_reverse_kl_at_the_best_constant():
 
     assert_same_gradient(stated, as_dual)
     shifts = best + jnp.linspace(-1, 1, 201)
-    values = [
-        dual_loss(INITIAL @ PARAMS, expert_residuals(PARAMS) + c, REVERSE_KL.conjugate, DISCOUNT, 1.0) - c
-        for c in shifts
-    ]
+    shifted = lambda c: dual_loss(  # noqa: E731
+        INITIAL @ PARAMS, expert_residuals(PARAMS) + c, REVERSE_KL.conjugate, DISCOUNT, 1.0
+    )
+    values = jax.vmap(lambda c: shifted(c) - c)(shifts)
     assert int(np.argmin(values)) == 100
+    assert values[100] == pytest.approx(float(stated(PARAMS)), abs=1e-5)
 
 
 def test_smodice_is_dual_v_with_the_log_ratio_as_reward():
     """Ma et al. 2022, arXiv 2202.02433, chi2: (1 - gamma) E[V_0] + E_O[f_p*(R + gamma V' - V)], R = log d_E / d_O."""
-    ratio = jnp.exp(REWARDS)
+    ratio = jnp.exp(3 * REWARDS)
 
     def stated(params):
         y = jnp.log(ratio) + DISCOUNT * NEXT @ params - HERE @ params
         return (1 - DISCOUNT) * jnp.mean(INITIAL @ params) + jnp.mean(jnp.where(y > -2, y + y**2 / 4, -1.0))
 
+    assert jnp.min(residuals(PARAMS, jnp.log(ratio))) < -2  # some weights are 0
     assert_same_gradient(stated, dual(PEARSON_CHI2.positive_conjugate, alpha=1.0, rewards=jnp.log(ratio)))
 
 
@@ -212,13 +229,18 @@ def test_demodice_is_dual_v_with_reverse_kl_at_the_best_constant():
         y = residuals(params) / weight
         return (1 - DISCOUNT) * jnp.mean(INITIAL @ params) + weight * (jax.nn.logsumexp(y) - jnp.log(SIZE))
 
+    def shifted(params, c):
+        """The dual, with the constraint that d sums to 1 and its multiplier -c."""
+        return dual_loss(INITIAL @ params, residuals(params) + c, REVERSE_KL.positive_conjugate, DISCOUNT, weight) - c
+
     best = -weight * (jax.nn.logsumexp(residuals(PARAMS) / weight) - jnp.log(SIZE))
-    assert_same_gradient(
-        stated,
-        lambda params: dual_loss(
-            INITIAL @ params, residuals(params) + best, REVERSE_KL.positive_conjugate, DISCOUNT, weight
-        ),
-    )
+    assert_same_gradient(stated, lambda params: shifted(params, best))
+    assert jax.grad(shifted, 1)(PARAMS, best) == pytest.approx(0.0, abs=1e-5)
+    assert shifted(PARAMS, best) == pytest.approx(float(stated(PARAMS)), abs=1e-5)
+
+
+def recoil(initial, params, expert, offline, beta):
+    return mixture_dual_loss(initial @ params, expert, offline, PEARSON_CHI2.conjugate, DISCOUNT, beta)
 
 
 def test_recoil_with_chi2_raises_the_expert_lowers_the_policy_and_keeps_residuals_small():
@@ -233,8 +255,28 @@ def test_recoil_with_chi2_raises_the_expert_lowers_the_policy_and_keeps_residual
         return beta * (lowered - raised) + bellman / 4
 
     assert_same_gradient(
-        stated,
-        lambda params: mixture_dual_loss(
-            INITIAL @ params, expert_residuals(params), residuals(params, 0.0), PEARSON_CHI2.conjugate, DISCOUNT, beta
-        ),
+        stated, lambda params: recoil(INITIAL, params, expert_residuals(params), residuals(params, 0.0), beta)
+    )
+
+
+def test_recoil_lowers_the_policy_at_the_experts_states():
+    """The paper's short form, beta (E_{s, pi}[Q] - E_E[Q]) + the Bellman residual / 4.
+
+    It needs (1 - gamma) d_0 + gamma P d_E to be the states s. Here the expert's data are stationary, so these are the
+    expert's; no choice of d_0 makes them the offline states in general, since P d_E has the share gamma in them.
+    """
+    beta = 0.3
+    order = np.random.default_rng(1).permutation(SIZE)
+
+    def expert(params):
+        return DISCOUNT * (AT_POLICY @ params)[order] - EXPERT_HERE @ params
+
+    def stated(params):
+        linear = jnp.mean(AT_POLICY @ params) - jnp.mean(EXPERT_HERE @ params)
+        bellman = beta * jnp.mean(jnp.square(expert(params)))
+        bellman += (1 - beta) * jnp.mean(jnp.square(residuals(params, 0.0)))
+        return beta * linear + bellman / 4
+
+    assert_same_gradient(
+        stated, lambda params: recoil(AT_POLICY, params, expert(params), residuals(params, 0.0), beta)
     )

@@ -1,5 +1,6 @@
 """On a small random MDP the duals' optima are the regularised optimum that scipy finds over visitations."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -63,8 +64,7 @@ def primal(mdp: MDP, divergence: Divergence, alpha: float) -> tuple[float, np.nd
     return -result.fun, result.x.reshape(STATES, ACTIONS)
 
 
-def minimum(loss, size: int) -> tuple[float, np.ndarray]:
-    value_and_grad = jax.jit(jax.value_and_grad(loss))
+def minimum(value_and_grad, size: int) -> tuple[float, np.ndarray]:
     result = scipy.optimize.minimize(
         lambda x: [np.asarray(y, np.float64) for y in value_and_grad(jnp.asarray(x))], np.zeros(size), jac=True,
         method="BFGS", options={"gtol": 1e-9, "maxiter": 5000},
@@ -86,11 +86,15 @@ def dual_v(mdp: MDP, divergence: Divergence, alpha: float) -> tuple[float, np.nd
         residuals = repeated(residuals_of_v(mdp, v), mdp.counts)
         return dual_loss(repeated(v, mdp.initial), residuals, divergence.positive_conjugate, DISCOUNT, alpha)
 
-    return minimum(loss, STATES)
+    return minimum(jax.jit(jax.value_and_grad(loss)), STATES)
 
 
-def dual_q(mdp: MDP, divergence: Divergence, alpha: float, policy: np.ndarray) -> float:
-    def loss(q):
+def dual_q(mdp: MDP, divergence: Divergence, alpha: float):
+    """policy [S, A] -> the least dual-Q, and its gradient in the policy there."""
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(q, policy):
         q = q.reshape(STATES, ACTIONS)
         v = jnp.sum(q * policy, 1)
         residuals = jnp.asarray(mdp.rewards) + DISCOUNT * jnp.asarray(mdp.transitions) @ v - q
@@ -98,7 +102,15 @@ def dual_q(mdp: MDP, divergence: Divergence, alpha: float, policy: np.ndarray) -
             repeated(v, mdp.initial), repeated(residuals, mdp.counts), divergence.conjugate, DISCOUNT, alpha
         )
 
-    return minimum(loss, STATES * ACTIONS)[0]
+    def least(policy: np.ndarray) -> tuple[float, np.ndarray]:
+        def of_q(q):
+            value, (gradient, _) = loss(q, policy)
+            return value, gradient
+
+        value, q = minimum(of_q, STATES * ACTIONS)
+        return value, np.asarray(loss(q, policy)[1][1])
+
+    return least
 
 
 CASES = [(d, alpha, seed) for d in (REVERSE_KL, PEARSON_CHI2) for alpha, seed in ((1.0, 0), (0.2, 1))]
@@ -122,15 +134,38 @@ def test_dual_v_is_the_regularised_optimum(divergence, alpha, seed):
 
 
 @cases
-def test_dual_q_is_a_policys_regularised_value_and_its_best_policy_dual_vs(divergence, alpha, seed):
+def test_dual_q_is_a_policys_regularised_value(divergence, alpha, seed):
     mdp = random_mdp(seed)
     best, d = primal(mdp, divergence, alpha)
-    optimal = d / d.sum(1, keepdims=True)
-    assert dual_q(mdp, divergence, alpha, optimal) == pytest.approx(best, abs=1e-5)
-    for policy in np.random.default_rng(seed).dirichlet(np.ones(ACTIONS), (3, STATES)):
-        value = dual_q(mdp, divergence, alpha, policy)
+    least = dual_q(mdp, divergence, alpha)
+    assert least(d / d.sum(1, keepdims=True))[0] == pytest.approx(best, abs=1e-5)
+    uniform = np.full((1, STATES, ACTIONS), 1 / ACTIONS)
+    others = np.random.default_rng(seed).dirichlet(np.ones(ACTIONS), (2, STATES))
+    for policy in np.concatenate([uniform, others]):
+        value, _ = least(policy)
+        # A policy has one visitation: the primal problem's only feasible point.
         assert value == pytest.approx(regularised(mdp, divergence, alpha, visitation(mdp, policy)), abs=1e-6)
         assert value < best
+
+
+@cases
+def test_the_best_policy_of_dual_q_has_dual_vs_optimum(divergence, alpha, seed):
+    mdp = random_mdp(seed)
+    least = dual_q(mdp, divergence, alpha)
+
+    def lost(chances: np.ndarray) -> tuple[float, np.ndarray]:
+        """-min_Q at the chances of action 0; the policy ascends the number that Q has minimised."""
+        value, gradient = least(np.stack([chances, 1 - chances], 1))
+        return -value, gradient[:, 1] - gradient[:, 0]
+
+    result = scipy.optimize.minimize(
+        lost, np.full(STATES, 0.5), jac=True, bounds=[(0, 1)] * STATES, method="L-BFGS-B",
+        options={"ftol": 1e-12, "gtol": 1e-7},
+    )  # fmt: skip
+    value, v = dual_v(mdp, divergence, alpha)
+    assert -result.fun == pytest.approx(value, abs=1e-6)
+    d = divergence.weight(residuals_of_v(mdp, jnp.asarray(v)) / alpha) * mdp.data
+    np.testing.assert_allclose(result.x, d[:, 0] / d.sum(1), atol=2e-3)
 
 
 def test_a_weight_of_zero_is_met():
