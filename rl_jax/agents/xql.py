@@ -97,9 +97,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        mean, log_std = actor.apply(params["actor"], observations)
-        noise = jax.random.normal(key, mean.shape)
-        return jnp.clip(mean + temperature * jnp.exp(log_std) * noise, -1.0, 1.0)
+        return actor.act(params["actor"], observations, key, temperature)
 
     return Agent(init, update, act)
 

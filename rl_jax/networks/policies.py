@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.core.program import Key, PyTree
 from rl_jax.networks.mlp import MLP
 
 OUTPUT_BOUND = 1e-3  # of initializer "small_output"; a policy's is a third of a value's
@@ -48,6 +49,13 @@ class GaussianPolicy(nn.Module):
         mean = jnp.tanh(mean) if self.squash_mean else mean
         log_std = self.param("log_std", nn.initializers.zeros, (self.action_dim,))
         return mean, jnp.clip(log_std, self.log_std_min, self.log_std_max)
+
+    @nn.nowrap
+    def act(self, params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        """A sample clipped to the box, its deviation times `temperature`: actions [..., A]; 0 is the mode."""
+        mean, log_std = self.apply(params, observations)
+        noise = jax.random.normal(key, mean.shape)
+        return jnp.clip(mean + temperature * jnp.exp(log_std) * noise, -1.0, 1.0)
 
 
 class SquashedGaussianPolicy(nn.Module):
