@@ -18,8 +18,7 @@ Presets:
 Scores that they reached stand in experiments/dual_rl/README.md.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -29,7 +28,7 @@ from rl_jax.agents import bc, fdvl, iq_learn, oril, recoil, recoil_v, smodice
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
-# The authors' steps an update; MuJoCo's rewards are scaled by the range of returns before any lambda is chosen.
+# The authors' batch; rewards are scaled by the range of returns before any lambda is chosen.
 _FDVL = {"dataset.normalize_rewards": True, "batch_size": 1024}
 OFFLINE = {
     "fdvl_tv": Recipe(fdvl.default_config, _FDVL),
@@ -99,27 +98,21 @@ def _stability() -> ConfigDict:
     return config
 
 
-def _expert(method: str, setting: str) -> Mapping[str, Any]:
-    _, expert, hidden = SETTINGS[setting]
-    return {
+def _imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDict] = from_recipe) -> ConfigDict:
+    (recipe, learn_from), (offline, expert, hidden) = IMITATION[method], SETTINGS[setting]
+    config = make(recipe, offline)
+    config.expert = {
         "name": f"locomotion/{expert}",
         "num_steps": 300_000,  # to make; the demonstrations and the hidden episodes are the first ones of them
         "demonstrations": 1,  # expert episodes that are known to be an expert's
         "hidden": hidden,  # expert episodes, others than these, that lie unmarked in the offline data
-        "learn_from": IMITATION[method][1],  # "both", or "demonstrations" or "all" for an agent that clones
+        "learn_from": learn_from,  # "both", or "demonstrations" or "all" for an agent that clones
     }
-
-
-def _imitation(method: str, setting: str) -> ConfigDict:
-    config = from_recipe(IMITATION[method][0], SETTINGS[setting][0])
-    config.expert = _expert(method, setting)
     return config
 
 
 def _tiny_imitation(method: str) -> ConfigDict:
-    setting = "hopper-random-with-few-expert"
-    config = offline_rl.tiny(IMITATION[method][0], SETTINGS[setting][0])
-    config.expert = _expert(method, setting)
+    config = _imitation(method, "hopper-random-with-few-expert", offline_rl.tiny)
     config.expert.hidden = 2
     config.expert.num_steps = 5000
     return config

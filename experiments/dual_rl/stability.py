@@ -24,11 +24,10 @@ from ml_collections import ConfigDict
 from configs.dual_rl import OFFLINE
 from configs.offline_rl import from_recipe
 from experiments.binary import run_experiment
-from experiments.offline_rl.learner import load, make_learner
+from experiments.offline_rl.learner import Learner, load, make_learner
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Program, Resident
 from rl_jax.core.sweep import num_runs
-from rl_jax.data.episodes import Episodes
 from rl_jax.evaluation.figures import plot_curves
 
 INTERVALS = 20  # at which losses and Q are noted
@@ -71,17 +70,18 @@ def arm_config(arm: Arm, batch_size: int, common: ConfigDict) -> ConfigDict:
     return config
 
 
-def train(config: ConfigDict, episodes: Episodes) -> Trace:
+def interval(config: ConfigDict) -> int:
+    """Updates of one interval."""
+    return max(config.num_steps // INTERVALS, 1)
+
+
+def train(config: ConfigDict, learner: Learner) -> Trace:
     """All runs of a configuration; nothing stops where a number is not finite."""
-    learner = make_learner(config, episodes)
     program = Program(learner.init, learner.step, Resident(learner.data), None, learner.settings)
-    axis, runs = default_seed_axis(), num_runs(config)
-    combinations = runs // config.num_seeds
+    axis, combinations = default_seed_axis(), num_runs(config) // config.num_seeds
     state = jax.jit(lambda: init_runs(program, run_keys("init", 0, config.num_seeds, combinations), axis))()
     data = jax.device_put(learner.data)
-    one = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=state.step)
-    empty = empty_window(program, one, data, runs)
-    chunk = max(config.num_steps // INTERVALS, 1)
+    empty, chunk = empty_window(program, state, data, data_by_run=False), interval(config)
     step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
     keys = run_keys("train", 0, config.num_seeds, combinations)
     losses, values = [], []
@@ -106,23 +106,22 @@ def magnitude(values: np.ndarray) -> np.ndarray:
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     workdir.mkdir(parents=True, exist_ok=True)
-    traces, counts, panels = {}, {}, {}
-    totals = dict.fromkeys(ARMS, 0)
+    episodes = load(config.dataset).episodes
+    steps = interval(config) * np.arange(1, INTERVALS + 1)
+    traces, counts, panels, totals = {}, {}, {}, dict.fromkeys(ARMS, 0)
     rows = ["| arm | batch | temperature | diverged | last mean Q, median over seeds |", "| --- " * 5 + "|"]
     for batch_size in config.batch_sizes:
         for name, arm in ARMS.items():
             own = arm_config(arm, batch_size, config)
-            episodes = load(own.dataset).episodes
-            largest = float(np.abs(make_learner(own, episodes).data.rewards).max())
-            trace = train(own, episodes)
-            bad = diverged(trace, 2.0 * largest / (1.0 - own.agent.discount))
-            steps = (np.arange(INTERVALS) + 1) * max(config.num_steps // INTERVALS, 1)
+            learner = make_learner(own, episodes)
+            trace = train(own, learner)
+            bad = diverged(trace, 2.0 * float(np.abs(learner.data.rewards).max()) / (1.0 - own.agent.discount))
             greediest = -1 if arm.field == "lam" else 0
             for what, array in (("mean Q", trace.q), ("loss of V", trace.loss)):
                 panel = panels.setdefault(f"{what}, batch {batch_size}", {})
                 panel[name] = (steps, magnitude(array[:, greediest]))
-            totals[name] += int(bad.sum())
             traces |= {f"{name}/{batch_size}/{kind}": array for kind, array in trace._asdict().items()}
+            totals[name] += int(bad.sum())
             for value, of_value, q in zip(arm.values, bad, trace.q[-1], strict=True):
                 counts[f"{name}, batch {batch_size}, {arm.field} {value:g}"] = int(of_value.sum())
                 cells = [name, batch_size, f"{arm.field} = {value:g}", f"{of_value.sum()} of {len(of_value)}"]

@@ -70,12 +70,24 @@ def init_runs(program: Program, keys: Key, seed_axis: str) -> TrainState:
     return states.replace(step=jnp.zeros((), jnp.int32))
 
 
-def empty_window(program: Program, state: TrainState, data: PyTree, num_runs: int) -> Window:
-    """An empty window for the metrics that `program.step` returns; `state` and `data` are of one run.
+def empty_window(program: Program, state: TrainState, data: PyTree, *, data_by_run: bool) -> Window:
+    """An empty window for the metrics that `program.step` returns; only shapes are read.
+
+    Args:
+      state: of all S runs, as `init_runs` gives it.
+      data_by_run: see `fused_step`.
 
     Raises:
       ValueError: the step returns something else than (TrainState, dict of scalars).
     """
+
+    def of_one_run(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
+
+    runs = state.replace(step=None)
+    num_runs = jax.tree.leaves(runs)[0].shape[0]
+    state = of_one_run(runs).replace(step=jax.ShapeDtypeStruct((), jnp.int32))
+    data = of_one_run(data) if data_by_run else data
     out = jax.eval_shape(program.step, state, data, jax.random.key(0))
     if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[0], TrainState) and isinstance(out[1], dict)):
         raise ValueError("Program.step must return (TrainState, dict of metrics)")

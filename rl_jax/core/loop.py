@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import NamedSharding
@@ -244,7 +243,9 @@ class _Run:
                 with self.clock():
                     data = self.collect(step, state)
             if self.window is None:
-                self.window = self.put_window(self.empty_window(data))
+                self.window = self.put_window(
+                    empty_window(self.program, self.abstract_state, data, data_by_run=self.feed is not None)
+                )
             compiled = self.compile(count, state, data)
             with self.clock(), jax.transfer_guard("disallow"):
                 state, self.window = compiled(state, self.window, data, self.keys["train"])
@@ -271,15 +272,6 @@ class _Run:
             total, seen = self.records.collected.get(name, (0.0, 0))
             self.records.collected[name] = [total + float(value), seen + 1]
         return upload_batch(batch, self.mesh)
-
-    def empty_window(self, data: PyTree) -> Window:
-        one_run = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.abstract_state.replace(step=None)
-        )
-        if self.feed:
-            data = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), data)
-        one_run = one_run.replace(step=jax.ShapeDtypeStruct((), jnp.int32))
-        return empty_window(self.program, one_run, data, self.num_runs)
 
     def compile(self, count: int, state: TrainState, data: PyTree) -> jax.stages.Compiled:
         """The fused step of `count` updates, compiled once."""

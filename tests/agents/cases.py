@@ -151,8 +151,7 @@ def start(learner: Program, num_seeds: int = 1) -> tuple[TrainState, Window]:
     runs = [init_runs(learner, run_keys("init", seed, 1), "map") for seed in range(num_seeds)]
     state = jax.tree.map(lambda *x: jnp.concatenate(x), *(run.replace(step=None) for run in runs))
     state = state.replace(step=jnp.zeros((), jnp.int32))
-    one = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=state.step)
-    return state, empty_window(learner, one, learner.source.data, num_seeds)
+    return state, empty_window(learner, state, learner.source.data, data_by_run=False)
 
 
 @functools.cache

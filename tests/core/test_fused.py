@@ -24,8 +24,7 @@ def train(num_steps, seed=0, num_seeds=1, seed_axis="map", on_nan="abort", times
     program = program or toys.program()
     data = program.source.data
     state = init_runs(program, run_keys("init", seed, num_seeds), seed_axis)
-    one = jax.eval_shape(program.init, jax.random.key(0))
-    window = empty_window(program, one, data, num_seeds)
+    window = empty_window(program, state, data, data_by_run=False)
     fused = jax.jit(fused_step(program, num_steps, seed_axis=seed_axis, on_nan=on_nan, data_by_run=False))
     for _ in range(times):
         state, window = fused(state, window, data, run_keys("train", seed, num_seeds))

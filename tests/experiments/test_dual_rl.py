@@ -64,10 +64,12 @@ def test_what_cannot_be_shown_is_refused(fields, message):
 def test_an_agent_gets_the_kind_of_data_that_it_learns_from():
     shown = train.imitation_data(OFFLINE, EXPERT, config())
     learner = make_learner(dual_rl.get_config("tiny-recoil"), shown)
+    assert len(learner.data.expert) == 5 and len(learner.data.offline) == 22
     # Standardised over everything that is shown.
-    mean = shown.observations.mean()
-    assert (learner.data.expert.observations > 0).all() and len(learner.data.expert) == 5
-    assert len(learner.data.offline) == 22 and mean > 0
+    standardised = (shown.observations - shown.observations.mean()) / shown.observations.std()
+    assert (learner.data.expert.observations > 0).all()
+    np.testing.assert_allclose(learner.data.expert.observations, standardised[shown.extras["expert"]], rtol=1e-4)
+    np.testing.assert_allclose(learner.data.offline.observations, standardised[~shown.extras["expert"]], rtol=1e-4)
     with pytest.raises(ValueError, match="recoil learns from demonstrations and offline data"):
         make_learner(dual_rl.get_config("tiny-recoil"), OFFLINE)
     with pytest.raises(ValueError, match="bc learns from one set"):
@@ -93,7 +95,7 @@ def test_a_trace_holds_every_interval_temperature_and_seed():
     fields = dual_rl.get_config("tiny-fdvl_tv")
     fields.dataset.normalize_rewards = False  # all episodes of this set return what their lengths say
     fields.sweep = "agent.lam=0.6,0.8,0.95"
-    trace = stability.train(fields, OFFLINE)
+    trace = stability.train(fields, make_learner(fields, OFFLINE))
     assert trace.loss.shape == trace.q.shape == (stability.INTERVALS, 3, 2)
     assert not stability.diverged(trace, 2.0 * 7.0 / (1.0 - fields.agent.discount)).any()
     assert stability.diverged(trace, 0.0).all()
