@@ -7,8 +7,10 @@ discriminator sees states only. Equations are numbered as in the comments of the
 - trains the discriminator before all else; here it takes a step in every update, ahead of the others;
 - has tanh in the discriminator, a squashed policy and a bound on its entropy; here they are IQL's networks;
 - knows where episodes start; here the initial states are the offline batch's own observations (d_0 = d_O);
-- takes chi2's conjugate over all t, where the ratio t cannot be negative: f_p* is used here;
-- prefers reverse KL for the MuJoCo locomotion tasks and chi2 elsewhere.
+- marks what follows a terminal as an absorbing state, which no value is bootstrapped from: here masks say so;
+- has KL for the MuJoCo locomotion tasks and chi2 elsewhere: `divergence` chooses;
+- leaves KL's ratios without their normaliser, a batch's mean, though V and so they are free up to a factor;
+- takes chi2's conjugate over all t, where the ratio t cannot be negative: f_p* is used here.
 
 As there, V and the policy both move from the V before the update.
 """
@@ -19,18 +21,29 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
 from rl_jax.losses.discriminators import binary_cross_entropy, gradient_penalty
 from rl_jax.losses.divergence import PEARSON_CHI2
-from rl_jax.losses.dual import dual_loss
+from rl_jax.losses.dual import dual_loss, normalized_kl_dual_loss
 from rl_jax.losses.policy_learning import advantage_weighted_loss, gaussian_log_prob
 from rl_jax.networks.policies import GaussianPolicy
 from rl_jax.networks.values import Value
 
 
+DIVERGENCES = ("reverse_kl", "pearson_chi2")
+
+
 def smodice(config: ConfigDict, action_dim: int) -> Agent:
-    """SMODICE; `config` as `default_config`."""
+    """SMODICE; `config` as `default_config`.
+
+    Raises:
+      ValueError: `config.divergence` is not one of DIVERGENCES.
+    """
+    if config.divergence not in DIVERGENCES:
+        raise ValueError(unknown("divergence in config.agent.divergence", config.divergence, DIVERGENCES))
+    is_kl = config.divergence == "reverse_kl"
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     discriminator = Value(config.hidden_dims)
     value = Value(config.hidden_dims)
@@ -63,8 +76,16 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
     def value_loss(params: PyTree, rewards: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         initial = value.apply(params, offline.observations)
         errors = residuals(params, rewards, offline)
-        loss = dual_loss(initial, errors, PEARSON_CHI2.positive_conjugate, config.discount, config.alpha)  # equation 20
+        if is_kl:  # equation 20
+            loss = normalized_kl_dual_loss(initial, errors, config.discount, config.alpha)
+        else:
+            loss = dual_loss(initial, errors, PEARSON_CHI2.positive_conjugate, config.discount, config.alpha)
         return loss, {"value/loss": loss, "value/mean": jnp.mean(initial)}
+
+    def optimal_ratios(errors: jax.Array) -> jax.Array:
+        if is_kl:
+            return jax.nn.softmax(errors / config.alpha) * errors.shape[0]
+        return PEARSON_CHI2.weight(errors / config.alpha)
 
     def actor_loss(params: PyTree, weights: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
@@ -92,7 +113,7 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
             lambda p: discriminator_loss(p, batch, key), params["discriminator"], tx, opt_state["discriminator"]
         )
         rewards = discriminator.apply(params["discriminator"], shown(offline))  # log c / (1 - c), which nobody clips
-        weights = PEARSON_CHI2.weight(residuals(params["value"], rewards, offline) / config.alpha)  # equation 21
+        weights = optimal_ratios(residuals(params["value"], rewards, offline))  # equation 21
         params["value"], opt_state["value"], value_info = gradient_step(
             lambda p: value_loss(p, rewards, offline), params["value"], value_tx, opt_state["value"]
         )
@@ -111,14 +132,15 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings, with chi2."""
+    """The authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "smodice",
             "hidden_dims": (256, 256),
             "learning_rate": 3e-4,  # of all three; the authors' second one, for the policy, is not used by their code
             "discount": 0.99,
-            "alpha": 0.5,  # weight of the divergence: the authors' chi2 is half of Pearson's
+            "divergence": "reverse_kl",  # or "pearson_chi2"
+            "alpha": 1.0,  # weight of the divergence; the authors' chi2 is half of Pearson's, that is 0.5
             "weight_decay": 1e-4,  # of V
             "state_only": True,  # whether the discriminator sees observations alone, or actions too
             "gradient_penalty": 10.0,  # its weight in the discriminator's loss

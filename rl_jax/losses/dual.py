@@ -36,6 +36,28 @@ def dual_loss(
     return (1.0 - discount) * jnp.mean(initial_values) + alpha * jnp.mean(conjugate(residuals / alpha))
 
 
+def normalized_kl_dual_loss(
+    initial_values: jax.Array, residuals: jax.Array, discount: float, alpha: float
+) -> jax.Array:
+    """(1 - discount) E_{d_0}[V] + alpha log E_{d_O}[exp(residual / alpha)], to be minimised: dual-V with reverse KL,
+    where the ratios also have mean 1.
+
+    Visitations whose mass is 1 cannot end: what leaves by a terminal would be missing. So this form turns away from
+    terminals, where `dual_loss` is free to prefer them as soon as rewards are negative. The optimal ratio is
+    softmax(residuals / alpha) times the size of the batch; V is determined up to a constant unless a terminal fixes it.
+
+    Args:
+      initial_values: [I].
+      residuals: [B], r + discount * mask * V(s') - V(s), over the data d_O.
+      alpha: weight of the divergence, above 0.
+
+    Source: SMODICE (Ma et al. 2022, arXiv 2202.02433), its KL form; OptiDICE (Lee et al. 2021, arXiv 2106.10783).
+    """
+    chex.assert_rank([initial_values, residuals], 1)
+    log_mean = jax.nn.logsumexp(residuals / alpha) - jnp.log(residuals.shape[0])
+    return (1.0 - discount) * jnp.mean(initial_values) + alpha * log_mean
+
+
 def mixture_dual_loss(
     initial_values: jax.Array, expert_residuals: jax.Array, offline_residuals: jax.Array, conjugate: Function,
     discount: float, beta: float,

@@ -59,6 +59,7 @@ class Case(NamedTuple):
       batch: what the agent learns from, made of transitions.
       shown: what its `act` takes, made of a batch.
       evaluated: fields of its config that act where it is evaluated, and not in training.
+      choices: another legal value of each field that is a name.
     """
 
     make: Callable[[ConfigDict, int], Agent]
@@ -67,6 +68,7 @@ class Case(NamedTuple):
     batch: Callable[[Transitions], Any] = lambda data: data
     shown: Callable[[Any], Any] = lambda batch: batch.observations
     evaluated: tuple[str, ...] = ()
+    choices: Mapping[str, str] = {}
 
 
 def offline(batch: Demonstrations) -> Any:
@@ -92,13 +94,19 @@ CASES = {
     "dt": Case(
         dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, evaluated=("target_return",)
     ),
-    "fdvl": Case(fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0}),
+    "fdvl": Case(
+        fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0},
+        choices={"surrogate": "chi2_hinged"},
+    ),
     "recoil": Case(
         recoil.recoil, recoil.default_config,
-        {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "form": "objective"}, as_demonstrations, offline,
+        {"decay_steps": 4, "max_weight": 2.0, "max_clip": 0.1, "form": "objective"}, as_demonstrations, offline,
+        choices={"form": "fixed_targets"},
     ),
     "recoil_v": Case(recoil_v.recoil_v, recoil_v.default_config, {"decay_steps": 4}, as_demonstrations, offline),
-    "smodice": Case(smodice.smodice, smodice.default_config, {}, as_demonstrations, offline),
+    "smodice": Case(
+        smodice.smodice, smodice.default_config, {}, as_demonstrations, offline, choices={"divergence": "pearson_chi2"}
+    ),
     "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
     "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
 }

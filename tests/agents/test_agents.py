@@ -11,7 +11,17 @@ from ml_collections import ConfigDict
 from configs import dual_rl, offline_rl
 from rl_jax.core.config import flat
 from rl_jax.core.sweep import with_settings
-from tests.agents.cases import CASES, SIZE, few_updates, few_updates_of, make_agent, make_config, transitions
+from tests.agents.cases import (
+    CASES,
+    FLIP_STEPS,
+    SIZE,
+    few_updates,
+    few_updates_of,
+    make_agent,
+    make_config,
+    traced_update,
+    transitions,
+)
 
 RNG = np.random.default_rng(1)
 # Wide observations and rewards, so that noise, clips and caps act from the first updates on.
@@ -41,8 +51,11 @@ def test_every_agent_that_a_configuration_names_is_tested_here():
         assert CASES[name].default_config().name == name
 
 
-def flipped(value):
+def flipped(name, field):
     """Another legal value of the same kind."""
+    value = make_config(name, **CASES[name].flips)[field]
+    if isinstance(value, str):
+        return CASES[name].choices[field]
     if isinstance(value, tuple):
         return tuple(width // 2 for width in value)
     if isinstance(value, bool):
@@ -58,7 +71,7 @@ def unflipped(name):
 @pytest.mark.parametrize("name, field", FLIPS)
 def test_no_field_of_a_config_is_dead(name, field):
     settings, batch = CASES[name].flips, BATCHES[name]
-    other = {**settings, field: flipped(make_config(name, **settings)[field])}
+    other = {**settings, field: flipped(name, field)}
     shapes = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), batch).params for s in (settings, other)]
     if shapes[0] == shapes[1]:
         before, after = unflipped(name)[0], few_updates(name, batch, **other)[0]
@@ -114,8 +127,11 @@ def test_init_depends_on_the_key_and_on_the_shapes_of_the_batch_alone(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_update_trains_every_network_and_reports_finite_scalars(name):
-    before = make_agent(name, **CASES[name].flips).init(jax.random.key(0), BATCHES[name])
-    after, metrics = unflipped(name)
+    before = after = make_agent(name, **CASES[name].flips).init(jax.random.key(0), BATCHES[name])
+    update = traced_update(name, **CASES[name].flips)
+    for step in range(FLIP_STEPS):
+        after, metrics = update(after, BATCHES[name], jax.random.key(step), {})
+        after = after.replace(step=after.step + 1)
     for old, new in [(before.params, after.params), (before.target_params, after.target_params)]:
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):
             assert np.any(a != b), jax.tree_util.keystr(path)
