@@ -3,10 +3,11 @@
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from ml_collections import ConfigDict
 
 from rl_jax.core.program import Program
@@ -80,6 +81,11 @@ WHOLE = {"loop.chunk": 250, "loop.log_every": STEPS, "loop.eval_every": 0, "chec
 def data_dir() -> str:
     """Where data sets are made: one place for a test session and the processes that it starts."""
     return os.environ.get("RL_JAX_TEST_DATA") or str(Path(tempfile.gettempdir()) / "rl_jax_test_data")
+
+
+def slow_unless(quick: Callable[[Case], bool]) -> list:
+    """All cases as pytest parameters; `make test` takes those that `quick` says."""
+    return [pytest.param(case, id=case.name, marks=[] if quick(case) else [pytest.mark.slow]) for case in CASES]
 
 
 def by_name(name: str) -> Case:

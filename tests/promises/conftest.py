@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from tests.promises.cases import CASES, WHOLE, Case
+from tests.promises.cases import CASES, WHOLE, Case, slow_unless
 from tests.promises.runner import Outcome, execute
 
 CACHE = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -30,21 +30,17 @@ def shared_by_all_processes(tmp_path_factory) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-def _slow_unless(quick: Callable[[Case], bool]) -> list:
-    return [pytest.param(case, id=case.name, marks=[] if quick(case) else [pytest.mark.slow]) for case in CASES]
-
-
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
 def any_case(request) -> Case:
     return request.param
 
 
-@pytest.fixture(params=_slow_unless(lambda case: not case.kin))
+@pytest.fixture(params=slow_unless(lambda case: not case.kin))
 def case(request) -> Case:
     return request.param
 
 
-@pytest.fixture(params=_slow_unless(lambda case: case.quick))
+@pytest.fixture(params=slow_unless(lambda case: case.quick))
 def costly_case(request) -> Case:
     """For a promise that starts processes or compiles anew for each case: `make test` takes the quick ones."""
     return request.param

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from rl_jax.core import loop
-from tests.promises.cases import CASES, STEPS
+from tests.promises.cases import CASES, STEPS, slow_unless
 from tests.promises.runner import execute
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=slow_unless(lambda case: not case.kin))
 def watched(request, tmp_path_factory):
     """A run of twice STEPS, in which everything periodic happened by STEPS: its traces, compilations and old states."""
     counts = SimpleNamespace(traces=0, compilations=0, at={}, states=[])

@@ -22,10 +22,13 @@ def stop_at(step, case, workdir, overrides=None):
 
 
 @pytest.fixture(scope="module")
-def second_halves(tmp_path_factory):
-    """Every case stopped here and finished in a process that never trained it: {name: (report, lines)}."""
-    folders = {case.name: tmp_path_factory.mktemp(f"halves_{case.name}") for case in CASES}
-    for case in CASES:
+def second_halves(request, tmp_path_factory):
+    """Every case that is asked for, stopped here and finished in a process that never trained it: {name: (report,
+    lines)}."""
+    tests = [item for item in request.session.items if item.function is test_a_fresh_process_continues_bitwise]
+    cases = [item.callspec.params["case"] for item in tests]
+    folders = {case.name: tmp_path_factory.mktemp(f"halves_{case.name}") for case in cases}
+    for case in cases:
         stop_at(STEPS // 2 - 2, case, folders[case.name])
     ended = finish(start(list(folders.items())))
     assert ended.code == 0, ended.stderr
