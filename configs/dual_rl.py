@@ -11,13 +11,16 @@ Presets:
                       bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
                       <task>-<level>-with-expert (200 hidden expert episodes, walker2d 100) or
                       <task>-<level>-with-few-expert (30), for three tasks and the levels random and medium.
-  stability           of experiments.dual_rl.stability: 5 seeds, 3000 updates, about 15 minutes on 2 CPU cores.
+  stability/<arm>     of experiments.dual_rl.stability: a loss of V at three temperatures, 5 seeds, 3000 updates of
+                      batch 256, about 2 minutes on 2 CPU cores. Arms: xql_raw (equation 11 as it stands), xql_unclipped,
+                      xql, fdvl_tv, fdvl_chi2, fdvl_chi2_coded.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
   tiny-<method>       seconds: what the tests run.
 
 Scores that they reached stand in experiments/dual_rl/README.md.
 """
 
+import math
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
@@ -37,6 +40,15 @@ OFFLINE = {
     "xql": offline_rl.AGENTS["xql"],
     "iql": offline_rl.AGENTS["iql"],
     "bc": offline_rl.AGENTS["bc"],
+}
+
+# A loss of V, and the values of its temperature: XQL's beta, small is greedy; f-DVL's lambda, large is greedy.
+_BETAS, _LAMBDAS = {"sweep": "agent.beta=0.1,0.5,2"}, {"sweep": "agent.lam=0.95,0.8,0.6"}
+STABILITY = {
+    "xql_raw": ("xql", _BETAS | {"agent.max_clip": math.inf, "agent.scaled": False}),
+    "xql_unclipped": ("xql", _BETAS | {"agent.max_clip": math.inf}),
+    "xql": ("xql", _BETAS),
+    **{method: (method, _LAMBDAS) for method in ("fdvl_tv", "fdvl_chi2", "fdvl_chi2_coded")},
 }
 
 # All of them see standardised observations. `learn_from`: what of the demonstrations and the offline data is shown.
@@ -62,7 +74,9 @@ SETTINGS = {
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
-    presets = {"quick": _quick, "full": _full, "stability": _stability}
+    presets = {"quick": _quick, "full": _full}
+    for arm in STABILITY:
+        presets[f"stability/{arm}"] = lambda arm=arm: _stability(arm)
     for method, recipe in OFFLINE.items():
         presets[f"tiny-{method}"] = lambda recipe=recipe: offline_rl.tiny(recipe)
         for name in SETS:
@@ -89,12 +103,12 @@ def _full() -> ConfigDict:
     return config
 
 
-def _stability() -> ConfigDict:
-    config = from_recipe(OFFLINE["xql"], "hopper-medium-replay")
-    config.num_seeds = 5
-    config.num_steps = 3000
-    config.dataset.num_steps = 200_000
-    config.batch_sizes = (16, 256)  # one after the other; of all other fields each loss of V has its own method's
+def _stability(arm: str) -> ConfigDict:
+    method, overrides = STABILITY[arm]
+    config = from_recipe(OFFLINE[method], "hopper-medium-replay")
+    config.update_from_flattened_dict(
+        {"num_seeds": 5, "num_steps": 3000, "batch_size": 256, "dataset.num_steps": 200_000, **overrides}
+    )
     return config
 
 

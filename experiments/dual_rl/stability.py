@@ -1,54 +1,34 @@
-"""Does the loss of V diverge? XQL's Gumbel regression without and with its clip beside f-DVL's surrogates.
+"""Does a loss of V diverge? One loss at some of its temperatures and seeds, without gradient clipping.
 
-    python -m experiments.dual_rl.stability --workdir=runs/stability
+    python -m experiments.dual_rl.stability --config=configs/dual_rl.py:stability/xql_raw --workdir=runs/xql_raw
+    python -m experiments.reproduce --paper=dual_rl --preset=stability --jobs=2    all losses and batch sizes
 
-Trains every arm at each of its temperatures and at each batch size, some seeds side by side, without gradient
-clipping, and counts the runs that diverge. A run has diverged if a loss is not finite, or if the mean |Q| of an
-interval is above twice r_max / (1 - discount), r_max the largest |reward| of the set: no policy is worth half of that.
+All runs of the configuration train side by side; `config.sweep` names the temperatures. A run has diverged if a loss is
+not finite, or if the mean |Q| of an interval is above twice r_max / (1 - discount), r_max the largest |reward| of the
+set: no policy is worth half of that. Nothing stops there, so that one bad run does not hide the others.
 
-The claim, written before any number was seen: f-DVL (TV and chi2) has fewer diverged runs than XQL without clip.
-
-Writes stability.npz (losses and mean Q of every interval), table.md and stability.png into --workdir. The last line on
-standard output is one JSON object: diverged runs of each arm, temperature and batch size.
+Writes stability.npz (loss of V, mean Q and whether it has diverged by then, of every interval) and stability.png into
+--workdir. The last line on standard output is one JSON object with the diverged runs of each temperature.
 """
 
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
-from configs.dual_rl import OFFLINE
-from configs.offline_rl import from_recipe
 from experiments.binary import run_experiment
+from experiments.declaration import Evaluations
 from experiments.offline_rl.learner import Learner, load, make_learner
+from rl_jax.core import provenance
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Program, Resident
-from rl_jax.core.sweep import num_runs
+from rl_jax.core.sweep import groups, num_runs
 from rl_jax.evaluation.figures import plot_curves
 
 INTERVALS = 20  # at which losses and Q are noted
-
-
-class Arm(NamedTuple):
-    """A loss of V and the values of its temperature: XQL's beta, small is greedy; f-DVL's lambda, large is greedy."""
-
-    method: str  # of configs/dual_rl.py
-    field: str
-    values: tuple[float, ...]
-    overrides: dict[str, Any] = {}
-
-
-ARMS = {
-    "XQL without clip": Arm("xql", "beta", (0.1, 0.5, 2.0), {"agent.max_clip": math.inf}),
-    "XQL, clip 7": Arm("xql", "beta", (0.1, 0.5, 2.0)),
-    "f-DVL (TV)": Arm("fdvl_tv", "lam", (0.6, 0.8, 0.95)),
-    "f-DVL (chi2)": Arm("fdvl_chi2", "lam", (0.6, 0.8, 0.95)),
-    "f-DVL (chi2 as coded)": Arm("fdvl_chi2_coded", "lam", (0.6, 0.8, 0.95)),
-}
 
 
 class Trace(NamedTuple):
@@ -56,18 +36,6 @@ class Trace(NamedTuple):
 
     loss: np.ndarray
     q: np.ndarray
-
-
-def arm_config(arm: Arm, batch_size: int, common: ConfigDict) -> ConfigDict:
-    config = from_recipe(OFFLINE[arm.method], common.dataset.name.rpartition("/")[2])
-    config.update_from_flattened_dict(
-        {
-            "dataset.num_steps": common.dataset.num_steps, "dataset.data_dir": common.dataset.data_dir,
-            "num_seeds": common.num_seeds, "batch_size": batch_size, "num_steps": common.num_steps,
-            "sweep": f"agent.{arm.field}={','.join(map(str, arm.values))}", **arm.overrides,
-        }
-    )  # fmt: skip
-    return config
 
 
 def interval(config: ConfigDict) -> int:
@@ -94,9 +62,9 @@ def train(config: ConfigDict, learner: Learner) -> Trace:
 
 
 def diverged(trace: Trace, bound: float) -> np.ndarray:
-    """Whether each run has diverged, [temperatures, seeds]; see the module's docstring."""
+    """Whether each run has diverged by each interval, [INTERVALS, temperatures, seeds]; see the module's docstring."""
     fine = np.isfinite(trace.loss) & np.isfinite(trace.q) & (np.abs(np.nan_to_num(trace.q, nan=np.inf)) <= bound)
-    return ~fine.all(0)
+    return np.logical_or.accumulate(~fine, axis=0)
 
 
 def magnitude(values: np.ndarray) -> np.ndarray:
@@ -104,38 +72,38 @@ def magnitude(values: np.ndarray) -> np.ndarray:
     return np.log10(np.clip(np.nan_to_num(np.abs(values), nan=1e12, posinf=1e12), 1e-6, 1e12))
 
 
+def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
+    """A finished run for `experiments.reproduce`: a score is 100 where a seed has not diverged by then at a temperature
+    and 0 where it has, [T, S, E = temperatures]; the raw outcome is log10 of the mean |Q|."""
+    del summary
+    with np.load(workdir / "stability.npz") as file:
+        steps, bad, q = file["steps"], file["diverged"], file["q"]
+    by_seed = lambda x: np.swapaxes(x, 1, 2).astype(np.float64)  # noqa: E731
+    return Evaluations(steps, 100.0 * (1.0 - by_seed(bad)), by_seed(magnitude(q)))
+
+
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     workdir.mkdir(parents=True, exist_ok=True)
-    episodes = load(config.dataset).episodes
+    provenance.check_same_run(workdir, config)
+    dataset = load(config.dataset)
+    provenance.record(workdir, config, 0, {"dataset": dataset.name, "dataset_checksum": dataset.checksum})
+    learner = make_learner(config, dataset.episodes)
+    trace = train(config, learner)
+    bad = diverged(trace, 2.0 * float(np.abs(learner.data.rewards).max()) / (1.0 - config.agent.discount))
     steps = interval(config) * np.arange(1, INTERVALS + 1)
-    traces, counts, panels, totals = {}, {}, {}, dict.fromkeys(ARMS, 0)
-    rows = ["| arm | batch | temperature | diverged | last mean Q, median over seeds |", "| --- " * 5 + "|"]
-    for batch_size in config.batch_sizes:
-        for name, arm in ARMS.items():
-            own = arm_config(arm, batch_size, config)
-            learner = make_learner(own, episodes)
-            trace = train(own, learner)
-            bad = diverged(trace, 2.0 * float(np.abs(learner.data.rewards).max()) / (1.0 - own.agent.discount))
-            greediest = -1 if arm.field == "lam" else 0
-            for what, array in (("mean Q", trace.q), ("loss of V", trace.loss)):
-                panel = panels.setdefault(f"{what}, batch {batch_size}", {})
-                panel[name] = (steps, magnitude(array[:, greediest]))
-            traces |= {f"{name}/{batch_size}/{kind}": array for kind, array in trace._asdict().items()}
-            totals[name] += int(bad.sum())
-            for value, of_value, q in zip(arm.values, bad, trace.q[-1], strict=True):
-                counts[f"{name}, batch {batch_size}, {arm.field} {value:g}"] = int(of_value.sum())
-                cells = [name, batch_size, f"{arm.field} = {value:g}", f"{of_value.sum()} of {len(of_value)}"]
-                rows.append(f"| {' | '.join(map(str, cells))} | {np.median(q):.4g} |")
-            logging.info("%s, batch %d: %d of %d diverged", name, batch_size, bad.sum(), bad.size)
-    np.savez_compressed(workdir / "stability.npz", **traces)
-    (workdir / "table.md").write_text("\n".join(rows) + "\n")
-    plot_curves(panels, workdir / "stability.png", labels=list(ARMS), score="log10 |mean|, greediest temperature")
-    fewer = all(totals[name] < totals["XQL without clip"] for name in ("f-DVL (TV)", "f-DVL (chi2)"))
-    claim = {"name": "fdvl_diverges_less_than_xql", "verdict": "pass" if fewer else "fail", "value": totals}
+    np.savez_compressed(workdir / "stability.npz", steps=steps, loss=trace.loss, q=trace.q, diverged=bad)
+    temperatures = list(groups(config))
+    panels = {
+        what: {name: (steps, magnitude(array[:, i])) for i, name in enumerate(temperatures)}
+        for what, array in (("mean Q", trace.q), ("loss of V", trace.loss))
+    }
+    plot_curves(panels, workdir / "stability.png", labels=temperatures, score="log10 |mean of an interval|")
+    counts = {name: int(of_value.sum()) for name, of_value in zip(temperatures, bad[-1], strict=True)}
     return {
-        "paper": config.paper, "preset": config.preset, "workdir": str(workdir), "claims": [claim], "diverged": counts,
+        "paper": config.paper, "preset": config.preset, "workdir": str(workdir), "runs": int(bad[-1].size),
+        "diverged": counts,
     }  # fmt: skip
 
 
 if __name__ == "__main__":
-    run_experiment(main, "configs/dual_rl.py:stability")
+    run_experiment(main, "configs/dual_rl.py:stability/xql_raw")

@@ -33,7 +33,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
 
     def value_loss(params: PyTree, target_q: jax.Array, observations: jax.Array) -> tuple[jax.Array, Metrics]:
         v = value.apply(params, observations)
-        loss = gumbel_loss(target_q - v, config.beta, config.max_clip)  # equation 11
+        loss = gumbel_loss(target_q - v, config.beta, config.max_clip, config.scaled)  # equation 11
         clipped = jnp.mean(target_q - v > config.beta * config.max_clip)
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v), "value/clipped": clipped}
 
@@ -114,6 +114,7 @@ def default_config() -> ConfigDict:
             "tau": 0.005,  # target critic
             "beta": 2.0,  # in equation 11: V is the mean of Q for a large beta, its maximum for a small one
             "max_clip": 7.0,  # largest (Q - V) / beta that V still follows
+            "scaled": True,  # whether V's loss is scaled by its batch's largest term; equation 11 is not
             "random_actions": 0,  # uniform actions an observation that V is fitted to besides the data's
             "noise_std": 0.0,  # of the noise on the data's actions where V is fitted
             "huber_delta": 20.0,  # error of Q beyond which its loss is a line, in the authors' code

@@ -37,7 +37,7 @@ def expectile_loss(errors: jax.Array, expectile: float) -> jax.Array:
     return jnp.mean(weights * jnp.square(errors))
 
 
-def gumbel_loss(errors: jax.Array, beta: float, max_clip: float) -> jax.Array:
+def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = True) -> jax.Array:
     """Mean of exp(-m) (exp(z) - z - 1), z = min(u / beta, max_clip), errors u = target - prediction: [B] -> scalar.
 
     Where nothing is clipped its gradient vanishes at the prediction beta log mean exp(target / beta): the mean of the
@@ -52,11 +52,14 @@ def gumbel_loss(errors: jax.Array, beta: float, max_clip: float) -> jax.Array:
       errors: [B].
       beta: temperature above 0, in the unit of the errors.
       max_clip: the largest u / beta that still counts; infinity for no clip.
+      scaled: whether exp(-m) stands before the loss; without it exp(z) overflows in float32 above z = 88.
 
     Source: XQL (Garg et al. 2023, arXiv 2301.02328), equation 11 and the appendix on numeric stability. The paper's
     listing clips at -max_clip too; the authors' code, which is followed here, does not.
     """
     chex.assert_rank(errors, 1)
     z = jnp.minimum(errors / beta, max_clip)
+    if not scaled:
+        return jnp.mean(jnp.exp(z) - z - 1.0)
     m = jax.lax.stop_gradient(jnp.maximum(jnp.max(z), -1.0))
     return jnp.mean(jnp.exp(z - m) - z * jnp.exp(-m) - jnp.exp(-m))

@@ -86,9 +86,20 @@ def test_every_preset_of_the_paper_names_configurations_that_exist():
 def test_a_run_has_diverged_where_a_number_is_not_finite_or_no_policy_is_worth_it():
     loss, q = np.zeros((3, 1, 4)), np.zeros((3, 1, 4))
     loss[1, 0, 1], q[2, 0, 2], q[0, 0, 3] = np.nan, -101.0, 100.0
-    np.testing.assert_array_equal(stability.diverged(stability.Trace(loss, q), 100.0), [[False, True, True, False]])
+    bad = stability.diverged(stability.Trace(loss, q), 100.0)
+    np.testing.assert_array_equal(bad[:, 0].T, [[False] * 3, [False, True, True], [False, False, True], [False] * 3])
     q[0, 0, 0] = np.inf
-    assert stability.diverged(stability.Trace(loss, q), 100.0)[0, 0]
+    assert stability.diverged(stability.Trace(loss, q), 100.0)[:, 0, 0].all()
+
+
+def test_a_score_is_the_percentage_of_temperatures_that_are_stable(tmp_path):
+    bad = np.zeros((2, 3, 5), bool)
+    bad[1, 0, 4] = bad[1, 1, 4] = True
+    np.savez(tmp_path / "stability.npz", steps=[10, 20], loss=bad, q=np.full(bad.shape, -100.0), diverged=bad)
+    steps, scores, returns, _ = PAPER.read(tmp_path, {})
+    np.testing.assert_array_equal(steps, [10, 20])
+    np.testing.assert_allclose(scores.mean(2), [[100] * 5, [100] * 4 + [100 / 3]])
+    assert scores.shape == returns.shape == (2, 5, 3) and (returns == 2).all()
 
 
 def test_a_trace_holds_every_interval_temperature_and_seed():
@@ -97,8 +108,8 @@ def test_a_trace_holds_every_interval_temperature_and_seed():
     fields.sweep = "agent.lam=0.6,0.8,0.95"
     trace = stability.train(fields, make_learner(fields, OFFLINE))
     assert trace.loss.shape == trace.q.shape == (stability.INTERVALS, 3, 2)
-    assert not stability.diverged(trace, 2.0 * 7.0 / (1.0 - fields.agent.discount)).any()
-    assert stability.diverged(trace, 0.0).all()
+    assert not stability.diverged(trace, 2.0 * 7.0 / (1.0 - fields.agent.discount))[-1].any()
+    assert stability.diverged(trace, 0.0)[-1].all()
     assert len(np.unique(trace.q[-1])) == 6  # every temperature and seed is a run of its own
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rl_jax.losses.divergence import PEARSON_CHI2, REVERSE_KL, SURROGATES
-from rl_jax.losses.dual import dual_loss, implicit_maximum_loss, mixture_dual_loss
+from rl_jax.losses.dual import dual_loss, implicit_maximum_loss, mixture_dual_loss, normalized_kl_dual_loss
 from rl_jax.losses.value_learning import expectile_loss, gumbel_loss
 
 SIZE, FEATURES, DISCOUNT, ALPHA = 8, 48, 0.9, 0.7
@@ -237,6 +237,34 @@ def test_demodice_is_dual_v_with_reverse_kl_at_the_best_constant():
     assert_same_gradient(stated, lambda params: shifted(params, best))
     assert jax.grad(shifted, 1)(PARAMS, best) == pytest.approx(0.0, abs=1e-5)
     assert shifted(PARAMS, best) == pytest.approx(float(stated(PARAMS)), abs=1e-5)
+    assert_same_gradient(
+        stated, lambda params: normalized_kl_dual_loss(INITIAL @ params, residuals(params), DISCOUNT, weight)
+    )
+
+
+def test_smodice_with_kl_cannot_prefer_to_end_an_episode_and_chi2_can():
+    """One state of value v and two actions in the data, reward -1 each: one stays, the other ends the episode.
+
+    KL's derivative in v is -gamma P(end), with P(end) = sigmoid(-gamma v): v grows for ever and the end's ratio goes to
+    0. chi2's ratios are -(1 - gamma) v and -v there, of which flow conservation makes -v = 0.2 / 1.01.
+    """
+    masks, rewards, gamma = jnp.array([1.0, 0.0]), -jnp.ones(2), 0.9
+
+    def errors(v):
+        return rewards + gamma * masks * v - v
+
+    def kl(v):
+        return normalized_kl_dual_loss(v[None], errors(v), gamma, 1.0)
+
+    for v in (-5.0, 0.0, 8.0):
+        end = 1 / (1 + np.exp(gamma * v))
+        assert jax.grad(kl)(v) == pytest.approx(-gamma * end, abs=1e-6)
+        assert jax.nn.softmax(errors(v))[1] == pytest.approx(end, abs=1e-6)
+
+    grid = np.linspace(-5, 5, 2001)
+    chi2 = jax.vmap(lambda v: dual_loss(v[None], errors(v), PEARSON_CHI2.positive_conjugate, gamma, 0.5))(grid)
+    ratios = PEARSON_CHI2.weight(errors(grid[np.argmin(chi2)]) / 0.5)
+    np.testing.assert_allclose(ratios, [0.02 / 1.01, 0.2 / 1.01], atol=0.01)
 
 
 def recoil(initial, params, expert, offline, beta):

@@ -42,6 +42,8 @@ def test_gumbel_loss_by_hand():
     assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf) == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
     # The same z from errors twice as large at a beta twice as large.
     assert gumbel_loss(jnp.array([2.0, -2.0]), 2.0, np.inf) == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
+    # Without the scale: e - 1 - 1 and 1/e + 1 - 1.
+    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf, scaled=False) == pytest.approx((E - 2 + 1 / E) / 2)
     # Clipped at 0.5, which is then m: exp(-0.5) (exp(0.5) - 0.5 - 1) and exp(-0.5) (1/e + 1 - 1)
     clipped = (np.exp(0.5) - 1.5 + 1 / E) / np.exp(0.5) / 2
     assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, 0.5) == pytest.approx(clipped, rel=1e-5)
