@@ -2,9 +2,11 @@
 
 Garg, Chakraborty, Cundy, Song and Ermon 2021, "IQ-Learn: Inverse soft-Q Learning for Imitation", arXiv 2106.12142. A
 batch is `Demonstrations`; rewards are not read. It is dual-Q imitation with chi2: Q(s, a) - gamma V(s') is the reward
-that the expert seems to follow. The loss is the one of the authors' code for MuJoCo, with the offline data where theirs
-has the policy's replay: E[V(s) - gamma V(s')] over both halves in place of (1 - gamma) E_{d_0}[V], and chi2 on both. As
-there the critic moves first, then the policy, then the target, and the temperature is fixed.
+that the expert seems to follow. The losses are those of the authors' code, which has E[V(s) - gamma V(s')] in place of
+(1 - gamma) E_{d_0}[V]: over the expert's states for the offline form, with chi2 on the expert alone; over the expert's
+states and the policy's replay for MuJoCo online, with chi2 on both. Here `expert_only` is the offline form, and without
+it the offline data stand where the replay is. As there the critic moves first, then the policy, then the target, and
+the temperature is fixed.
 """
 
 import jax
@@ -43,18 +45,22 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
         v = soft_value(params, actor_params, union.observations, key)
         after = config.discount * union.masks * next_v
         q = critic.apply(params, union.observations, union.actions)
-        expert, offline = jnp.split(after - q, 2, axis=-1)  # minus the rewards
+        num_expert = q.shape[-1] if config.expert_only else q.shape[-1] // 2
+        residuals = after - q  # minus the rewards, the expert's first
 
-        def of_one(expert: jax.Array, offline: jax.Array) -> jax.Array:
+        def of_one(residuals: jax.Array) -> jax.Array:
             # 1 - gamma stands in V(s) - gamma V(s') already.
-            imitation = dual_loss(v - after, expert, PEARSON_CHI2.conjugate, 0.0, config.alpha)
-            return imitation + jnp.mean(jnp.square(offline)) / (4.0 * config.alpha)
+            loss = dual_loss(v - after, residuals[:num_expert], PEARSON_CHI2.conjugate, 0.0, config.alpha)
+            if not config.expert_only:
+                loss += jnp.mean(jnp.square(residuals[num_expert:])) / (4.0 * config.alpha)
+            return loss
 
-        loss = jnp.mean(jax.vmap(of_one)(expert, offline))
-        return loss, {
-            "critic/loss": loss, "critic/mean": jnp.mean(q), "critic/reward_expert": -jnp.mean(expert),
-            "critic/reward_offline": -jnp.mean(offline),
-        }  # fmt: skip
+        loss = jnp.mean(jax.vmap(of_one)(residuals))
+        info = {"critic/loss": loss, "critic/mean": jnp.mean(q)}
+        info["critic/reward_expert"] = -jnp.mean(residuals[:, :num_expert])
+        if not config.expert_only:
+            info["critic/reward_offline"] = -jnp.mean(residuals[:, num_expert:])
+        return loss, info
 
     def actor_loss(
         params: PyTree, critic_params: PyTree, observations: jax.Array, key: Key
@@ -76,7 +82,8 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         critic_key, next_key, actor_key = jax.random.split(key, 3)
         params, opt_state = dict(state.params), dict(state.opt_state)
-        union = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch.expert, batch.offline)
+        parts = [batch.expert] if config.expert_only else [batch.expert, batch.offline]
+        union = jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
         next_v = soft_value(state.target_params["critic"], params["actor"], union.next_observations, next_key)
         params["critic"], opt_state["critic"], critic_info = gradient_step(
             lambda p: critic_loss(p, params["actor"], next_v, union, critic_key), params["critic"], tx,
@@ -114,6 +121,7 @@ def default_config() -> ConfigDict:
             "tau": 0.005,  # target critic
             "num_critics": 1,  # their minimum is V's
             "temperature": 0.01,  # of the entropy
+            "expert_only": True,  # the offline form; otherwise the offline data serve as the policy's replay
             "alpha": 1.0,  # weight of the divergence on each half; the authors' 0.5 stands by a mean over both
         }
     )
