@@ -12,8 +12,8 @@ Presets:
                       <task>-<level>-with-expert (200 hidden expert episodes, walker2d 100) or
                       <task>-<level>-with-few-expert (30), for three tasks and the levels random and medium.
   stability/<arm>     of experiments.dual_rl.stability: a loss of V at three temperatures, 5 seeds, 3000 updates of
-                      batch 256, about 2 minutes on 2 CPU cores. Arms: xql_raw (equation 11 as it stands), xql_unclipped,
-                      xql, fdvl_tv, fdvl_chi2, fdvl_chi2_coded.
+                      batch 256, about 2 minutes on 2 CPU cores. Arms: xql_raw (equation 11 as it stands),
+                      xql_unclipped, xql, fdvl_tv, fdvl_chi2, fdvl_chi2_coded.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
   tiny-<method>       seconds: what the tests run.
 

@@ -1,6 +1,7 @@
 """Updates per second of every agent, without compilation and evaluation, beside simpler and other people's loops.
 
     python -m experiments.benchmark --suite=offline_rl
+    python -m experiments.benchmark --suite=online
 
 Made-up data of Hopper's shapes and the authors' settings for hopper-medium, but for 10 critics in SAC-N and EDAC. Every
 variant runs in turn, `--repeats` times, so that a busy machine slows all alike; the figures are medians. Variants:
@@ -11,6 +12,11 @@ variant runs in turn, `--repeats` times, so that a busy machine slows all alike;
   corl         CORL's own ReBRAC (only with --corl=DIR, a checkout of github.com/tinkoff-ai/CORL).
 A ratio to a peer is of equal sizes: ours are set to the peer's widths, batch, sampled actions and number of updates
 fused in a call, a variant of its own (`like_jax_corl`, `like_corl`); experiments/peers.py says what else differs.
+
+`--suite=online` measures PPO on CartPole in environment steps a second, with all that learning takes. Variants:
+  fused        the core's step: roll-outs and updates of many steps in one program; for 1 and for --seeds runs.
+  purejaxrl    PureJaxRL's own PPO (only with --purejaxrl=DIR, a checkout of github.com/luchris429/purejaxrl, and its
+               requirements gymnax<1 and distrax), whose settings ours are set to.
 
 FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
 operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
@@ -33,27 +39,32 @@ from ml_collections import ConfigDict
 from configs import offline_rl
 from experiments import peers
 from experiments.offline_rl.learner import make_agent, make_learner
+from rl_jax.agents import ppo
+from rl_jax.agents.online import online_program
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.episodes import Episodes
+from rl_jax.envs.cartpole import cartpole
 
 SIZE, OBSERVATION, ACTION = 100_000, 11, 3
 # Updates in one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
 MAX_CHUNK, CALL_FLOPS = 250, 1.5e11
+ONLINE_STEPS = 100_000  # environment steps in one call of the online suite
 # An agent's first recipe; the others (10%-BC, Cal-QL) differ by their data or by a term.
 RECIPES: dict[str, str] = {}
 for _name, _recipe in offline_rl.AGENTS.items():
     RECIPES.setdefault(_recipe.default_config().name, _name)
 SIZES = {"sac": {"agent.num_critics": 10}, "edac": {"agent.num_critics": 10}}
 
-SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl"], "What to measure.")
+SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online"], "What to measure.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of one timing.", lower_bound=0.01)
 AGENT = flags.DEFINE_multi_enum("agent", list(RECIPES), list(RECIPES), "Agents to measure; repeat it for several.")
 JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
 CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
+PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose PPO to measure in the same run.")
 
 Variant = Callable[[], int]  # does some updates to their end and returns how many
 
@@ -90,11 +101,15 @@ def make_config(name: str, overrides: Mapping[str, Any] = {}) -> ConfigDict:
 def fused(config: ConfigDict, episodes: Episodes, num_seeds: int, chunk: int) -> tuple[Variant, float]:
     """The core's step of `chunk` updates of `num_seeds` runs, and the seconds that compiling it took."""
     learner = make_learner(config, episodes)
-    program = Program(learner.init, learner.step, Resident(learner.data))
+    return fused_program(Program(learner.init, learner.step, Resident(learner.data)), num_seeds, chunk)
+
+
+def fused_program(program: Program, num_seeds: int, chunk: int) -> tuple[Variant, float]:
+    """The same of any program on resident data."""
     seed_axis = default_seed_axis()
     init_keys, keys = run_keys("init", 0, num_seeds), run_keys("train", 0, num_seeds)
     state = jax.jit(lambda keys: init_runs(program, keys, seed_axis))(init_keys)
-    data = jax.device_put(learner.data)
+    data = jax.device_put(program.source.data)
     window = empty_window(program, state, data, data_by_run=False)
     step = fused_step(program, chunk, seed_axis=seed_axis, on_nan="abort", data_by_run=False)
     begin = time.perf_counter()
@@ -213,10 +228,14 @@ def measure(name: str, episodes: Episodes) -> dict[str, Any]:
     return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
+def check_checkout(flag: flags.FlagHolder, folder: str) -> None:
+    if flag.value and not (Path(flag.value).expanduser() / folder).is_dir():
+        raise ValueError(f"--{flag.name}={flag.value}: there is no {folder}/ in it, name a checkout of the library")
+
+
 def offline_rl_suite() -> dict[str, Any]:
-    for flag, folder in ((JAX_CORL, "algos"), (CORL, "algorithms")):
-        if flag.value and not (Path(flag.value).expanduser() / folder).is_dir():
-            raise ValueError(f"--{flag.name}={flag.value}: there is no {folder}/ in it, name a checkout of the library")
+    check_checkout(JAX_CORL, "algos")
+    check_checkout(CORL, "algorithms")
     episodes = synthetic_episodes()
     result: dict[str, Any] = {"suite": "offline_rl", "device": jax.devices()[0].device_kind, "seeds": SEEDS.value}
     for name in AGENT.value:
@@ -224,9 +243,37 @@ def offline_rl_suite() -> dict[str, Any]:
     return result
 
 
+def online_suite() -> dict[str, Any]:
+    check_checkout(PUREJAXRL, "purejaxrl")
+    config = ppo.default_config()
+    # PureJaxRL's sizes with or without it.
+    config.update({"activation": "tanh", "num_envs": 4, "batch_size": 128})
+    variants: dict[str, Variant] = {}
+    if PUREJAXRL.value:
+        peer = peers.purejaxrl_ppo(Path(PUREJAXRL.value).expanduser(), ONLINE_STEPS)
+        config.update(peer.ours)
+        variants["purejaxrl"] = peer.run
+    steps = config.num_envs * config.num_steps  # environment steps in one of ours
+    program, chunk = online_program(ppo.ppo(config, cartpole())), ONLINE_STEPS // steps
+    one, compile_one = fused_program(program, 1, chunk)
+    many, compile_many = fused_program(program, SEEDS.value, chunk)
+    variants |= {"fused": lambda: steps * one(), "fused_seeds": lambda: steps * many()}
+    logging.info("ppo: compiled in %.1f s; %d steps fused; environment steps/s:", compile_one, chunk)
+    rate = rates(variants)
+    result = {
+        "suite": "online", "device": jax.devices()[0].device_kind, "seeds": SEEDS.value,
+        "ppo_env_steps_per_s": rate["fused"], f"ppo_env_steps_per_s_{SEEDS.value}_seeds": rate["fused_seeds"],
+        "ppo_compile_s": compile_one, f"ppo_compile_s_{SEEDS.value}_seeds": compile_many,
+    }  # fmt: skip
+    if PUREJAXRL.value:
+        result["ppo_purejaxrl_env_steps_per_s"] = rate["purejaxrl"]
+        result["ppo_ratio_to_purejaxrl"] = rate["fused"] / rate["purejaxrl"]
+    return result
+
+
 def main(argv: list[str]) -> None:
     del argv
-    print(json.dumps({"offline_rl": offline_rl_suite}[SUITE.value]()), flush=True)
+    print(json.dumps({"offline_rl": offline_rl_suite, "online": online_suite}[SUITE.value]()), flush=True)
 
 
 if __name__ == "__main__":

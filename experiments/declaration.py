@@ -162,6 +162,7 @@ class Paper(NamedTuple):
       score: names the scores' axis of a figure.
       reference: names what `Evaluations.reference_score` is the score of.
       notes: what a reader of the tables has to know.
+      draw: figures of the paper's own: (scores, folder) -> the files written there. It may raise MissingScores.
     """
 
     title: str
@@ -173,6 +174,7 @@ class Paper(NamedTuple):
     score: str = "normalised score"
     reference: str = "behaviour policy"
     notes: tuple[str, ...] = ()
+    draw: Callable[[Scores, Path], Sequence[str]] | None = None
 
 
 def read_returns(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:

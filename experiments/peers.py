@@ -1,13 +1,17 @@
-"""Other libraries' updates for the benchmark: JAX-CORL's algorithms, and CORL's ReBRAC, which is JAX too.
+"""Other libraries' updates for the benchmark: JAX-CORL's algorithms, CORL's ReBRAC (JAX too) and PureJaxRL's PPO.
 
-Both are loaded from a checkout and run as their own training loops run them: JAX-CORL's `update_n_times` unrolls 8
+All are loaded from a checkout and run as their own training loops run them: JAX-CORL's `update_n_times` unrolls 8
 updates in one jitted call, its decision transformer does one a call and cuts its sequences in a call of their own, and
-CORL's ReBRAC loops over an epoch in one call. Simulators and loggers that the files import are stubbed.
+CORL's ReBRAC loops over an epoch in one call. PureJaxRL's PPO is a whole training, environments and all, in one call.
+Simulators and loggers that the files import are stubbed.
 
 A rate is compared at equal sizes: `ours` brings our configuration to the peer's widths, depths, batch and numbers of
 sampled actions, and our core fuses as many updates a call as the peer does. Where our agent cannot take the peer's size
 the peer takes ours (AWAC's policy, deeper than its critic; LayerNorm in IQL's V; the length of ReBRAC's epoch). What
 neither can change stays: LayerNorm in the critics of JAX-CORL's AWAC and TD3+BC.
+
+PureJaxRL's PPO runs with the settings of its own file, and ours are set to them. What it does otherwise stays: it takes
+a time-out for a terminal and its values along with its actions, and hands out the statistics of every step of a call.
 """
 
 import contextlib
@@ -28,7 +32,7 @@ import numpy as np
 from rl_jax.data.episodes import Episodes
 
 CALLS = 6  # between two looks at the clock
-STUBBED = ("d4rl", "gym", "pyrallis", "wandb")
+STUBBED = ("d4rl", "gym", "pyrallis", "wandb", "brax", "brax.envs", "brax.envs.wrappers.training", "navix")
 
 
 class Peer(NamedTuple):
@@ -184,6 +188,43 @@ def corl_rebrac(episodes: Episodes, checkout: Path, fused: int) -> Peer:
     return Peer(lambda: call() * fused, fused, ours)
 
 
+def purejaxrl_ppo(checkout: Path, num_steps: int) -> Peer:
+    """PureJaxRL's PPO on gymnax' CartPole-v1 with its own settings, but for its printing and its number of steps.
+
+    Args:
+      num_steps: environment steps of one call, which is a training from its start; rounded down to whole roll-outs.
+    """
+    folder = checkout / "purejaxrl"
+    sys.modules["wrappers"] = _load(folder / "wrappers.py")
+    try:
+        module = _load(folder / "ppo.py")
+    finally:
+        del sys.modules["wrappers"]
+    config = {
+        "LR": 2.5e-4, "NUM_ENVS": 4, "NUM_STEPS": 128, "TOTAL_TIMESTEPS": num_steps, "UPDATE_EPOCHS": 4,
+        "NUM_MINIBATCHES": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2, "ENT_COEF": 0.01, "VF_COEF": 0.5,
+        "MAX_GRAD_NORM": 0.5, "ACTIVATION": "tanh", "ENV_NAME": "CartPole-v1", "ANNEAL_LR": True, "DEBUG": False,
+    }  # fmt: skip
+    train = jax.jit(module.make_train(config))
+    rollouts, carry = config["NUM_UPDATES"], [jax.random.PRNGKey(0)]
+
+    def run() -> int:
+        carry[0], key = jax.random.split(carry[0])
+        jax.block_until_ready(train(key))
+        return rollouts * config["NUM_ENVS"] * config["NUM_STEPS"]
+
+    # Theirs halves the squared error before the coefficient.
+    ours = {
+        "hidden_dims": (64, 64), "activation": config["ACTIVATION"], "num_envs": config["NUM_ENVS"],
+        "num_steps": config["NUM_STEPS"], "num_epochs": config["UPDATE_EPOCHS"], "batch_size": config["MINIBATCH_SIZE"],
+        "learning_rate": config["LR"], "decay_steps": rollouts, "discount": config["GAMMA"],
+        "gae_lambda": config["GAE_LAMBDA"], "clip": config["CLIP_EPS"], "value_clip": config["CLIP_EPS"],
+        "value_coefficient": config["VF_COEF"] / 2, "entropy_coefficient": config["ENT_COEF"],
+        "max_grad_norm": config["MAX_GRAD_NORM"],
+    }  # fmt: skip
+    return Peer(run, rollouts, ours)
+
+
 def _stateful(step: Callable[[Any, jax.Array], Any], state: Any) -> Callable[[], int]:
     """A function that does CALLS steps, each with a key of its own, waits for them and returns CALLS."""
     carry = [state, jax.random.PRNGKey(1)]
@@ -219,6 +260,7 @@ def _sandbox() -> Iterator[None]:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].Env = object
         sys.modules[name].wrap = lambda: lambda main: main
+        sys.modules[name].EpisodeWrapper = sys.modules[name].AutoResetWrapper = object
     sys.argv = sys.argv[:1]
     try:
         yield

@@ -297,4 +297,5 @@ def _figures(
             draw(outdir / name)
         else:
             (outdir / name).unlink(missing_ok=True)
-    return [name for name, (there, _) in drawings.items() if there]
+    own = _or_none(lambda: paper.draw(scores, outdir)) if paper.draw else None
+    return [*(name for name, (there, _) in drawings.items() if there), *(own or [])]

@@ -29,7 +29,7 @@ FLOORS = [
 ]
 HEIGHT = {package: height for height, packages in enumerate(FLOORS) for package in packages}
 OPTIONAL = ["gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "wandb"]
-LOCKED_EXTRAS = ["mujoco", "datasets", "analysis", "notebooks", "test"]
+LOCKED_EXTRAS = ["mujoco", "atari", "minigrid", "datasets", "analysis", "notebooks", "test"]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 
 

@@ -31,7 +31,6 @@ from rl_jax.losses.policy_learning import advantage_weighted_loss, gaussian_log_
 from rl_jax.networks.policies import GaussianPolicy
 from rl_jax.networks.values import Value
 
-
 DIVERGENCES = ("reverse_kl", "pearson_chi2")
 
 

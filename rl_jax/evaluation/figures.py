@@ -128,6 +128,49 @@ def plot_profiles(
     save_figure(figure, path)
 
 
+def plot_scatter(
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    path: str | os.PathLike,
+    *,
+    names: Sequence[str],
+    x_label: str,
+    y_label: str,
+) -> None:
+    """One panel a method: one quantity against another, both positive, on logarithmic axes with the diagonal.
+
+    Args:
+      panels: label -> (x [N], y [N], whether both are known [N] bool); points of which one is only a bound are hollow.
+      path: of the PNG to write.
+      names: [N], written beside the points.
+      x_label, y_label: name the axes.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not panels or not len(names):
+        raise ValueError("there is no point to draw")
+    figure = Figure(figsize=(WIDTH, 4.2), dpi=200, layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (label, (x, y, known)) in zip(row, panels.items(), strict=True):
+        x, y, known = np.asarray(x), np.asarray(y), np.asarray(known, bool)
+        for filled in (True, False):
+            rows = known == filled
+            axes.scatter(x[rows], y[rows], s=14, color="C0", facecolors="C0" if filled else "none", zorder=3)
+        for name, *place in zip(names, x, y, strict=True):
+            axes.annotate(name, place, textcoords="offset points", xytext=(3, 3), fontsize=SMALL - 3)
+        ends = [min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5]
+        axes.plot(ends, ends, color="black", linestyle=(0, (2, 1.5)), linewidth=0.8, zorder=1)
+        axes.set(xscale="log", yscale="log")
+        axes.set_title(label, fontsize=SMALL + 1)
+        axes.set_xlabel(x_label, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        thin_frame(axes)
+    row[0].set_ylabel(y_label, fontsize=SMALL)
+    save_figure(figure, path)
+
+
 def plot_improvement(
     estimates: Mapping[str, Estimate], path: str | os.PathLike, *, labels: Sequence[str], baseline: str
 ) -> None:

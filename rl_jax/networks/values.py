@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rl_jax.core.program import PyTree
+from rl_jax.networks.encoders import encode
 from rl_jax.networks.mlp import MLP, ensemble
 
 
@@ -52,3 +53,41 @@ class Critic(nn.Module):
             return value.apply({"params": own}, jnp.concatenate([observations, actions], -1))
 
         return jax.vmap(one)(params["params"]["members"], actions)
+
+
+class DiscreteCritic(nn.Module):
+    """Q(s, a) of every action: observations -> values [..., num_actions].
+
+    Attributes:
+      encoder: of `networks.encoders.encode`; "none" reads vectors [..., O].
+      initializer: "orthogonal" or "torch"; see MLP.
+    """
+
+    hidden_dims: Sequence[int]
+    num_actions: int
+    encoder: str = "none"
+    initializer: str = "torch"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        features = encode(observations, self.encoder, self.initializer)
+        return MLP((*self.hidden_dims, self.num_actions), initializer=self.initializer)(features)
+
+
+class MultiStepCritic(nn.Module):
+    """Q_1..Q_k(s, a) of every action, k heads on one network: observations -> values [..., k, num_actions].
+
+    Attributes:
+      k: heads; SQIRL's Q_j is the random policy's Q after j - 1 backups.
+      encoder: of `networks.encoders.encode`; "none" reads vectors [..., O].
+    """
+
+    hidden_dims: Sequence[int]
+    num_actions: int
+    k: int
+    encoder: str = "none"
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        q = DiscreteCritic(self.hidden_dims, self.k * self.num_actions, self.encoder)(observations)
+        return q.reshape(*q.shape[:-1], self.k, self.num_actions)

@@ -61,6 +61,9 @@ CASES = [
         "dual_rl_recoil", "experiments.dual_rl.train", "configs.dual_rl", "tiny-recoil", {"agent.decay_steps": 50},
         kin=True,
     ),
+    Case("sqirl_ppo", "experiments.sqirl.train", "configs.sqirl", "tiny-ppo", {"agent.num_steps": 32}, kin=True),
+    Case("sqirl_dqn", "experiments.sqirl.train", "configs.sqirl", "tiny-dqn", kin=True),
+    Case("sqirl_sqirl", "experiments.sqirl.train", "configs.sqirl", "tiny-sqirl", kin=True),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.

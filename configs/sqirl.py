@@ -1,0 +1,77 @@
+"""SQIRL and, beside it, PPO and DQN in tabular MDPs with sticky actions.
+
+    python -m experiments.sqirl.train --config=configs/sqirl.py:PRESET --workdir=DIR
+    python -m experiments.sqirl.complexity --config=configs/sqirl.py:PRESET --workdir=DIR
+
+Presets:
+  quick           SQIRL with k = 1 and 256 episodes a timestep, 3 seeds, in freeway_10_fs30 with sticky actions: seconds
+                  on 2 CPU cores; expected return 1.0, the best there is.
+  <agent>/<MDP>   3 seeds with the authors' settings, for 500,000 samples (theirs: 5,000,000). Agents: sqirl, ppo, dqn;
+                  MDPs: those of rl_jax/envs/bridge and of experiments/sqirl/mdps.
+  tiny-<agent>    seconds: what the tests run.
+
+Any other MDP: --config.mdp=FILE.npz --config.horizon=STEPS; without sticky actions: --config.sticky=0.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rl_jax.agents import dqn, ppo, sqirl
+from rl_jax.core.config import core_config, from_preset
+from rl_jax.envs.tabular import BRIDGE
+
+AGENTS = {"sqirl": sqirl.default_config, "ppo": ppo.default_config, "dqn": dqn.default_config}
+BUILT = Path(__file__).parent.parent / "experiments" / "sqirl" / "mdps"
+MDPS = (*BRIDGE, *sorted(path.stem for path in BUILT.glob("*.npz")))
+SAMPLES = 500_000
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    """The configuration of a preset; an unknown one raises ValueError with the near names."""
+    presets = {"quick": _quick}
+    for agent in AGENTS:
+        presets[f"tiny-{agent}"] = lambda agent=agent: _tiny(agent)
+        for mdp in MDPS:
+            presets[f"{agent}/{mdp}"] = lambda agent=agent, mdp=mdp: _config(agent, mdp)
+    return from_preset("sqirl", presets, preset)
+
+
+def _config(agent: str, mdp: str) -> ConfigDict:
+    config = core_config()
+    config.mdp = mdp  # a name, or a file of transitions and rewards
+    config.horizon = 0  # of an episode; 0: the MDP's own
+    config.sticky = 0.25  # chance that the previous action is executed again
+    config.samples = SAMPLES  # environment steps, at most
+    config.agent = AGENTS[agent]()
+    config.agent.discount = 1.0
+    config.num_seeds = 3
+    config.num_steps = 0  # 0: as many as the samples, and the horizon of SQIRL, take
+    config.loop.eval_every = 10
+    config.tensorboard = False
+    # The search of SQIRL's k and number of episodes, in experiments.sqirl.complexity alone.
+    config.search = {"growth": 2, "first": 1}  # the number of episodes is multiplied until the MDP is solved
+    if agent == "dqn":
+        config.agent.num_envs = 1
+        config.agent.learning_starts = 10_000  # theirs is 100,000 of 5,000,000 samples; so is the share explored
+        config.agent.exploration_steps = SAMPLES // 10
+        config.loop.eval_every = 2500
+    return config
+
+
+def _quick() -> ConfigDict:
+    config = _config("sqirl", "freeway_10_fs30")
+    config.agent.num_episodes = 256
+    config.loop.eval_every = 1
+    return config
+
+
+def _tiny(agent: str) -> ConfigDict:
+    config = _config(agent, "freeway_10_fs30")
+    config.update_from_flattened_dict({"num_seeds": 2, "samples": 2000, "agent.hidden_dims": (16, 16)})
+    if agent == "sqirl":
+        config.agent.num_episodes = 8
+        config.search.growth = 16
+    if agent == "dqn":
+        config.agent.buffer_size = 1000
+    return config

@@ -1,0 +1,119 @@
+"""How many samples until an MDP is solved? Of PPO or DQN, or of SQIRL with one k and ever more episodes a timestep.
+
+    python -m experiments.sqirl.complexity --config=configs/sqirl.py:sqirl/freeway_10_fs30 --workdir=runs/complexity
+    python -m experiments.reproduce --paper=sqirl --preset=quick --jobs=2     all agents and MDPs
+
+A seed has solved the MDP at the first evaluation whose greedy policy has at least 99% of what the best policy earns
+above the random one, in exact expectation; its sample complexity is the number of environment steps by then. PPO and
+DQN are evaluated every `config.loop.eval_every` steps of theirs, SQIRL after every timestep. SQIRL's number of episodes
+starts at `config.search.first` and is multiplied by `config.search.growth` until every seed has solved the MDP or
+`config.samples` are spent; a seed's complexity is that of the least number of episodes that solves it, the samples of
+the smaller ones left out, as in the paper. A seed that solves nothing counts with `config.samples`.
+
+Writes complexity.npz into --workdir (samples and solved, by seed) and prints one JSON object as the last line on
+standard output: samples, what was solved, and the exact figures of the MDP.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from experiments.binary import run_experiment
+from experiments.declaration import Evaluations
+from experiments.sqirl.train import Experiment, load, make_program, settle
+from rl_jax.core import provenance
+from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
+from rl_jax.envs.tabular import TabularMDP
+from rl_jax.evaluation.planning import Analysis, analyze
+
+SHARE = 0.99  # of the best return above the random one's
+
+
+def threshold(analysis: Analysis) -> float:
+    """The return from which on an MDP counts as solved."""
+    return analysis.random_return + SHARE * (analysis.best_return - analysis.random_return)
+
+
+def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -> np.ndarray:
+    """Samples of each seed at its first evaluation of `least` or more, [S]; infinite where there is none."""
+    program, seeds = experiment.program, config.num_seeds
+    axis, keys = default_seed_axis(), run_keys("train", config.seed, seeds)
+    state = jax.jit(lambda: init_runs(program, run_keys("init", config.seed, seeds), axis))()
+    data = jax.device_put(program.source.data)
+    empty = empty_window(program, state, data, data_by_run=False)
+    chunk = 1 if config.agent.name == "sqirl" else min(config.loop.eval_every, config.num_steps)
+    step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
+    found = np.full(seeds, np.inf)
+    for _ in range(config.num_steps // chunk):
+        state, _ = step(state, empty, data, keys)
+        samples = experiment.samples(state)
+        solves = (experiment.returns(state) >= least) & (samples <= config.samples)
+        found = np.where(np.isinf(found) & solves, samples, found)
+        if np.isfinite(found).all() or (samples >= config.samples).all():
+            break
+    return found
+
+
+def search(config: ConfigDict, mdp: TabularMDP, least: float, workdir: Path) -> np.ndarray:
+    """The same of SQIRL, at the least number of episodes that solves it for each seed."""
+    found, number = np.full(config.num_seeds, np.inf), config.search.first
+    # A timestep takes at least one step of each episode.
+    while np.isinf(found).any() and number <= config.samples:
+        own = config.copy_and_resolve_references()
+        own.agent.num_episodes = number
+        own = settle(own, mdp)
+        now = samples_to_solve(own, make_program(own, workdir), least)
+        found = np.where(np.isinf(found), now, found)
+        logging.info("%d episodes a timestep: %s samples", number, now.tolist())
+        number *= config.search.growth
+    return found
+
+
+def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
+    """A finished run for `experiments.reproduce`: the score is log10 of the samples, of a seed that solved nothing of
+    all that it had; the raw outcome is whether the MDP was solved, 1 or 0. The reference is log10 of T^2 A^H with H
+    the stochastic effective horizon."""
+    with np.load(workdir / "complexity.npz") as file:
+        samples, solved = file["samples"], file["solved"]
+    by_seed = lambda x: np.asarray(x, np.float64)[None, :, None]  # noqa: E731
+    return Evaluations(
+        np.array([summary["step"]]), by_seed(np.log10(samples)), by_seed(solved), summary["log10_bound"]
+    )
+
+
+def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    if config.search.growth < 2 or config.search.first < 1:
+        raise ValueError("config.search: growth must be at least 2 and first at least 1")
+    workdir.mkdir(parents=True, exist_ok=True)
+    provenance.check_same_run(workdir, config)
+    mdp = load(config)
+    analysis = analyze(mdp, sticky=config.sticky)
+    least = threshold(analysis)
+    settled = settle(config, mdp)
+    experiment = make_program(settled, workdir)
+    provenance.record(workdir, config, 0, experiment.inputs)
+    if config.agent.name == "sqirl":
+        samples = search(config, mdp, least, workdir)
+    else:
+        samples = samples_to_solve(settled, experiment, least)
+    solved = np.isfinite(samples)
+    samples = np.where(solved, samples, config.samples)
+    np.savez(workdir / "complexity.npz", samples=samples, solved=solved)
+    horizon = analysis.stochastic_effective_horizon
+    bound = 2.0 * math.log10(mdp.horizon) + horizon * math.log10(mdp.num_actions)
+    return {
+        "paper": config.paper, "preset": config.preset, "step": config.samples, "workdir": str(workdir),
+        "samples": samples.tolist(), "solved": solved.tolist(), "min_k": analysis.min_k,
+        "effective_planning_window": analysis.effective_planning_window, "best_return": analysis.best_return,
+        "random_return": analysis.random_return, "stochastic_effective_horizon": horizon, "log10_bound": bound,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_experiment(main, "configs/sqirl.py:quick")

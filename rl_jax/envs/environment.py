@@ -1,0 +1,64 @@
+"""Pure-JAX environments: one environment as two pure functions, which callers vmap over copies and scan over time.
+
+A time-out (`truncated`) is not a terminal (`terminated`): values bootstrap through the first and stop at the second,
+so a step always hands out the observation that it led to, also where the next episode begins at once.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Key = jax.Array
+PyTree = Any
+
+
+class TimeStep(NamedTuple):
+    """What one step gave.
+
+    Attributes:
+      observation: what it led to, before any restart.
+      reward: float32 scalar.
+      terminated: bool scalar, the episode ended in a terminal state.
+      truncated: bool scalar, the episode ended by its time limit alone.
+    """
+
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+class Environment(NamedTuple):
+    """One environment with discrete actions.
+
+    Attributes:
+      reset: key -> (state, observation), the start of an episode.
+      step: (state, action, key) -> (state, TimeStep).
+      num_actions: how many actions there are.
+      horizon: most steps an episode has.
+    """
+
+    reset: Callable[[Key], tuple[PyTree, jax.Array]]
+    step: Callable[[PyTree, jax.Array, Key], tuple[PyTree, TimeStep]]
+    num_actions: int
+    horizon: int
+
+
+def step_or_restart(
+    environment: Environment, state: PyTree, action: jax.Array, key: Key
+) -> tuple[PyTree, jax.Array, TimeStep]:
+    """One step, and the start of the next episode where it ended this one.
+
+    Returns:
+      (state, observation to act on next, the TimeStep with the observation that the step led to).
+    """
+    step_key, reset_key = jax.random.split(key)
+    stepped, time_step = environment.step(state, action, step_key)
+    done = time_step.terminated | time_step.truncated
+    fresh = environment.reset(reset_key)
+    state, observation = jax.tree.map(
+        lambda new, old: jnp.where(done, new, old), fresh, (stepped, time_step.observation)
+    )
+    return state, observation, time_step

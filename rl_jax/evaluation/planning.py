@@ -1,0 +1,460 @@
+"""Exact planning in deterministic tabular MDPs, with and without sticky actions: who is greedy on what, and how good.
+
+Laidlaw, Russell and Dragan 2023, "Bridging RL Theory and Practice with the Effective Horizon", arXiv 2304.09853, and
+Laidlaw et al. 2023, "The Effective Horizon Explains Deep RL Performance in Stochastic Environments", arXiv 2312.08369.
+
+Everything comes out of one backward recursion over the horizon that keeps one time step: an array of values for each
+state, and what was to be known of the states that a policy reaches (does it fail, how many samples, which gap) is
+itself a value that the recursion backs up. It runs in float64 whatever the caller's precision is, because greedy
+actions are compared exactly: gaps of 1e-11 decide.
+
+Shapes: S states, A actions, T steps, K numbers of look-ahead steps k = 1..K. With sticky actions what follows depends
+on the action executed before as well, so a value is [S + 1, P] with P = A, else P = 1; the last state is the terminal
+one, where every action stays and earns nothing. Values lie flat, [(S + 1) P, K], so that one gather fetches a row.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+
+from rl_jax.envs.tabular import TERMINAL, TabularMDP, check_mdp
+
+REWARD_PRECISION = 1e-4  # an action is suboptimal if its best return is lower than the state's by more than this
+TIE = 1e-12  # Q values of a state that differ by less than this share of the largest are equal (least gaps alone)
+FIRST_KS = 16  # how many k the adaptive search starts with
+
+
+class SimpleBound(NamedTuple):
+    """The simple bound on the effective horizon (arXiv 2304.09853, appendix; `compute_simple_effective_horizon`).
+
+    Attributes:
+      ks: the numbers of look-ahead steps that work, in order.
+      ms: sample sizes, whole numbers as floats: the largest over the states that GORP may reach.
+      variances, gaps: there; the gap is inf where no action is suboptimal.
+      effective_horizon: least k + log_A m, at most T.
+    """
+
+    ks: tuple[int, ...]
+    ms: tuple[float, ...]
+    variances: tuple[float, ...]
+    gaps: tuple[float, ...]
+    effective_horizon: float
+
+
+class Analysis(NamedTuple):
+    """What `analyze` finds. Returns are those of an episode from the start state, undiscounted.
+
+    Attributes:
+      random_return, best_return, worst_return: of the exploration policy, of the best and of the worst one.
+      greedy_returns: [K], of the policy greedy on Q^k that breaks its ties in the worst way.
+      min_k: least k of which no greedy policy takes a suboptimal action in a state that it may reach, however unlikely
+        it is (`calculate_minimum_k`; what that costs on average, `greedy_returns` tells); None if none of the K does.
+      effective_planning_window: the same where Q^1 is the immediate reward.
+      least_gaps: [K], Delta_k, the least difference between the largest Q^k and the next one, over all pairs of a time
+        and a state that can be reached; inf if all actions are equal everywhere.
+      stochastic_effective_horizon: least k + log_A(1 / Delta_k^2) over those of the K that work (k itself where
+        Delta_k is inf), inf if none works. It depends on the unit of reward.
+      simple_bound: of deterministic MDPs; None with sticky actions.
+      reachable_states: how many states, with sticky actions how many pairs of a state and the action executed before,
+        an episode of T steps can act in. The terminal one counts, as in the authors' figures.
+    """
+
+    random_return: float
+    best_return: float
+    worst_return: float
+    greedy_returns: tuple[float, ...]
+    min_k: int | None
+    effective_planning_window: int | None
+    least_gaps: tuple[float, ...]
+    stochastic_effective_horizon: float
+    simple_bound: SimpleBound | None
+    reachable_states: int
+
+
+def analyze(
+    mdp: TabularMDP, *, sticky: float = 0.0, exploration_policy: np.ndarray | None = None, max_k: int | None = None
+) -> Analysis:
+    """All figures of an MDP.
+
+    Args:
+      sticky: probability that the previous executed action is executed again, never at the first step.
+      exploration_policy: [T, S, A], or [S, A] the same at every step; rows sum to 1. Uniform without it.
+      max_k: K. Without it the search begins with 16 and doubles until min_k, the effective planning window and the
+        simple bound are known; K = T always is enough, for Q^T is the optimal Q.
+
+    Raises:
+      MemoryError: with the estimate and the remedy, before anything is computed.
+    """
+    mdp = check_mdp(mdp)
+    check_sticky(sticky)
+    if max_k is not None and max_k < 1:
+        raise ValueError(f"max_k is {max_k}: give at least 1")
+    if exploration_policy is not None:
+        exploration_policy = check_policy(mdp, exploration_policy)
+        exploration_policy = np.broadcast_to(exploration_policy, (mdp.horizon, *mdp.rewards.shape))
+    num_ks = min(max_k or FIRST_KS, mdp.horizon)
+    while True:
+        check_memory(mdp, num_ks, sticky > 0, exploration_policy is not None)
+        analysis, settled = _analyze(mdp, sticky, exploration_policy, num_ks)
+        if settled or max_k is not None or num_ks == mdp.horizon:
+            return analysis
+        num_ks = min(2 * num_ks, mdp.horizon)
+
+
+def _analyze(mdp: TabularMDP, sticky: float, policy: np.ndarray | None, num_ks: int) -> tuple[Analysis, bool]:
+    """The figures for k = 1..num_ks, and whether more of them could change any."""
+    with jax.enable_x64(True):
+        arrays = (mdp.transitions, mdp.rewards.astype(np.float64), policy, np.float64(sticky))
+        found = jax.device_get(_backward(*arrays, horizon=mdp.horizon, num_ks=num_ks, is_sticky=sticky > 0))
+    ks = np.arange(1, num_ks + 1)
+    works = ~found.random.fails
+    stochastic = [
+        k + (2.0 * _log(1.0 / gap, mdp.num_actions) if np.isfinite(gap) else 0.0)
+        for k, gap in zip(ks[works], found.gap[works], strict=True)
+    ]
+    simple, simple_settled = None, True
+    if found.samples is not None:
+        simple, simple_settled = _simple_bound(found.samples, mdp.horizon, mdp.num_actions)
+    min_k, window = (int(ks[ok][0]) if ok.any() else None for ok in (works, ~found.immediate.fails))
+    best, worst = found.values.tolist()
+    analysis = Analysis(
+        float(found.random.best[0]), best, worst, tuple(found.worst_return.tolist()), min_k, window,
+        tuple(found.gap.tolist()), float(min(stochastic, default=math.inf)), simple,
+        reachable_states(mdp, sticky > 0),
+    )  # fmt: skip
+    return analysis, min_k is not None and window is not None and simple_settled
+
+
+def _log(x: float, base: int) -> float:
+    """log_base(x); 0 for x = 1 also where there is one action."""
+    return math.log(x) / math.log(base) if x != 1.0 else 0.0
+
+
+def _simple_bound(samples: "Samples", horizon: int, num_actions: int) -> tuple[SimpleBound, bool]:
+    """The bound from what the recursion found for each k, and whether the k it has were enough."""
+    effective, kept, k = float(horizon), [], 1
+    while k < effective and k <= len(samples.fails):
+        if not samples.fails[k - 1]:
+            kept.append(k - 1)
+            effective = min(effective, k + _log(float(samples.needed[k - 1]), num_actions))
+        k += 1
+    columns = (tuple(column[kept].tolist()) for column in (samples.needed, samples.variance, samples.gap))
+    return SimpleBound(tuple(index + 1 for index in kept), *columns, effective), k >= effective
+
+
+def random_return(mdp: TabularMDP, sticky: float = 0.0) -> float:
+    """Expected return of the uniform random policy."""
+    uniform = np.full((1, *np.shape(mdp.rewards)), 1.0 / mdp.num_actions)
+    return float(policy_return(mdp, uniform, sticky))
+
+
+def policy_return(mdp: TabularMDP, policy: np.ndarray, sticky: float = 0.0) -> float:
+    """Exact expected return of a policy [T, S, A], or [S, A] the same at every step; rows sum to 1."""
+    policy = check_policy(mdp, policy)
+    return float(policy_returns(mdp, sticky)(policy[None])[0])
+
+
+def policy_returns(mdp: TabularMDP, sticky: float = 0.0) -> Callable[[np.ndarray], np.ndarray]:
+    """A compiled function from N policies, [N, T, S, A] or [N, 1, S, A] the same at every step, to returns [N].
+
+    The returns are exact expectations in float64: a learned policy is judged without the noise of episodes. The
+    policies see the state and, if T is there, the time, not the previous action. Their rows are not checked.
+    """
+    mdp = check_mdp(mdp)
+    check_sticky(sticky)
+
+    @jax.jit
+    def returns(policies: jax.Array) -> jax.Array:
+        dynamics = _Dynamics.of(mdp.transitions, mdp.rewards.astype(np.float64), is_sticky=sticky > 0)
+
+        def backward(policy: jax.Array) -> jax.Array:
+            def step(values, time):
+                q = dynamics.mixed(dynamics.earned(values), jnp.where(time == 0, 0.0, sticky))
+                at_time = policy[time] if policy.shape[0] > 1 else policy[0]
+                return dynamics.expected(q[..., 0], at_time)[:, None], None
+
+            values, _ = jax.lax.scan(step, dynamics.zeros(1), jnp.arange(mdp.horizon), reverse=True)
+            return values[0, 0]
+
+        return jax.lax.map(backward, policies.astype(jnp.float64))
+
+    def call(policies: np.ndarray) -> np.ndarray:
+        shape = np.shape(policies)
+        if len(shape) != 4 or shape[1] not in (1, mdp.horizon) or shape[2:] != mdp.rewards.shape:
+            raise ValueError(
+                f"policies has shape {shape}: give [policies, {mdp.horizon} or 1, {mdp.num_states}, {mdp.num_actions}]"
+            )
+        with jax.enable_x64(True):
+            return np.asarray(returns(policies))
+
+    return call
+
+
+def check_sticky(sticky: float) -> None:
+    """ValueError if it is no probability below 1."""
+    if not 0.0 <= sticky < 1.0:
+        raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
+
+
+def check_policy(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
+    """The policy as [T or 1, S, A]; ValueError naming shape or index if it is none of this MDP."""
+    policy = np.asarray(policy)
+    expected = (mdp.horizon, mdp.num_states, mdp.num_actions)
+    if policy.shape not in (expected, (1, *expected[1:]), expected[1:]):
+        raise ValueError(
+            f"policy has shape {policy.shape}: give {list(expected)} (steps, states, actions) or {list(expected[1:])}"
+        )
+    policy = policy.reshape(-1, *expected[1:])
+    bad = ~(np.abs(policy.sum(-1, dtype=np.float64) - 1.0) <= 1e-4) | (policy < 0.0).any(-1)
+    if bad.any():
+        time, state = np.argwhere(bad)[0]
+        raise ValueError(
+            f"policy[{time}, {state}] is {policy[time, state].tolist()}: "
+            "probabilities are not negative and sum to 1"
+        )
+    return policy
+
+
+def estimate_bytes(mdp: TabularMDP, num_ks: int, is_sticky: bool, has_policy: bool = False) -> int:
+    """Bytes that `analyze` holds at its peak, about: what the compiled recursion allocates, from its largest arrays."""
+    rows = (mdp.num_states + 1) * mdp.num_actions
+    arrays = 10 + num_ks * (5 * mdp.num_actions if is_sticky else 9)
+    return 8 * rows * (arrays + (2 * mdp.horizon if has_policy else 0))
+
+
+def check_memory(mdp: TabularMDP, num_ks: int, is_sticky: bool, has_policy: bool = False) -> None:
+    """MemoryError if the analysis does not fit what the machine has free."""
+    needed, free = estimate_bytes(mdp, num_ks, is_sticky, has_policy), psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"an analysis of {mdp.num_states} states x {mdp.num_actions} actions with k up to {num_ks} needs about "
+            f"{needed / 2**30:.3g} GiB and {free / 2**30:.3g} GiB are free: give a smaller max_k, merge states that "
+            "behave alike (rl_jax/envs/explore.py, minimise), or use a machine with more memory"
+        )
+
+
+def reachable_states(mdp: TabularMDP, is_sticky: bool = False) -> int:
+    """How many states an episode can act in; see `Analysis.reachable_states`. A frontier grows step by step.
+
+    Sticky actions change how likely a pair of state and executed action is, not which pairs there are: every action
+    may also be chosen. At the first step there is no previous action; it counts as action 0, as in the authors' code.
+    """
+    following = _with_terminal(mdp)
+    num_states, num_actions = following.shape
+    seen = np.zeros(num_states, bool)
+    seen[0] = True
+    frontier = np.zeros(1, np.int64)
+    pairs = np.zeros((num_states, num_actions if is_sticky else 1), bool)
+    pairs[0, 0] = True
+    for _ in range(mdp.horizon - 1):
+        after = following[frontier]
+        pairs[after, np.arange(num_actions) if is_sticky else 0] = True
+        frontier = np.unique(after[~seen[after]])
+        if not frontier.size:
+            break
+        seen[frontier] = True
+    return int(pairs.sum())
+
+
+def _with_terminal(mdp: TabularMDP) -> np.ndarray:
+    """int32 [S + 1, A]: the terminal as one more state that stays."""
+    following = np.where(mdp.transitions == TERMINAL, mdp.num_states, mdp.transitions)
+    return np.concatenate([following, np.full((1, mdp.num_actions), mdp.num_states)]).astype(np.int32)
+
+
+class _Dynamics(NamedTuple):
+    """The MDP as the recursion reads it.
+
+    Attributes:
+      successors: int32 [S + 1, A], the row of the value after an action is executed.
+      rewards: float64 [S + 1, A, 1].
+      previous: P.
+    """
+
+    successors: jax.Array
+    rewards: jax.Array
+    previous: int
+
+    @classmethod
+    def of(cls, transitions: jax.Array, rewards: jax.Array, *, is_sticky: bool) -> "_Dynamics":
+        num_states, num_actions = transitions.shape
+        following = jnp.where(transitions == TERMINAL, num_states, transitions)
+        following = jnp.concatenate([following, jnp.full((1, num_actions), num_states, following.dtype)])
+        if is_sticky:
+            following = following * num_actions + jnp.arange(num_actions, dtype=following.dtype)
+        rewards = jnp.concatenate([rewards, jnp.zeros((1, num_actions), rewards.dtype)])
+        return cls(following, rewards[:, :, None], num_actions if is_sticky else 1)
+
+    def zeros(self, columns: int, dtype: jnp.dtype = jnp.float64) -> jax.Array:
+        """Values [(S + 1) P, columns] after the last step."""
+        return jnp.zeros((self.successors.shape[0] * self.previous, columns), dtype)
+
+    def after(self, values: jax.Array) -> jax.Array:
+        """[(S + 1) P, C] -> [S + 1, A, C], the value after each executed action."""
+        return values[self.successors]
+
+    def earned(self, values: jax.Array) -> jax.Array:
+        """[(S + 1) P, C] -> [S + 1, A, C], the reward of each executed action and the value after it."""
+        return self.rewards + self.after(values)
+
+    def mixed(self, executed: jax.Array, sticky: jax.Array) -> jax.Array:
+        """[S + 1, A, C] -> [S + 1, P, A, C]: of executed actions, that of chosen ones in expectation."""
+        if self.previous == 1:
+            return executed[:, None]
+        return (1.0 - sticky) * executed[:, None] + sticky * executed[:, :, None]
+
+    def joined(self, executed: jax.Array, sticky: jax.Array, join: Callable) -> jax.Array:
+        """[S + 1, A, C] -> [S + 1, P, A, C]: `join` over what a chosen action may execute."""
+        if self.previous == 1:
+            return executed[:, None]
+        return jnp.where(sticky > 0, join(executed[:, None], executed[:, :, None]), executed[:, None])
+
+    def expected(self, q: jax.Array, policy: jax.Array | None) -> jax.Array:
+        """Values [(S + 1) P] of Q [S + 1, P, A] under a policy [S, A], uniform without one."""
+        if policy is None:
+            return (q.sum(-1) / q.shape[-1]).reshape(-1)
+        values = (q[:-1] * policy[:, None]).sum(-1)
+        return jnp.concatenate([values, jnp.zeros((1, self.previous), values.dtype)]).reshape(-1)
+
+
+class Greedy(NamedTuple):
+    """Of policies greedy on Q^1..Q^K, by state; from the start alone without the first axis.
+
+    Attributes:
+      best: [(S + 1) P, K + 1], max_a Q^k from k = 1 on. In the first column, for k = 0, stands the value whose backup
+        Q^1 is: that of the exploration policy, or 0 where Q^1 is the immediate reward.
+      fails: bool [(S + 1) P, K], one of the policies takes a suboptimal action in a state that it may reach.
+    """
+
+    best: jax.Array
+    fails: jax.Array
+
+
+class Samples(NamedTuple):
+    """Of GORP with k = 1..K look-ahead steps, by state: [(S + 1) P, K]."""
+
+    fails: jax.Array  # bool: in a state that it may reach, a suboptimal action's Q^k is as high as the best
+    needed: jax.Array  # the largest m
+    gap: jax.Array  # there
+    variance: jax.Array  # there
+    spread: jax.Array  # the bound on the variance at this state, max_a
+
+
+class Found(NamedTuple):
+    """What the recursion carries, by state, and what it gives, of the start state.
+
+    Attributes:
+      values: [(S + 1) P, 2], of the best and of the worst policy.
+      random, immediate: where Q^1 is the exploration policy's Q, and where it is the reward.
+      worst_return: [(S + 1) P, K], of policies greedy on Q^k, with the worst tie-break.
+      gap: [(S + 1) P, K], least gap of what any actions reach.
+      samples: None with sticky actions.
+    """
+
+    values: jax.Array
+    random: Greedy
+    immediate: Greedy
+    worst_return: jax.Array
+    gap: jax.Array
+    samples: Samples | None
+
+
+@partial(jax.jit, static_argnames=("horizon", "num_ks", "is_sticky"))
+def _backward(
+    transitions: jax.Array, rewards: jax.Array, policy: jax.Array | None, sticky: jax.Array, *, horizon: int,
+    num_ks: int, is_sticky: bool,
+) -> Found:  # fmt: skip
+    """The recursion, from the last step to the first."""
+    dynamics = _Dynamics.of(transitions, rewards, is_sticky=is_sticky)
+    num_actions = transitions.shape[1]
+    logs = jnp.log(2.0 * horizon) + jnp.arange(1, num_ks + 1) * jnp.log(float(num_actions))  # of 2 T A^k
+    zeros, never = dynamics.zeros(num_ks), dynamics.zeros(num_ks, bool)
+    greedy = Greedy(dynamics.zeros(num_ks + 1), never)
+    samples = None if is_sticky else Samples(never, zeros + 1.0, zeros + jnp.inf, zeros, zeros)
+    after_the_last = Found(dynamics.zeros(2), greedy, greedy, zeros, zeros + jnp.inf, samples)
+
+    def step(after: Found, time_and_policy: tuple) -> tuple[Found, None]:
+        time, at_time = time_and_policy
+        stays = jnp.where(time == 0, 0.0, sticky)  # there is no previous action at the first step
+
+        def q_of(values: jax.Array) -> jax.Array:
+            return dynamics.mixed(dynamics.earned(values), stays)
+
+        q_extreme, q, q_immediate = q_of(after.values), q_of(after.random.best), q_of(after.immediate.best)
+        best, worst, explored = q_extreme[..., 0], q_extreme[..., 1], q[..., 0]
+        best_value, worst_value = best.max(-1).reshape(-1), worst.min(-1).reshape(-1)
+        # Rounding may put a mean outside of what it is the mean of.
+        value = jnp.clip(dynamics.expected(explored, at_time), worst_value, best_value)
+        suboptimal = (best < best.max(-1, keepdims=True) - REWARD_PRECISION)[..., None]
+        q, q_immediate = q[..., :num_ks], q_immediate[..., :num_ks]
+        samples = after.samples
+        if samples is not None:
+            spread = (explored - worst) * (best - worst)
+            samples = _count_samples(dynamics, samples, q[:, 0], suboptimal[:, 0], spread[:, 0], logs)
+        found = Found(
+            jnp.stack([best_value, worst_value], -1),
+            _act_greedily(dynamics, after.random, q, value, suboptimal, stays),
+            _act_greedily(dynamics, after.immediate, q_immediate, jnp.zeros_like(value), suboptimal, stays),
+            _flat(jnp.where(q >= q.max(2, keepdims=True), q_of(after.worst_return), jnp.inf).min(2)),
+            _flat(jnp.minimum(_gap(q), dynamics.joined(dynamics.after(after.gap), stays, jnp.minimum).min(2))),
+            samples,
+        )
+        return found, None
+
+    found, _ = jax.lax.scan(step, after_the_last, (jnp.arange(horizon), policy), reverse=True)
+    return jax.tree.map(lambda values: values[0], found)
+
+
+def _flat(values: jax.Array) -> jax.Array:
+    """[S + 1, P, C] -> [(S + 1) P, C]."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _act_greedily(
+    dynamics: _Dynamics, after: Greedy, q: jax.Array, value: jax.Array, suboptimal: jax.Array, sticky: jax.Array
+) -> Greedy:
+    """One step back; q [S + 1, P, A, K], value [(S + 1) P], suboptimal [S + 1, P, A, 1].
+
+    Greedy is who is not below the largest, exactly: see the module.
+    """
+    best = q.max(2)
+    fails = suboptimal | dynamics.joined(dynamics.after(after.fails), sticky, jnp.logical_or)
+    fails = ((q >= best[:, :, None]) & fails).any(2)
+    return Greedy(jnp.concatenate([value[:, None], _flat(best)], -1), _flat(fails))
+
+
+def _gap(q: jax.Array) -> jax.Array:
+    """[S + 1, P, K], between the largest Q [S + 1, P, A, K] of a state and the next; inf if all are equal."""
+    best = q.max(2, keepdims=True)
+    # Rounding makes equal values differ, and a difference of rounding is no gap.
+    below = jnp.where(q < best - TIE * jnp.abs(q).max(2, keepdims=True), q, -jnp.inf).max(2)
+    return best[:, :, 0] - below
+
+
+def _count_samples(
+    dynamics: _Dynamics, after: Samples, q: jax.Array, suboptimal: jax.Array, spread: jax.Array, logs: jax.Array
+) -> Samples:
+    """One step back of the simple bound; q [S + 1, A, K], suboptimal [S + 1, A, 1], spread [S + 1, A], logs [K].
+
+    Source: `compute_simple_effective_horizon`. Of states with equal m the authors report the variance and the gap of
+    the one with the smallest number, here it is the earliest on the way from the start.
+    """
+    best = q.max(1)
+    best_suboptimal = jnp.where(suboptimal, q, -jnp.inf).max(1)
+    gap = best - best_suboptimal
+    spreads = jnp.concatenate([spread[..., None], dynamics.after(after.spread[:, :-1])], -1).max(1)
+    followed = q > best_suboptimal[:, None]
+    fails = (best == best_suboptimal) | (followed & dynamics.after(after.fails)).any(1)
+    needed = jnp.maximum(1.0, jnp.ceil(16.0 * spreads / jnp.square(gap) * logs))
+    here = (needed, gap, spreads)
+    there = [dynamics.after(values) for values in (after.needed, after.gap, after.variance)]
+    for action in range(q.shape[1]):
+        more = followed[:, action] & (there[0][:, action] > here[0])
+        here = tuple(jnp.where(more, of[:, action], own) for of, own in zip(there, here, strict=True))
+    return Samples(fails, *here, spreads)

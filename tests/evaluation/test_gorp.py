@@ -1,0 +1,169 @@
+"""GORP by its own luck against the exact chance of it, and the bound against the authors' and against what happens."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+
+from rl_jax.envs.tabular import TabularMDP, bridge_exploration_policy, bridge_mdp
+from rl_jax.evaluation import gorp as module
+from rl_jax.evaluation.gorp import failure_probability, gorp, gorp_bound
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "bridge_analysis.json").read_text())
+
+# One step to choose between a sure 0.5 and a coin: 0 or 1 for the two actions that follow.
+COIN = TabularMDP(np.array([[1, 2], [-1, -1], [-1, -1]]), np.array([[0, 0], [0.5, 0.5], [0, 1]], np.float32), 2)
+
+
+def compare(name, ks):
+    base = name.partition("/")[0]
+    policy = bridge_exploration_policy(base) if base != name else None
+    found, golden = gorp_bound(bridge_mdp(base), max_k=max(ks), exploration_policy=policy), GOLDEN[name]["gorp_bounds"]
+    for k in ks:
+        expected = golden["k_results"][str(k)]
+        assert found.steps[k] == expected["sample_complexity"]
+        assert found.horizons[k] == pytest.approx(expected["effective_horizon"], rel=1e-14)
+    assert found.sample_complexity == golden["sample_complexity"]
+    assert found.effective_horizon == pytest.approx(golden["effective_horizon"], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("name", "ks"),
+    [
+        ("freeway_10_fs30", (1, 2)),
+        ("maze_easy_l0_30_fs1", (1,)),
+        ("freeway_10_fs30_framestack/exploration_policy", (1, 2, 3)),
+        ("maze_easy_l0_30_fs1/exploration_policy", (1,)),
+    ],
+)
+def test_the_authors_bounds_come_out(name, ks):
+    compare(name, ks)
+
+
+@pytest.mark.slow
+def test_the_authors_bound_of_a_long_mdp_comes_out():
+    compare("MiniGrid-KeyCorridorS3R1-v0", (1,))
+
+
+def test_the_bound_holds():
+    mdp, m = bridge_mdp("freeway_10_fs30"), 37  # 11,100 steps
+    runs = gorp(mdp, jax.random.split(jax.random.key(0), 24), k=1, episodes=m)
+    assert runs.actions.shape == (24, 10) and runs.returns.shape == runs.steps.shape == (24,)
+    failures = (runs.returns < 1.0 - 1e-4).mean()
+    bound = failure_probability(mdp, 1, m)
+    assert bound <= 0.5 and failures <= bound + 3 * math.sqrt(bound * (1 - bound) / 24)
+    assert (runs.steps <= 10**2 * 3 * m).all()
+    # With fewer episodes it fails more often, and with more the bound goes to zero.
+    assert failure_probability(mdp, 1, 5) > 0.5 and failure_probability(mdp, 1, 400) < 0.02
+    assert (gorp(mdp, jax.random.split(jax.random.key(0), 20), k=1, episodes=2).returns < 1.0).mean() > 0.5
+
+
+def test_chance_of_a_coin_is_what_gorp_has():
+    # m = 1, k = 1: action 1 wins if its coin shows 1, probability 1/2; then the next step must find the 1 and always
+    # does, for there every sequence is tried without chance. m = 2: one of each is a tie, which the first action wins:
+    # 1/4.
+    for m, chance in ((1, 0.5), (2, 0.25)):
+        runs = gorp(COIN, jax.random.split(jax.random.key(m), 200), k=1, episodes=m)
+        found = (runs.returns == 1.0).mean()
+        assert found == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / 200))
+        assert set(runs.returns.tolist()) == {0.5, 1.0}
+        # Two iterations of 2 sequences with m episodes of 2 steps.
+        assert (runs.steps == 2**2 * 2 * m).all()
+    # k = 2 looks at everything.
+    assert (gorp(COIN, jax.random.split(jax.random.key(0), 20), k=2, episodes=1).returns == 1.0).all()
+
+
+def test_an_exploration_policy_is_followed():
+    policy = np.full((2, 3, 2), 0.5)
+    policy[1, 2] = [0.0, 1.0]  # the coin always shows 1
+    runs = gorp(COIN, jax.random.split(jax.random.key(0), 20), k=1, episodes=1, policy=policy)
+    assert (runs.returns == 1.0).all()
+    assert gorp_bound(COIN, max_k=1, exploration_policy=policy).episodes == {1: 1}
+
+
+def test_episodes_that_end_early_take_fewer_steps():
+    mdp = TabularMDP(np.array([[-1, 0]]), np.array([[1, 0]], np.float32), 3)
+    runs = gorp(mdp, jax.random.key(0)[None], k=3, episodes=1)
+    # Sequences of 3: 4 begin with 0 (1 step), 2 with 10 (2 steps), 2 with 11 (3 steps): 14 steps. All that reach the
+    # end earn 1 and the first of them is 000. From then on its 0 ends every episode: 8 steps an iteration.
+    assert runs.actions[0, 0] == 0 and runs.returns[0] == 1.0 and runs.steps[0] == 14 + 8 + 8
+
+
+def test_moments_of_returns_are_those_of_the_enumerated_ones():
+    rewards = np.array([[0, 1.0], [-0.5, 0.25], [2, 0]], np.float32)
+    mdp = TabularMDP(np.array([[1, 2], [0, -1], [1, 0]]), rewards, 4)
+    plan = module._Plan.of(mdp, None)
+    unit = float(plan.rewards[0, 1])  # the least positive reward, 0.25, is scaled to 1
+    assert unit == 4.0
+
+    def earned(actions):
+        state, total = 0, 0.0
+        for action in actions:
+            total += plan.rewards[state, action]  # the terminal state stays and earns nothing
+            state = plan.following[state, action]
+        return total
+
+    everything = np.array([earned(actions) for actions in itertools.product((0, 1), repeat=4)])
+    assert plan.values.explored[0, 0] == pytest.approx(everything.mean())
+    assert plan.values.variance[0, 0] == pytest.approx(everything.var())
+    assert plan.values.third[0, 0] == pytest.approx((np.abs(everything - everything.mean()) ** 3).mean())
+
+
+def test_the_worst_case_solves_its_linear_program():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        middle = rng.dirichlet(np.ones(4))
+        lower, upper = middle * rng.random(4), np.minimum(1.0, middle * (1.0 + 3.0 * rng.random(4)))
+        after = rng.random(4)
+        solved = scipy.optimize.linprog(-after, A_eq=np.ones((1, 4)), b_eq=[1.0], bounds=np.stack([lower, upper], 1))
+        high, low = min((upper * after).sum(), after.max()), (lower * after).sum()
+        expected = -solved.fun if high - low > 1e-2 else high
+        found = module._worst_case(lower[None], upper[None], after[None])[0]
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("episodes", [7, 60])
+def test_bounds_hold_the_true_chance_between_them(episodes):
+    p = np.array([0.2, 0.35, 0.5])
+    values = module._Values(p, np.ones(3), np.zeros(3), p * (1 - p), p * (1 - p) * (p**2 + (1 - p) ** 2))
+    sequences = values.map(lambda values: values[None])
+    counts = np.arange(episodes + 1)
+    mass = scipy.stats.binom.pmf(counts, episodes, p[:, None])
+    below = scipy.stats.binom.cdf(counts, episodes, p[:, None])
+    strictly = below - mass
+    for method in (module._binomial, module._berry_esseen, module._bernstein, module._bennett):
+        lower, upper = method(sequences, episodes)
+        for i in range(3):
+            others = [j for j in range(3) if j != i]
+            sure = (mass[i] * strictly[others].prod(0)).sum()  # wins alone
+            perhaps = (mass[i] * below[others].prod(0)).sum()  # wins or draws
+            assert lower[0, i] <= perhaps + 1e-6 and upper[0, i] >= sure - 1e-2, method.__name__
+
+
+def test_an_mdp_in_which_nothing_can_go_wrong_needs_one_episode():
+    mdp = TabularMDP(np.array([[0, 0]]), np.array([[1, 1]], np.float32), 3)
+    bound = gorp_bound(mdp, max_k=2)
+    assert bound.episodes == {1: 1, 2: 1} and bound.effective_horizon == 1.0
+    assert bound.sample_complexity == 2 * 1 * 3**2
+    # Greedy on the random policy's values is wrong here: no m helps k = 1.
+    trap = TabularMDP(np.array([[1, 2], [-1, -1], [-1, -1]]), np.array([[0, 0], [1, 1], [-9, 2]], np.float32), 2)
+    assert set(gorp_bound(trap, max_k=2).episodes) == {2}
+    assert gorp_bound(trap, max_k=1).effective_horizon == math.inf
+
+
+def test_bad_input_is_named():
+    key = jax.random.key(0)[None]
+    with pytest.raises(ValueError, match="k is 0 and episodes 1: give at least 1"):
+        gorp(COIN, key, k=0, episodes=1)
+    with pytest.raises(ValueError, match=r"2\^20 sequences x 5000 episodes x 2 steps .* fewer episodes"):
+        gorp(COIN, key, k=20, episodes=5000)
+    with pytest.raises(ValueError, match="k is 1 and episodes 0"):
+        failure_probability(COIN, 1, 0)
+    with pytest.raises(ValueError, match="policy has shape"):
+        gorp_bound(COIN, exploration_policy=np.ones((3, 3, 3)))

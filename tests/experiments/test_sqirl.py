@@ -1,0 +1,128 @@
+"""SQIRL's binaries: what counts as solved, the search, the committed MDPs, and a run to its JSON line."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import sqirl as configs
+from experiments.declaration import Evaluations, Scores
+from experiments.reproduce import load_preset
+from experiments.sqirl import complexity, reproduce, train
+from rl_jax.envs.tabular import load_mdp
+from rl_jax.evaluation.planning import analyze, policy_return
+
+
+def test_every_preset_of_the_paper_names_configurations_that_exist():
+    for name in reproduce.PAPER.presets:
+        for run in load_preset(reproduce.PAPER, name).runs:
+            fields = configs.get_config(run.config.partition(":")[2])
+            fields.update_from_flattened_dict(dict(run.overrides))
+
+
+def test_the_built_mdps_are_sound_and_earn_more_than_at_random():
+    files = sorted(configs.BUILT.glob("*.npz"))
+    assert len(files) == 16
+    for path in files:
+        found = analyze(load_mdp(path), max_k=1)
+        assert found.best_return > found.random_return + 1e-3, path.name
+
+
+@pytest.mark.parametrize("agent", ["sqirl", "ppo", "dqn"])
+def test_the_program_counts_its_samples_and_judges_exactly(agent, tmp_path):
+    config = configs.get_config(f"tiny-{agent}")
+    config.update_from_flattened_dict({"mdp": "empty_5x5", "horizon": 6, "sticky": 0.25})
+    experiment = train.make_program(config, tmp_path)
+    init, step = experiment.program.init, experiment.program.step
+    state = jax.vmap(init)(jax.random.split(jax.random.key(0), 2)).replace(step=np.int32(0))
+    stepped = jax.jit(jax.vmap(step, in_axes=(_axes(state), None, 0), out_axes=(_axes(state), 0)))
+    state, _ = stepped(state, experiment.mdp, jax.random.split(jax.random.key(1), 2))
+    state = state.replace(step=state.step + 1)
+    per_step = {"sqirl": 8 * 6, "ppo": 8 * 128, "dqn": 4}[agent]
+    samples = experiment.samples(state)
+    assert (samples == per_step).all() if agent != "sqirl" else (samples <= per_step).all() and (samples > 0).all()
+    returns = experiment.returns(state)
+    assert returns.shape == (2,) and np.isfinite(returns).all()
+
+
+def _axes(state):
+    return jax.tree.map(lambda _: 0, state.replace(step=None)).replace(step=None)
+
+
+def test_solved_is_99_percent_of_the_way_from_random_to_best():
+    mdp = load_mdp(configs.BUILT / "empty_5x5.npz")
+    found = analyze(mdp, sticky=0.25, max_k=1)
+    assert complexity.threshold(found) == pytest.approx(0.01 * found.random_return + 0.99 * found.best_return)
+
+
+def test_a_search_stops_at_the_first_number_of_episodes_that_solves(tmp_path, monkeypatch):
+    asked = []
+
+    def samples_to_solve(config, experiment, least):
+        number = config.agent.num_episodes
+        asked.append(number)
+        needed = np.array([64, 16, 1])  # episodes, of each seed
+        return np.where(number >= needed, 10.0 * number, np.inf)
+
+    monkeypatch.setattr(complexity, "samples_to_solve", samples_to_solve)
+    config = configs.get_config("tiny-sqirl")
+    config.update_from_flattened_dict({"search.first": 1, "search.growth": 4, "num_seeds": 3})
+    found = complexity.search(config, train.load(config), 1.0, tmp_path)
+    assert asked == [1, 4, 16, 64]
+    np.testing.assert_array_equal(found, [640.0, 160.0, 10.0])
+
+
+def test_a_run_ends_with_what_it_took(tmp_path):
+    config = configs.get_config("tiny-ppo")
+    config.update_from_flattened_dict({"mdp": "freeway_10_fs30", "loop.eval_every": 1, "samples": 3072})
+    summary = json.loads(json.dumps(complexity.main(config, tmp_path)))
+    assert summary["min_k"] == 1 and summary["best_return"] == 1.0
+    assert summary["log10_bound"] == pytest.approx(
+        2 + summary["stochastic_effective_horizon"] * math.log10(3)
+    )
+    steps, scores, solved, bound = complexity.read(tmp_path, summary)
+    np.testing.assert_allclose(10 ** scores[0, :, 0], summary["samples"])
+    np.testing.assert_array_equal(solved[0, :, 0] > 0, summary["solved"])
+    assert set(summary["samples"]) <= {1024.0, 2048.0, 3072.0} and steps == [3072]
+    assert bound == summary["log10_bound"]
+
+
+def scores_of(samples, solved):
+    """method -> [MDPs] of log10 samples and of solved; two seeds that agree."""
+    runs, evaluations = [], {}
+    for method, values in samples.items():
+        for number, value in enumerate(values):
+            run = reproduce.Run(method, f"mdp{number}", "", "")
+            runs.append(run)
+            array = np.full((1, 2, 1), float(value))
+            evaluations[run.name] = Evaluations(
+                np.array([1]), array, np.full((1, 2, 1), float(solved[method][number])), 2.0 + number
+            )
+    return Scores(runs, evaluations)
+
+
+def test_ranks_are_compared_over_the_mdps_that_both_solve():
+    ranks = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    scores = scores_of(
+        {"sqirl_k1": [1, 2, 3, 4, 9, 9], "sqirl_k2": [9, 9, 9, 9, 5, 9], "ppo": ranks},
+        {"sqirl_k1": [1, 1, 1, 1, 0, 0], "sqirl_k2": [0, 0, 0, 0, 1, 0], "ppo": [1] * 6},
+    )  # fmt: skip
+    best, solved = reproduce.best_of(scores, reproduce.SQIRL)
+    np.testing.assert_array_equal(best[0], [1, 2, 3, 4, 5, 9])
+    np.testing.assert_array_equal(solved[0], [True] * 5 + [False])
+    claims = {claim.name: claim for claim in load_preset(reproduce.PAPER, "quick").claims}
+    found = claims["sqirl_correlates_with_ppo"].check(scores)
+    assert found.value == pytest.approx(1.0) and found.passed and found.detail == "5 MDPs"
+    bound = claims["bound_correlates_with_ppo"].check(scores)
+    assert bound.value == pytest.approx(1.0) and bound.detail == "6 MDPs"
+
+
+def test_the_main_binary_runs_to_its_summary(tmp_path):
+    summary = train.main(configs.get_config("tiny-sqirl"), tmp_path)
+    assert len(summary["returns"]) == 2 and summary["step"] == 10
+    mdp = train.load(configs.get_config("tiny-sqirl"))
+    best = analyze(mdp, sticky=0.25, max_k=1).best_return
+    assert all(0.0 <= value <= best + 1e-9 for value in summary["returns"])
+    assert policy_return(mdp, np.full((mdp.num_states, 3), 1 / 3), 0.25) == pytest.approx(0.031809488932291664)

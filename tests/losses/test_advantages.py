@@ -1,0 +1,69 @@
+"""Generalised advantages: hand numbers, the sum that defines them, time-outs against terminals."""
+
+import jax
+import numpy as np
+import pytest
+
+from rl_jax.losses.advantages import UNROLL, generalized_advantages
+
+RNG = np.random.default_rng(0)
+
+
+def test_by_hand():
+    # Rewards 1, values 2, gamma lambda = 1/4: delta = 1 + 2/2 - 2 = 0 on the way and 1 - 2 = -1 at the terminal.
+    ones = np.ones(4, np.float32)
+    masks, ends = np.array([1, 1, 0, 1], np.float32), np.array([False, False, True, False])
+    advantages = generalized_advantages(ones, masks, ends, 2 * ones, 2 * ones, 0.5, 0.5)
+    np.testing.assert_allclose(advantages, [-1 / 16, -1 / 4, -1.0, 0.0], atol=1e-7)
+
+
+def test_a_time_out_bootstraps_from_the_final_value_and_lets_nothing_through():
+    rewards, values = np.zeros(2, np.float32), np.zeros(2, np.float32)
+    next_values = np.array([4.0, 1000.0], np.float32)  # of the final observation; the second is the next episode's
+
+    def first(mask, end):
+        masks, ends = np.array([mask, 1.0], np.float32), np.array([end, False])
+        return float(generalized_advantages(rewards, masks, ends, values, next_values, 0.5, 0.5)[0])
+
+    assert first(mask=1.0, end=True) == 2.0  # gamma V(final)
+    assert first(mask=0.0, end=True) == 0.0  # a terminal is worth nothing
+    assert first(mask=1.0, end=False) == 2.0 + 0.25 * 500.0
+
+
+def by_definition(rewards, masks, ends, values, next_values, discount, gae_lambda):
+    """Equation 16 as it stands: sum over l of (gamma lambda)^l delta_{t+l}, up to the episode's end; one column."""
+    deltas = rewards + discount * masks * next_values - values
+    out = np.zeros(len(rewards))
+    for t in range(len(rewards)):
+        for later in range(t, len(rewards)):
+            out[t] += (discount * gae_lambda) ** (later - t) * deltas[later]
+            if ends[later]:
+                break
+    return out
+
+
+@pytest.mark.parametrize("num_steps", [1, UNROLL, 2 * UNROLL + 3])
+def test_it_is_the_sum_that_defines_it(num_steps):
+    shape = (num_steps, 5)
+    ends = RNG.random(shape) < 0.2
+    masks = 1.0 - (ends & (RNG.random(shape) < 0.5))
+    arrays = RNG.normal(size=shape), masks, ends, RNG.normal(size=shape), RNG.normal(size=shape)
+    ours = generalized_advantages(*(x.astype(np.float32) if x.dtype != bool else x for x in arrays), 0.97, 0.9)
+    expected = np.stack([by_definition(*(x[:, i] for x in arrays), 0.97, 0.9) for i in range(5)], axis=1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_lambda_0_is_the_td_error_and_lambda_1_the_return_minus_the_value():
+    rewards, values = (RNG.normal(size=6).astype(np.float32) for _ in range(2))
+    masks, ends = np.array([1, 1, 1, 1, 1, 0], np.float32), np.arange(6) == 5
+    next_values = np.append(values[1:], np.float32(99.0))
+    zero, one = (generalized_advantages(rewards, masks, ends, values, next_values, 0.9, x) for x in (0.0, 1.0))
+    np.testing.assert_allclose(zero, rewards + 0.9 * masks * next_values - values, rtol=1e-5)
+    returns = [sum(0.9**k * r for k, r in enumerate(rewards[t:])) for t in range(6)]
+    np.testing.assert_allclose(one, returns - values, rtol=1e-4, atol=1e-5)
+
+
+def test_no_gradient_flows_through_them():
+    x, ends = np.ones(3, np.float32), np.zeros(3, bool)
+    gradient = jax.grad(lambda v: generalized_advantages(x, x, ends, v, v, 0.9, 0.9).sum())(x)
+    assert not np.any(gradient)
