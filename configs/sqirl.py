@@ -47,7 +47,7 @@ def _config(agent: str, mdp: str) -> ConfigDict:
     config.agent.discount = 1.0
     config.num_seeds = 3
     config.num_steps = 0  # 0: as many as the samples, and the horizon of SQIRL, take
-    config.loop.eval_every = 10
+    config.loop.eval_every = 1 if agent == "ppo" else 250 if agent == "dqn" else 10  # about 1000 samples of PPO, DQN
     config.tensorboard = False
     # The search of SQIRL's k and number of episodes, in experiments.sqirl.complexity alone.
     config.search = {"growth": 2, "first": 1}  # the number of episodes is multiplied until the MDP is solved
@@ -55,7 +55,6 @@ def _config(agent: str, mdp: str) -> ConfigDict:
         config.agent.num_envs = 1
         config.agent.learning_starts = 10_000  # theirs is 100,000 of 5,000,000 samples; so is the share explored
         config.agent.exploration_steps = SAMPLES // 10
-        config.loop.eval_every = 2500
     return config
 
 

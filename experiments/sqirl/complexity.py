@@ -40,8 +40,9 @@ def threshold(analysis: Analysis) -> float:
     return analysis.random_return + SHARE * (analysis.best_return - analysis.random_return)
 
 
-def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -> np.ndarray:
-    """Samples of each seed at its first evaluation of `least` or more, [S]; infinite where there is none."""
+def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of each seed at its first evaluation of `least` or more, [S], infinite where there is none; and at its
+    first evaluation at all."""
     program, seeds = experiment.program, config.num_seeds
     axis, keys = default_seed_axis(), run_keys("train", config.seed, seeds)
     state = jax.jit(lambda: init_runs(program, run_keys("init", config.seed, seeds), axis))()
@@ -49,26 +50,28 @@ def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -
     empty = empty_window(program, state, data, data_by_run=False)
     chunk = 1 if config.agent.name == "sqirl" else min(config.loop.eval_every, config.num_steps)
     step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
-    found = np.full(seeds, np.inf)
+    found, first = np.full(seeds, np.inf), None
     for _ in range(config.num_steps // chunk):
         state, _ = step(state, empty, data, keys)
         samples = experiment.samples(state)
+        first = samples if first is None else first
         solves = (experiment.returns(state) >= least) & (samples <= config.samples)
         found = np.where(np.isinf(found) & solves, samples, found)
         if np.isfinite(found).all() or (samples >= config.samples).all():
             break
-    return found
+    return found, first
 
 
 def search(config: ConfigDict, mdp: TabularMDP, least: float, workdir: Path) -> np.ndarray:
     """The same of SQIRL, at the least number of episodes that solves it for each seed."""
     found, number = np.full(config.num_seeds, np.inf), config.search.first
-    # A timestep takes at least one step of each episode.
-    while np.isinf(found).any() and number <= config.samples:
+    spent = False  # whether one timestep takes more than there is
+    while np.isinf(found).any() and not spent:
         own = config.copy_and_resolve_references()
         own.agent.num_episodes = number
         own = settle(own, mdp)
-        now = samples_to_solve(own, make_program(own, workdir), least)
+        now, first = samples_to_solve(own, make_program(own, workdir), least)
+        spent = bool((first >= config.samples).all())
         found = np.where(np.isinf(found), now, found)
         logging.info("%d episodes a timestep: %s samples", number, now.tolist())
         number *= config.search.growth
@@ -101,7 +104,7 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if config.agent.name == "sqirl":
         samples = search(config, mdp, least, workdir)
     else:
-        samples = samples_to_solve(settled, experiment, least)
+        samples, _ = samples_to_solve(settled, experiment, least)
     solved = np.isfinite(samples)
     samples = np.where(solved, samples, config.samples)
     np.savez(workdir / "complexity.npz", samples=samples, solved=solved)

@@ -64,7 +64,7 @@ def test_a_search_stops_at_the_first_number_of_episodes_that_solves(tmp_path, mo
         number = config.agent.num_episodes
         asked.append(number)
         needed = np.array([64, 16, 1])  # episodes, of each seed
-        return np.where(number >= needed, 10.0 * number, np.inf)
+        return np.where(number >= needed, 10.0 * number, np.inf), np.full(3, number)
 
     monkeypatch.setattr(complexity, "samples_to_solve", samples_to_solve)
     config = configs.get_config("tiny-sqirl")
@@ -72,6 +72,10 @@ def test_a_search_stops_at_the_first_number_of_episodes_that_solves(tmp_path, mo
     found = complexity.search(config, train.load(config), 1.0, tmp_path)
     assert asked == [1, 4, 16, 64]
     np.testing.assert_array_equal(found, [640.0, 160.0, 10.0])
+    # No more is tried where the first timestep alone takes all samples.
+    asked.clear()
+    config.samples = 16
+    assert np.isinf(complexity.search(config, train.load(config), 1.0, tmp_path)[0]) and asked == [1, 4, 16]
 
 
 def test_a_run_ends_with_what_it_took(tmp_path):
