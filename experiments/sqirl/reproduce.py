@@ -1,14 +1,15 @@
 """What SQIRL runs and claims; `python -m experiments.reproduce --paper=sqirl` reads it.
 
 Presets:
-  quick   17 MDPs with sticky actions; PPO, DQN and SQIRL with k = 1 and 2; 3 seeds; 300,000 samples at most; SQIRL's
+  quick   15 MDPs with sticky actions; PPO, DQN and SQIRL with k = 1 and 2; 3 seeds; 300,000 samples at most; SQIRL's
           number of episodes in steps of a factor 4 from 4 on.
   paper   all MDPs that are here, k = 1 to 3, 5 seeds, 5,000,000 samples, the number of episodes doubled from 1 on.
   tiny    one MDP for seconds: what the tests run.
 
-The MDPs of `quick` and the rules of the claims were fixed before any number was seen. A score is log10 of the samples
-until an MDP is solved (experiments/sqirl/complexity.py), so small is good; SQIRL's is the best of its k, as in the
-paper.
+The MDPs of `quick` and the rules of the claims were fixed before any number was seen; four_rooms_distance and unlock,
+with a thousand states each, were taken out while the others ran, because SQIRL takes many minutes in each. A score is
+log10 of the samples until an MDP is solved (experiments/sqirl/complexity.py), so small is good; SQIRL's is the best of
+its k, as in the paper.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +27,8 @@ LABELS = {"ppo": "PPO", "dqn": "DQN", **{f"sqirl_k{k}": f"SQIRL, k = {k}" for k 
 SQIRL = tuple(name for name in LABELS if name.startswith("sqirl"))
 QUICK = (
     "freeway_10_fs30", "maze_easy_l0_30_fs1", "MiniGrid-KeyCorridorS3R1-v0", "MiniGrid-Empty-16x16-DistanceShaped-v0",
-    "empty_5x5", "empty_8x8", "empty_8x8_distance", "four_rooms_distance", "lava_gap_5", "lava_gap_7",
-    "simple_crossing_9", "simple_crossing_9_distance", "door_key_5x5", "unlock", "multi_room_2", "breakout_8_fs30",
-    "asterix_5_fs30",
+    "empty_5x5", "empty_8x8", "empty_8x8_distance", "lava_gap_5", "lava_gap_7", "simple_crossing_9",
+    "simple_crossing_9_distance", "door_key_5x5", "multi_room_2", "breakout_8_fs30", "asterix_5_fs30",
 )  # fmt: skip
 RESAMPLES = 10_000
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,7 +24,7 @@ from rl_jax.core.config import unknown
 from rl_jax.core.loop import run
 from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import is_main_process
-from rl_jax.envs.environment import Environment, TimeStep
+from rl_jax.envs.environment import ending_at_the_horizon
 from rl_jax.envs.tabular import BRIDGE, TabularMDP, bridge_path, checksum, environment, load_mdp
 from rl_jax.evaluation.planning import policy_returns
 
@@ -79,17 +78,6 @@ def samples_a_step(agent: ConfigDict) -> int:
     return agent.num_envs * (agent.num_steps if agent.name == "ppo" else agent.train_every)
 
 
-def finite(environment: Environment) -> Environment:
-    """The same problem to a learner that bootstraps through time-outs: the horizon is the end."""
-
-    def step(state: Any, action: jax.Array, key: Key) -> tuple[Any, TimeStep]:
-        state, stepped = environment.step(state, action, key)
-        ends = stepped.terminated | stepped.truncated
-        return state, stepped._replace(terminated=ends, truncated=jnp.zeros_like(ends))
-
-    return environment._replace(step=step)
-
-
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of a settled configuration, or of one that `settle` settles."""
     del workdir
@@ -98,7 +86,7 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     make, states = AGENTS[config.agent.name], np.arange(mdp.num_states, dtype=np.int32)
 
     def agent_in(mdp: TabularMDP) -> Any:
-        return make(config.agent, finite(environment(mdp, config.sticky, observe=lambda state: state)))
+        return make(config.agent, ending_at_the_horizon(environment(mdp, config.sticky, observe=lambda state: state)))
 
     def step(state: TrainState, data: TabularMDP, key: Key) -> tuple[TrainState, Metrics]:
         return agent_in(data).step(state, key)

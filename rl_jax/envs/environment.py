@@ -62,3 +62,15 @@ def step_or_restart(
         lambda new, old: jnp.where(done, new, old), fresh, (stepped, time_step.observation)
     )
     return state, observation, time_step
+
+
+def ending_at_the_horizon(environment: Environment) -> Environment:
+    """The same environment where a time-out is a terminal: the horizon is part of the problem, and nothing is earned
+    after it, so a learner that bootstraps through time-outs does not do so here."""
+
+    def step(state: PyTree, action: jax.Array, key: Key) -> tuple[PyTree, TimeStep]:
+        state, stepped = environment.step(state, action, key)
+        ends = stepped.terminated | stepped.truncated
+        return state, stepped._replace(terminated=ends, truncated=jnp.zeros_like(ends))
+
+    return environment._replace(step=step)

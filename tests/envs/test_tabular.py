@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rl_jax.envs import tabular
-from rl_jax.envs.environment import step_or_restart
+from rl_jax.envs.environment import ending_at_the_horizon, step_or_restart
 from rl_jax.envs.tabular import BRIDGE, BRIDGE_DIR, BRIDGE_EXPLORATION, Screens, TabularMDP, environment, load_mdp
 
 # 0 -> 1 by action 0, ends by action 1; 1 -> 0 by both.
@@ -184,3 +184,15 @@ def test_sticky_actions_repeat_what_was_executed_but_not_at_the_first_step():
     for wrong in (-0.1, 1.0, np.nan):
         with pytest.raises(ValueError, match="sticky is .*: give a probability"):
             environment(mdp, sticky=wrong)
+
+
+def test_where_the_horizon_ends_the_problem_it_is_a_terminal():
+    mdp = TabularMDP(np.array([[0, -1]], np.int32), np.array([[1.0, 2.0]], np.float32), 2)
+    plain = environment(mdp)
+    ends = []
+    for world in (plain, ending_at_the_horizon(plain)):
+        state, _ = world.reset(jax.random.key(0))
+        for _ in range(2):
+            state, stepped = world.step(state, jnp.int32(0), jax.random.key(0))
+            ends.append((bool(stepped.terminated), bool(stepped.truncated)))
+    assert ends == [(False, False), (False, True), (False, False), (True, False)]
