@@ -1,1 +1,1 @@
-"""Adapters to environments. Importing this package imports neither JAX nor a simulator."""
+"""Environments: adapters to simulators, pure-JAX ones, and tabular MDPs."""

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +16,8 @@ from experiments.reproduce import load_preset
 from experiments.sqirl import complexity, reproduce, train
 from rl_jax.envs.tabular import load_mdp
 from rl_jax.evaluation.planning import analyze, policy_return
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_preset_of_the_paper_names_configurations_that_exist():
@@ -130,3 +135,14 @@ def test_the_main_binary_runs_to_its_summary(tmp_path):
     best = analyze(mdp, sticky=0.25, max_k=1).best_return
     assert all(0.0 <= value <= best + 1e-9 for value in summary["returns"])
     assert policy_return(mdp, np.full((mdp.num_states, 3), 1 / 3), 0.25) == pytest.approx(0.031809488932291664)
+
+
+def test_an_analysis_ends_with_all_figures_in_one_line():
+    command = [sys.executable, "-m", "experiments.sqirl.analyze", f"--mdp={configs.BUILT / 'empty_5x5.npz'}"]
+    done = subprocess.run([*command, "--sticky=0.25"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout.splitlines()[-1])["mdps"]
+    found = analyze(load_mdp(configs.BUILT / "empty_5x5.npz"), sticky=0.25)
+    assert row["min_k"] == found.min_k and row["random_return"] == found.random_return
+    done = subprocess.run([*command[:-1], "--mdp=nowhere.npz"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "nowhere.npz: no such file" in done.stderr and "Traceback" not in done.stderr
