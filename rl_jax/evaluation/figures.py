@@ -141,7 +141,7 @@ def plot_scatter(
     Args:
       panels: label -> (x [N], y [N], whether both are known [N] bool); points of which one is only a bound are hollow.
       path: of the PNG to write.
-      names: [N], written beside the points.
+      names: [N]; the points carry their numbers, and a list beside the panels says which they are.
       x_label, y_label: name the axes.
 
     Raises:
@@ -151,15 +151,15 @@ def plot_scatter(
 
     if not panels or not len(names):
         raise ValueError("there is no point to draw")
-    figure = Figure(figsize=(WIDTH, 4.2), dpi=200, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), dpi=200, layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, (x, y, known)) in zip(row, panels.items(), strict=True):
         x, y, known = np.asarray(x), np.asarray(y), np.asarray(known, bool)
         for filled in (True, False):
             rows = known == filled
             axes.scatter(x[rows], y[rows], s=14, color="C0", facecolors="C0" if filled else "none", zorder=3)
-        for name, *place in zip(names, x, y, strict=True):
-            axes.annotate(name, place, textcoords="offset points", xytext=(3, 3), fontsize=SMALL - 3)
+        for number, place in enumerate(zip(x, y, strict=True), start=1):
+            axes.annotate(str(number), place, textcoords="offset points", xytext=(3, 3), fontsize=SMALL - 2)
         ends = [min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5]
         axes.plot(ends, ends, color="black", linestyle=(0, (2, 1.5)), linewidth=0.8, zorder=1)
         axes.set(xscale="log", yscale="log")
@@ -168,6 +168,8 @@ def plot_scatter(
         axes.tick_params(labelsize=SMALL)
         thin_frame(axes)
     row[0].set_ylabel(y_label, fontsize=SMALL)
+    numbers = [row[0].scatter([], [], s=0, label=f"{number}  {name}") for number, name in enumerate(names, start=1)]
+    figure.legend(handles=numbers, loc="outside right center", fontsize=SMALL - 1, frameon=False, handlelength=0)
     save_figure(figure, path)
 
 

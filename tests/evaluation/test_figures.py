@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from rl_jax.evaluation.aggregate import Estimate
-from rl_jax.evaluation.figures import plot_curves, plot_improvement, plot_profiles
+from rl_jax.evaluation.figures import plot_curves, plot_improvement, plot_profiles, plot_scatter
 
 LABELS = [f"method {index}" for index in range(12)]
 
@@ -83,3 +83,12 @@ def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"curve 'A' on task needs .* got \(3,\) and \(2, 1\)"):
         plot_curves({"task": {"A": ([1, 2, 3], [[1.0], [2.0]])}}, tmp_path / "figure.png", labels=["A"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scatter_is_drawn_of_known_points_and_bounds_and_not_of_nothing(tmp_path):
+    panels = {"PPO": ([10.0, 20.0], [100.0, 1000.0], [True, False])}
+    plot_scatter(panels, tmp_path / "scatter.png", names=["a", "b"], x_label="x", y_label="y")
+    assert (tmp_path / "scatter.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="there is no point to draw"):
+        plot_scatter({}, tmp_path / "nothing.png", names=[], x_label="x", y_label="y")
+    assert not (tmp_path / "nothing.png").exists()
