@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from tests.promises.cases import CASES, WHOLE, Case, slow_unless
+from tests.promises.cases import WHOLE, Case, slow_unless
 from tests.promises.runner import Outcome, execute
 
 CACHE = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -30,7 +30,7 @@ def shared_by_all_processes(tmp_path_factory) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
+@pytest.fixture(params=slow_unless(lambda case: not case.heavy))
 def any_case(request) -> Case:
     return request.param
 
