@@ -58,7 +58,9 @@ CASES = [
     Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True, heavy=True),
     Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", kin=True, heavy=True),
     Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True, heavy=True),
-    Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True, heavy=True),
+    Case(
+        "offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True, heavy=True,
+    ),
     Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", _SHORT, kin=True),
     Case(
         "dual_rl_recoil", "experiments.dual_rl.train", "configs.dual_rl", "tiny-recoil", {"agent.decay_steps": 50},
