@@ -28,7 +28,7 @@ RNG = np.random.default_rng(1)
 WIDE = RNG.normal(0, 5, (3, SIZE))
 DATA = transitions(WIDE[0], RNG.uniform(-1, 1, SIZE), WIDE[1], RNG.random(SIZE) < 0.8, WIDE[2])
 BATCHES = {name: case.batch(DATA) for name, case in CASES.items()}
-QUICK = ("bc", "td3_bc")  # whose settings `make test` flips and traces; `make test-slow` does so for all agents
+QUICK = ("bc",)  # whose settings `make test` flips and traces; `make test-slow` does so for all agents
 
 
 def slow_unless_quick(name):

@@ -77,7 +77,8 @@ def leaves_by_path(state: TrainState) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
 
 
-@pytest.mark.parametrize("num_seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_seeds", [1, 2])
 def test_the_fine_tuning_starts_where_the_offline_run_ended(num_seeds, dataset, offline, tmp_path):
     """From as many seeds as there are, or all from the one; parameters, targets, optimisers and statistics."""
     folder = offline("cal_ql", num_seeds)

@@ -21,10 +21,7 @@ class Case(NamedTuple):
       config: module with `get_config(preset)`.
       overrides: what is set besides, by dotted field.
       quick: whether `make test` runs it also where a promise costs processes or compilations of its own.
-      kin: whether it is one more agent in the program of a case above, which `make test` holds to its committed
-        trajectory alone; `make test-slow` runs all promises on it.
-      heavy: whether it takes so long to compile that `make test` leaves its trajectory out too; its updates have golden
-        numbers of their own in tests/golden.
+      kin: whether it is one more agent in the program of a case above; `make test-slow` alone runs the promises on it.
     """
 
     name: str
@@ -34,7 +31,6 @@ class Case(NamedTuple):
     overrides: Mapping[str, Any] = {}
     quick: bool = False
     kin: bool = False
-    heavy: bool = False
 
 
 _TINY = "tests.promises.programs"
@@ -55,12 +51,10 @@ CASES = [
         "offline_rl_xql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-xql", {"agent.decay_steps": 50},
         kin=True,
     ),  # fmt: skip
-    Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True, heavy=True),
-    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", kin=True, heavy=True),
-    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True, heavy=True),
-    Case(
-        "offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True, heavy=True,
-    ),
+    Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True),
+    Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", kin=True),
+    Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True),
+    Case("offline_rl_rebrac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-rebrac", kin=True),
     Case("offline_rl_dt", "experiments.offline_rl.train", "configs.offline_rl", "tiny-dt", _SHORT, kin=True),
     Case(
         "dual_rl_recoil", "experiments.dual_rl.train", "configs.dual_rl", "tiny-recoil", {"agent.decay_steps": 50},

@@ -30,11 +30,6 @@ def shared_by_all_processes(tmp_path_factory) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-@pytest.fixture(params=slow_unless(lambda case: not case.heavy))
-def any_case(request) -> Case:
-    return request.param
-
-
 @pytest.fixture(params=slow_unless(lambda case: not case.kin))
 def case(request) -> Case:
     return request.param

@@ -25,9 +25,9 @@ def numbers(lines):
     }
 
 
-def test_fifty_steps_are_the_committed_ones(any_case, tmp_path):
-    golden = numbers(json.loads((FOLDER / f"{any_case.name}.json").read_text()))
-    now = numbers(execute(any_case, tmp_path, GOLDEN).lines)
+def test_fifty_steps_are_the_committed_ones(case, tmp_path):
+    golden = numbers(json.loads((FOLDER / f"{case.name}.json").read_text()))
+    now = numbers(execute(case, tmp_path, GOLDEN).lines)
     assert now.keys() == golden.keys()
     for name, wanted in golden.items():
         scale = max(float(np.max(np.abs(wanted))), 1e-3)
