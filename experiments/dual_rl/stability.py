@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,7 +22,7 @@ from experiments.binary import run_experiment
 from experiments.declaration import Evaluations
 from experiments.offline_rl.learner import Learner, load, make_learner
 from rl_jax.core import provenance
-from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
+from rl_jax.core.fused import unrecorded_runs
 from rl_jax.core.program import Program, Resident
 from rl_jax.core.sweep import groups, num_runs
 from rl_jax.evaluation.figures import plot_curves
@@ -46,15 +45,13 @@ def interval(config: ConfigDict) -> int:
 def train(config: ConfigDict, learner: Learner) -> Trace:
     """All runs of a configuration; nothing stops where a number is not finite."""
     program = Program(learner.init, learner.step, Resident(learner.data), None, learner.settings)
-    axis, combinations = default_seed_axis(), num_runs(config) // config.num_seeds
-    state = jax.jit(lambda: init_runs(program, run_keys("init", 0, config.num_seeds, combinations), axis))()
-    data = jax.device_put(learner.data)
-    empty, chunk = empty_window(program, state, data, data_by_run=False), interval(config)
-    step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
-    keys = run_keys("train", 0, config.num_seeds, combinations)
+    chunk, combinations = interval(config), num_runs(config) // config.num_seeds
+    state, advance = unrecorded_runs(
+        program, chunk, seed=config.seed, num_seeds=config.num_seeds, combinations=combinations
+    )
     losses, values = [], []
     for _ in range(INTERVALS):
-        state, window = step(state, empty, data, keys)
+        state, window = advance(state)
         losses.append(np.asarray(window.sums["value/loss"]) / chunk)
         values.append(np.asarray(window.sums["critic/mean"]) / chunk)
     shape = (INTERVALS, combinations, config.num_seeds)

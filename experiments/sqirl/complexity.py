@@ -15,22 +15,21 @@ standard output: samples, what was solved, and the exact figures of the MDP.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.binary import run_experiment
 from experiments.declaration import Evaluations
-from experiments.sqirl.train import Experiment, load, make_program, settle
+from experiments.sqirl.train import Experiment, load, make_experiment, settle
 from rl_jax.core import provenance
-from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
+from rl_jax.core.fused import unrecorded_runs
 from rl_jax.envs.tabular import TabularMDP
-from rl_jax.evaluation.planning import Analysis, analyze
+from rl_jax.evaluation.planning import Analysis, analyze, policy_returns
 
 SHARE = 0.99  # of the best return above the random one's
 
@@ -43,16 +42,11 @@ def threshold(analysis: Analysis) -> float:
 def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Samples of each seed at its first evaluation of `least` or more, [S], infinite where there is none; and at its
     first evaluation at all."""
-    program, seeds = experiment.program, config.num_seeds
-    axis, keys = default_seed_axis(), run_keys("train", config.seed, seeds)
-    state = jax.jit(lambda: init_runs(program, run_keys("init", config.seed, seeds), axis))()
-    data = jax.device_put(program.source.data)
-    empty = empty_window(program, state, data, data_by_run=False)
     chunk = 1 if config.agent.name == "sqirl" else min(config.loop.eval_every, config.num_steps)
-    step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
-    found, first = np.full(seeds, np.inf), None
+    state, advance = unrecorded_runs(experiment.program, chunk, seed=config.seed, num_seeds=config.num_seeds)
+    found, first = np.full(config.num_seeds, np.inf), None
     for _ in range(config.num_steps // chunk):
-        state, _ = step(state, empty, data, keys)
+        state, _ = advance(state)
         samples = experiment.samples(state)
         first = samples if first is None else first
         solves = (experiment.returns(state) >= least) & (samples <= config.samples)
@@ -62,7 +56,7 @@ def samples_to_solve(config: ConfigDict, experiment: Experiment, least: float) -
     return found, first
 
 
-def search(config: ConfigDict, mdp: TabularMDP, least: float, workdir: Path) -> np.ndarray:
+def search(config: ConfigDict, mdp: TabularMDP, exact: Callable, least: float) -> np.ndarray:
     """The same of SQIRL, at the least number of episodes that solves it for each seed."""
     found, number = np.full(config.num_seeds, np.inf), config.search.first
     spent = False  # whether one timestep takes more than there is
@@ -70,7 +64,7 @@ def search(config: ConfigDict, mdp: TabularMDP, least: float, workdir: Path) -> 
         own = config.copy_and_resolve_references()
         own.agent.num_episodes = number
         own = settle(own, mdp)
-        now, first = samples_to_solve(own, make_program(own, workdir), least)
+        now, first = samples_to_solve(own, make_experiment(own, mdp, exact), least)
         spent = bool((first >= config.samples).all())
         found = np.where(np.isinf(found), now, found)
         logging.info("%d episodes a timestep: %s samples", number, now.tolist())
@@ -98,11 +92,11 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     mdp = load(config)
     analysis = analyze(mdp, sticky=config.sticky)
     least = threshold(analysis)
-    settled = settle(config, mdp)
-    experiment = make_program(settled, workdir)
+    settled, exact = settle(config, mdp), policy_returns(mdp, config.sticky)
+    experiment = make_experiment(settled, mdp, exact)
     provenance.record(workdir, config, 0, experiment.inputs)
     if config.agent.name == "sqirl":
-        samples = search(config, mdp, least, workdir)
+        samples = search(config, mdp, exact, least)
     else:
         samples, _ = samples_to_solve(settled, experiment, least)
     solved = np.isfinite(samples)

@@ -22,6 +22,7 @@ from configs.sqirl import MDPS
 from experiments.declaration import Claim, Finding, Paper, Preset, Run, Scores
 from experiments.sqirl import complexity
 from rl_jax.evaluation.figures import plot_scatter
+from rl_jax.evaluation.statistics import bootstrap_interval
 
 LABELS = {"ppo": "PPO", "dqn": "DQN", **{f"sqirl_k{k}": f"SQIRL, k = {k}" for k in (1, 2, 3)}}
 SQIRL = tuple(name for name in LABELS if name.startswith("sqirl"))
@@ -104,9 +105,7 @@ def _solves_as_many_as(method: str) -> Callable[[Scores], Finding]:
     def check(scores: Scores) -> Finding:
         ours, theirs = (np.mean(solved, 0) > 0.5 for _, solved in (_sqirl(scores), best_of(scores, [method])))
         gap = ours.astype(float) - theirs
-        rng = np.random.default_rng(0)
-        drawn = gap[rng.integers(0, len(gap), (RESAMPLES, len(gap)))].mean(1)
-        low, high = np.percentile(drawn, [2.5, 97.5])
+        low, high = bootstrap_interval(gap)
         return Finding(float(gap.mean()), (float(low), float(high)), float(gap.mean()) >= -0.1,
                        f"{ours.sum()} against {theirs.sum()} of {len(gap)}")  # fmt: skip
 

@@ -36,13 +36,13 @@ class Experiment(NamedTuple):
     """A Program with what it reads.
 
     Attributes:
+      inputs: for the provenance.
       samples: state -> environment steps of each run so far, [R].
       returns: state -> exact return of each run's greedy policy, [R].
     """
 
     program: Program
     inputs: dict[str, Any]
-    mdp: TabularMDP
     samples: Callable[[TrainState], np.ndarray]
     returns: Callable[[TrainState], np.ndarray]
 
@@ -79,10 +79,14 @@ def samples_a_step(agent: ConfigDict) -> int:
 
 
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
-    """The Program of a settled configuration, or of one that `settle` settles."""
+    """The Program of a configuration, which `settle` settles."""
     del workdir
     mdp = load(config)
-    config = settle(config, mdp)
+    return make_experiment(settle(config, mdp), mdp, policy_returns(mdp, config.sticky))
+
+
+def make_experiment(config: ConfigDict, mdp: TabularMDP, exact: Callable[[np.ndarray], np.ndarray]) -> Experiment:
+    """The same of a settled configuration, with the MDP loaded and `evaluation.planning.policy_returns` of it made."""
     make, states = AGENTS[config.agent.name], np.arange(mdp.num_states, dtype=np.int32)
 
     def agent_in(mdp: TabularMDP) -> Any:
@@ -106,8 +110,6 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
         actions = jax.vmap(lambda own: policy(own.replace(step=state.step)))(state.replace(step=None))
         return jax.nn.one_hot(actions, mdp.num_actions)
 
-    exact = policy_returns(mdp, config.sticky)
-
     def returns(state: TrainState) -> np.ndarray:
         return exact(jax.device_get(policies(state)))
 
@@ -122,12 +124,12 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
         return {HEADLINE: returns(state), "eval/samples": samples(state).astype(np.float64)}
 
     inputs = {"mdp": config.mdp, "checksum": checksum(mdp), "horizon": mdp.horizon}
-    return Experiment(Program(agent.init, step, Resident(mdp), evaluate), inputs, mdp, samples, returns)
+    return Experiment(Program(agent.init, step, Resident(mdp), evaluate), inputs, samples, returns)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     experiment = make_program(config, workdir)
-    settled = settle(config, experiment.mdp)
+    settled = settle(config, experiment.program.source.data)
     result = run(experiment.program, settled, workdir, headline=HEADLINE, inputs=experiment.inputs)
     summary = {"paper": config.paper, "preset": config.preset, "step": result.step, "workdir": str(workdir)}
     if is_main_process() and result.evaluations:

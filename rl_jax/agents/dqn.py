@@ -17,8 +17,9 @@ from rl_jax.agents.agent import gradient_step
 from rl_jax.agents.online import OnlineAgent, Steps, collect, start
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import sample_rows
 from rl_jax.envs.environment import Environment
-from rl_jax.losses.value_learning import td_target
+from rl_jax.losses.value_learning import td_target, values_of_actions
 from rl_jax.networks.values import DiscreteCritic
 
 
@@ -40,7 +41,7 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
     # Losses
 
     def critic_loss(params: PyTree, target: jax.Array, batch: Steps) -> tuple[jax.Array, Metrics]:
-        q = chosen(critic.apply(params, batch.observations), batch.actions)
+        q = values_of_actions(critic.apply(params, batch.observations), batch.actions)
         loss = jnp.mean(optax.huber_loss(q, target))  # the methods' clip of the error's gradient to +-1
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
@@ -89,10 +90,8 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
             environment, state.extra["copies"], choose, explored(explore_key, state.step), collect_key
         )
         buffer, added = write(state.extra["buffer"], rollout, state.extra["added"]), state.extra["added"] + collected
-        # As `data.transitions.sample` draws them; the steps that are there come first.
-        filled = jnp.minimum(added, config.buffer_size).astype(jnp.uint32)
-        rows = jax.random.bits(batch_key, (config.batch_size,), jnp.uint32) % filled
-        batch = shard_batch(jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), buffer))
+        filled = jnp.minimum(added, config.buffer_size)  # the steps that are there come first
+        batch = shard_batch(sample_rows(buffer, batch_key, config.batch_size, filled))
         target = optax.periodic_update(
             state.params["critic"], state.target_params["critic"], state.step + 1, target_period
         )
@@ -123,11 +122,6 @@ def epsilons(config: ConfigDict, step: jax.Array) -> jax.Array:
     done = (step * config.train_every + jnp.arange(config.train_every)) * config.num_envs  # environment steps
     falling = optax.linear_schedule(1.0, config.final_epsilon, config.exploration_steps)(done)
     return jnp.where(done < config.learning_starts, 1.0, falling)
-
-
-def chosen(q: jax.Array, actions: jax.Array) -> jax.Array:
-    """Q(s, a), [B], of values [B, A] and actions [B]."""
-    return jnp.sum(q * jax.nn.one_hot(actions, q.shape[-1]), -1)
 
 
 def empty_buffer(observations: jax.Array, size: int) -> Steps:

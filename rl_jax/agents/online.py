@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState, nothing_to_evaluate
-from rl_jax.envs.environment import Environment, TimeStep
+from rl_jax.envs.environment import Environment, TimeStep, restarted
 
 
 class OnlineAgent(NamedTuple):
@@ -123,7 +123,7 @@ def collect(
         stepped, time_step = jax.vmap(environment.step)(states, actions, keys)
         ends = time_step.terminated | time_step.truncated
         returns, lengths = returns + time_step.reward, lengths + 1
-        after = jax.vmap(_restarted)(ends, fresh, (stepped, time_step.observation))
+        after = jax.vmap(restarted)(ends, fresh, (stepped, time_step.observation))
         carry = (*after, jnp.where(ends, 0.0, returns), jnp.where(ends, 0, lengths))
         return carry, (_row(observations, actions, time_step), returns, lengths)
 
@@ -138,10 +138,6 @@ def collect(
     last = mean_or_last(returns, copies.last_return), mean_or_last(lengths, copies.last_length)
     metrics = {"episode/return": last[0], "episode/length": last[1], "episode/count": count.astype(jnp.float32)}
     return Copies(*carry, *last), steps, metrics
-
-
-def _restarted(end: jax.Array, fresh: PyTree, stepped: PyTree) -> PyTree:
-    return jax.tree.map(lambda new, old: jnp.where(end, new, old), fresh, stepped)
 
 
 def _row(observations: jax.Array, actions: jax.Array, time_step: TimeStep) -> Steps:

@@ -22,7 +22,9 @@ from rl_jax.agents.agent import gradient_step
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import sample_rows
 from rl_jax.envs.environment import Environment
+from rl_jax.losses.value_learning import td_target, values_of_actions
 from rl_jax.networks.encoders import num_states
 from rl_jax.networks.values import MultiStepCritic
 
@@ -167,14 +169,16 @@ def write(buffer: Buffer, steps: Buffer, kept: jax.Array, added: jax.Array) -> t
 
 
 def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: jax.Array, discount: float) -> jax.Array:
-    """What Q_1..Q_k of a step are regressed on, [B, k]: its return, then r + discount * mask * max_a Q_j(s', a).
+    """What Q_1..Q_k of a step are regressed on, [B, k]: its return, then r + discount * mask * max_a Q_j(s', a); no
+    gradient flows through them.
 
     Args:
       returns, rewards, masks: [B].
       next_q: [B, k, A], Q_1..Q_k of the next observation, of which the last is not needed.
     """
-    backups = rewards[:, None] + discount * masks[:, None] * jnp.max(next_q[:, :-1], -1)
-    return jnp.concatenate([returns[:, None], backups], -1)
+    best = jnp.max(next_q, -1)
+    backups = [td_target(rewards, masks, best[:, j], discount) for j in range(best.shape[1] - 1)]
+    return jnp.stack([returns, *backups], -1)
 
 
 # Regressors
@@ -191,9 +195,8 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
 
     def errors(params: PyTree, batch: Buffer) -> jax.Array:
         """Mean squared error of each head, [k]."""
-        next_q = jax.lax.stop_gradient(critic.apply(params, batch.next_observations))
-        q = critic.apply(params, batch.observations)
-        q = jnp.sum(q * jax.nn.one_hot(batch.actions, num_actions)[:, None], -1)
+        next_q = critic.apply(params, batch.next_observations)
+        q = values_of_actions(critic.apply(params, batch.observations), batch.actions[:, None])
         wanted = targets(batch.returns, batch.rewards, batch.masks, next_q, config.discount)
         return jnp.mean(jnp.square(q - wanted), 0)
 
@@ -203,9 +206,7 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:  # fmt: skip
         def one_update(number: jax.Array, carry: Any) -> Any:
             params, opt_state, scales, _ = carry
-            bits = jax.random.bits(jax.random.fold_in(key, number), (config.batch_size,), jnp.uint32)
-            rows = bits % filled.astype(jnp.uint32)
-            batch = shard_batch(jax.tree.map(lambda x: x.at[rows].get(mode="promise_in_bounds"), buffer))
+            batch = shard_batch(sample_rows(buffer, jax.random.fold_in(key, number), config.batch_size, filled))
 
             def loss(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
                 losses = errors(params, batch)
@@ -257,7 +258,7 @@ def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
             error = tables[-1][buffer.observations, buffer.actions] - wanted
             losses.append(jnp.sum(there * jnp.square(error)) / jnp.maximum(jnp.sum(there), 1.0))
             after = jnp.max(tables[-1], -1)[buffer.next_observations]
-            wanted = buffer.rewards + config.discount * buffer.masks * after
+            wanted = td_target(buffer.rewards, buffer.masks, after, config.discount)
         return (jnp.stack(tables, 1), ()), scales, jnp.stack(losses)
 
     return Regressor(init, fit, q)

@@ -154,6 +154,23 @@ def fused_step(
     return chunk
 
 
+def unrecorded_runs(
+    program: Program, chunk: int, *, seed: int, num_seeds: int, combinations: int = 1
+) -> tuple[TrainState, Callable[[TrainState], tuple[TrainState, Window]]]:
+    """Runs of a program on resident data outside the loop: nothing is logged or saved, and nothing stops them.
+
+    Returns:
+      (state of all runs at step 0, state -> (state after `chunk` more steps, the metrics of these)); a state that was
+      handed over is gone.
+    """
+    axis, data = default_seed_axis(), jax.device_put(program.source.data)
+    state = jax.jit(lambda: init_runs(program, run_keys("init", seed, num_seeds, combinations), axis))()
+    empty = empty_window(program, state, data, data_by_run=False)
+    step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
+    keys = run_keys("train", seed, num_seeds, combinations)
+    return state, lambda state: step(state, empty, data, keys)
+
+
 def fingerprint(tree: PyTree) -> tuple[jax.Array, ...]:
     """A uint32 checksum a leaf, of its bits and their places; computed where the leaf lies, on any sharding."""
 

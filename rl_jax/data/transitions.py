@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl_jax.core.program import PyTree
 from rl_jax.data.checks import check_actions, check_all, check_dtype, check_finite, check_shape
 
 
@@ -29,14 +30,19 @@ class Transitions:
 
 
 def sample(transitions: Transitions, key: jax.Array, batch_size: int) -> Transitions:
-    """Draws `batch_size` transitions uniformly with replacement; pure, to be called inside jit.
+    """Draws `batch_size` transitions uniformly with replacement; pure, to be called inside jit."""
+    return sample_rows(transitions, key, batch_size, len(transitions))
 
-    The remainder of 32 random bits favours some rows by at most len(transitions) / 2^32 (0.05% at two million rows) and
-    takes one random-bits kernel where `jax.random.randint` takes three.
+
+def sample_rows(rows: PyTree, key: jax.Array, batch_size: int, filled: jax.Array | int) -> PyTree:
+    """Draws `batch_size` of the first `filled` rows of every leaf, the same ones, uniformly with replacement.
+
+    The remainder of 32 random bits favours some rows by at most filled / 2^32 (0.05% at two million rows) and takes one
+    random-bits kernel where `jax.random.randint` takes three.
     """
     # Unsigned and in bounds: the gathers need neither the wrap of negative indices nor a bounds check.
-    indices = jax.random.bits(key, (batch_size,), np.uint32) % np.uint32(len(transitions))
-    return jax.tree.map(lambda field: jnp.asarray(field).at[indices].get(mode="promise_in_bounds"), transitions)
+    indices = jax.random.bits(key, (batch_size,), jnp.uint32) % jnp.asarray(filled, jnp.uint32)
+    return jax.tree.map(lambda field: jnp.asarray(field).at[indices].get(mode="promise_in_bounds"), rows)
 
 
 @flax.struct.dataclass

@@ -58,10 +58,12 @@ def step_or_restart(
     stepped, time_step = environment.step(state, action, step_key)
     done = time_step.terminated | time_step.truncated
     fresh = environment.reset(reset_key)
-    state, observation = jax.tree.map(
-        lambda new, old: jnp.where(done, new, old), fresh, (stepped, time_step.observation)
-    )
-    return state, observation, time_step
+    return *restarted(done, fresh, (stepped, time_step.observation)), time_step
+
+
+def restarted(end: jax.Array, fresh: PyTree, stepped: PyTree) -> PyTree:
+    """`fresh`, the start of an episode, where `end`, a bool scalar, and `stepped` elsewhere."""
+    return jax.tree.map(lambda new, old: jnp.where(end, new, old), fresh, stepped)
 
 
 def ending_at_the_horizon(environment: Environment) -> Environment:

@@ -114,6 +114,19 @@ def _refuse(bad: np.ndarray, array: np.ndarray, source: str, field: str, remedy:
         )
 
 
+def check_sticky(sticky: float) -> None:
+    """ValueError if it is no probability below 1."""
+    if not 0.0 <= sticky < 1.0:
+        raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
+
+
+def with_terminal(transitions: jax.Array | np.ndarray) -> jax.Array:
+    """Transitions [S + 1, A] of an MDP's [S, A]: the terminal as one more state, S, where every action stays."""
+    num_states, num_actions = transitions.shape
+    following = jnp.where(transitions == TERMINAL, num_states, transitions)
+    return jnp.concatenate([following, jnp.full((1, num_actions), num_states, following.dtype)])
+
+
 def load_mdp(path: str | os.PathLike, horizon: int | None = None) -> TabularMDP:
     """Reads the MDP of an npz file with `transitions`, `rewards` and, if `save_mdp` wrote it, `horizon`.
 
@@ -256,8 +269,7 @@ def environment(
       observe: int32 MDP state -> observation, called with -1 after a terminal; `one_hot(mdp)` without it,
         `pictures(screens)` for images. It does not see the previous action.
     """
-    if not 0.0 <= sticky < 1.0:
-        raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
+    check_sticky(sticky)
     transitions, rewards = jnp.asarray(mdp.transitions), jnp.asarray(mdp.rewards)
     observe = observe or one_hot(mdp)
     zero = jnp.zeros((), jnp.int32)

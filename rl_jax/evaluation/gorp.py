@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from rl_jax.envs.tabular import TERMINAL, TabularMDP, check_mdp
+from rl_jax.envs.tabular import TabularMDP, check_mdp, with_terminal
 from rl_jax.evaluation.planning import REWARD_PRECISION, check_policy
 
 RESOLUTION = 100  # parts in which a distribution is cut
@@ -78,8 +78,7 @@ def _gorp(
     """Actions [R, T], returns [R] and steps by iteration [R, T]; sequences [A^k, k]."""
     num_sequences, k = sequences.shape
     num_states, num_actions = transitions.shape
-    following = jnp.concatenate([jnp.where(transitions == TERMINAL, num_states, transitions),
-                                 jnp.full((1, num_actions), num_states, transitions.dtype)])  # fmt: skip
+    following = with_terminal(transitions)
     rewards = jnp.concatenate([rewards, jnp.zeros((1, num_actions))])
     tried = jnp.repeat(sequences, episodes, 0)  # [A^k m, k]
 
@@ -212,8 +211,7 @@ class _Plan(NamedTuple):
     @classmethod
     def of(cls, mdp: TabularMDP, policy: np.ndarray | None) -> "_Plan":
         num_states, num_actions = mdp.rewards.shape
-        following = np.where(mdp.transitions == TERMINAL, num_states, mdp.transitions)
-        following = np.concatenate([following, np.full((1, num_actions), num_states)])
+        following = np.asarray(with_terminal(mdp.transitions))
         rewards = np.concatenate([mdp.rewards, np.zeros((1, num_actions), np.float32)])
         positive = rewards[rewards > 0]
         # As the authors: the precision of 1e-4 is meant for rewards of 1 and more.

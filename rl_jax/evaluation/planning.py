@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import psutil
 
-from rl_jax.envs.tabular import TERMINAL, TabularMDP, check_mdp
+from rl_jax.envs.tabular import TabularMDP, check_mdp, check_sticky, with_terminal
 
 REWARD_PRECISION = 1e-4  # an action is suboptimal if its best return is lower than the state's by more than this
 TIE = 1e-12  # Q values of a state that differ by less than this share of the largest are equal (least gaps alone)
@@ -196,12 +196,6 @@ def policy_returns(mdp: TabularMDP, sticky: float = 0.0) -> Callable[[np.ndarray
     return call
 
 
-def check_sticky(sticky: float) -> None:
-    """ValueError if it is no probability below 1."""
-    if not 0.0 <= sticky < 1.0:
-        raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
-
-
 def check_policy(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
     """The policy as [T or 1, S, A]; ValueError naming shape or index if it is none of this MDP."""
     policy = np.asarray(policy)
@@ -245,7 +239,7 @@ def reachable_states(mdp: TabularMDP, is_sticky: bool = False) -> int:
     Sticky actions change how likely a pair of state and executed action is, not which pairs there are: every action
     may also be chosen. At the first step there is no previous action; it counts as action 0, as in the authors' code.
     """
-    following = _with_terminal(mdp)
+    following = np.asarray(with_terminal(mdp.transitions))
     num_states, num_actions = following.shape
     seen = np.zeros(num_states, bool)
     seen[0] = True
@@ -260,12 +254,6 @@ def reachable_states(mdp: TabularMDP, is_sticky: bool = False) -> int:
             break
         seen[frontier] = True
     return int(pairs.sum())
-
-
-def _with_terminal(mdp: TabularMDP) -> np.ndarray:
-    """int32 [S + 1, A]: the terminal as one more state that stays."""
-    following = np.where(mdp.transitions == TERMINAL, mdp.num_states, mdp.transitions)
-    return np.concatenate([following, np.full((1, mdp.num_actions), mdp.num_states)]).astype(np.int32)
 
 
 class _Dynamics(NamedTuple):
@@ -283,9 +271,7 @@ class _Dynamics(NamedTuple):
 
     @classmethod
     def of(cls, transitions: jax.Array, rewards: jax.Array, *, is_sticky: bool) -> "_Dynamics":
-        num_states, num_actions = transitions.shape
-        following = jnp.where(transitions == TERMINAL, num_states, transitions)
-        following = jnp.concatenate([following, jnp.full((1, num_actions), num_states, following.dtype)])
+        num_actions, following = transitions.shape[1], with_terminal(transitions)
         if is_sticky:
             following = following * num_actions + jnp.arange(num_actions, dtype=following.dtype)
         rewards = jnp.concatenate([rewards, jnp.zeros((1, num_actions), rewards.dtype)])

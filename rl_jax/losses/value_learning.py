@@ -19,6 +19,12 @@ def td_target(rewards: jax.Array, masks: jax.Array, next_values: jax.Array, disc
     return jax.lax.stop_gradient(rewards + discount * masks * next_values)
 
 
+def values_of_actions(q: jax.Array, actions: jax.Array) -> jax.Array:
+    """Q(s, a), [...], of the values of all actions [..., A] and of actions [...] that broadcast to it."""
+    # A product with a one-hot vector: the gradient of an index is a scatter, which is slow everywhere.
+    return jnp.sum(q * jax.nn.one_hot(actions, q.shape[-1]), -1)
+
+
 def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     """Mean over the batch of the squared error, summed over an ensemble: predictions [B] or [N, B], targets [B]."""
     chex.assert_rank(targets, 1)

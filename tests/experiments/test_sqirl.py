@@ -48,7 +48,7 @@ def test_the_program_counts_its_samples_and_judges_exactly(agent, tmp_path):
     init, step = experiment.program.init, experiment.program.step
     state = jax.vmap(init)(jax.random.split(jax.random.key(0), 2)).replace(step=np.int32(0))
     stepped = jax.jit(jax.vmap(step, in_axes=(_axes(state), None, 0), out_axes=(_axes(state), 0)))
-    state, _ = stepped(state, experiment.mdp, jax.random.split(jax.random.key(1), 2))
+    state, _ = stepped(state, experiment.program.source.data, jax.random.split(jax.random.key(1), 2))
     state = state.replace(step=state.step + 1)
     per_step = {"sqirl": 8 * 6, "ppo": 8 * 128, "dqn": 4}[agent]
     samples = experiment.samples(state)
@@ -67,7 +67,7 @@ def test_solved_is_99_percent_of_the_way_from_random_to_best():
     assert complexity.threshold(found) == pytest.approx(0.01 * found.random_return + 0.99 * found.best_return)
 
 
-def test_a_search_stops_at_the_first_number_of_episodes_that_solves(tmp_path, monkeypatch):
+def test_a_search_stops_at_the_first_number_of_episodes_that_solves(monkeypatch):
     asked = []
 
     def samples_to_solve(config, experiment, least):
@@ -79,13 +79,13 @@ def test_a_search_stops_at_the_first_number_of_episodes_that_solves(tmp_path, mo
     monkeypatch.setattr(complexity, "samples_to_solve", samples_to_solve)
     config = configs.get_config("tiny-sqirl")
     config.update_from_flattened_dict({"search.first": 1, "search.growth": 4, "num_seeds": 3})
-    found = complexity.search(config, train.load(config), 1.0, tmp_path)
+    found = complexity.search(config, train.load(config), None, 1.0)
     assert asked == [1, 4, 16, 64]
     np.testing.assert_array_equal(found, [640.0, 160.0, 10.0])
     # No more is tried where the first timestep alone takes all samples.
     asked.clear()
     config.samples = 16
-    assert np.isinf(complexity.search(config, train.load(config), 1.0, tmp_path)[0]) and asked == [1, 4, 16]
+    assert np.isinf(complexity.search(config, train.load(config), None, 1.0)[0]) and asked == [1, 4, 16]
 
 
 def test_a_run_ends_with_what_it_took(tmp_path):
