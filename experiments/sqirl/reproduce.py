@@ -1,15 +1,16 @@
 """What SQIRL runs and claims; `python -m experiments.reproduce --paper=sqirl` reads it.
 
 Presets:
-  quick   15 MDPs with sticky actions; PPO, DQN and SQIRL with k = 1 and 2; 3 seeds; 300,000 samples at most; SQIRL's
+  quick   20 MDPs with sticky actions; PPO, DQN and SQIRL with k = 1 to 3; 3 seeds; 300,000 samples at most; SQIRL's
           number of episodes in steps of a factor 4 from 4 on.
+  checks  minutes: GORP against the bound on its samples in three deterministic MDPs, 20 seeds; and SQIRL in an MDP
+          that is made for k = 2.
   paper   all MDPs that are here, k = 1 to 3, 5 seeds, 5,000,000 samples, the number of episodes doubled from 1 on.
   tiny    one MDP for seconds: what the tests run.
 
-The MDPs of `quick` and the rules of the claims were fixed before any number was seen; four_rooms_distance and unlock,
-with a thousand states each, were taken out while the others ran, because SQIRL takes many minutes in each. A score is
-log10 of the samples until an MDP is solved (experiments/sqirl/complexity.py), so small is good; SQIRL's is the best of
-its k, as in the paper.
+The MDPs and the rules of the claims were fixed before any number of theirs was seen. A score is log10 of the samples
+until an MDP is solved (experiments/sqirl/complexity.py), so small is good; SQIRL's is the best of its k, as in the
+paper.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +25,16 @@ from experiments.sqirl import complexity
 from rl_jax.evaluation.figures import plot_scatter
 from rl_jax.evaluation.statistics import bootstrap_interval
 
-LABELS = {"ppo": "PPO", "dqn": "DQN", **{f"sqirl_k{k}": f"SQIRL, k = {k}" for k in (1, 2, 3)}}
-SQIRL = tuple(name for name in LABELS if name.startswith("sqirl"))
+SQIRL = ("sqirl_k1", "sqirl_k2", "sqirl_k3")
+LABELS = {"ppo": "PPO", "dqn": "DQN", **{name: f"SQIRL, k = {name[-1]}" for name in SQIRL}, "gorp_k1": "GORP, k = 1"}
 QUICK = (
     "freeway_10_fs30", "maze_easy_l0_30_fs1", "MiniGrid-KeyCorridorS3R1-v0", "MiniGrid-Empty-16x16-DistanceShaped-v0",
     "empty_5x5", "empty_8x8", "empty_8x8_distance", "lava_gap_5", "lava_gap_7", "simple_crossing_9",
-    "simple_crossing_9_distance", "door_key_5x5", "multi_room_2", "breakout_8_fs30", "asterix_5_fs30",
+    "simple_crossing_9_distance", "door_key_5x5", "multi_room_2", "breakout_8_fs30",
+    "asterix_5_fs30", "four_rooms_distance", "unlock", "lava_gap_7_lava", "multi_room_2_doors",
+    "door_key_5x5_doors_pick_up",
 )  # fmt: skip
+GORP = ("freeway_10_fs30", "maze_easy_l0_30_fs1", "MiniGrid-KeyCorridorS3R1-v0")
 RESAMPLES = 10_000
 
 
@@ -124,6 +128,43 @@ def _solves_within(method: str, mdp: str, samples: int) -> Callable[[Scores], Fi
     return check
 
 
+def _within_the_bound(mdp: str) -> Callable[[Scores], Finding]:
+    """The median seed of GORP needs at most the samples of the bound."""
+
+    def check(scores: Scores) -> Finding:
+        evaluations = scores.evaluations("gorp_k1", mdp)
+        log, solved = evaluations.scores[-1].mean(1), evaluations.returns[-1].mean(1) > 0
+        low, high = np.percentile(log, [2.5, 97.5])
+        passed = solved.mean() > 0.5 and np.median(log) <= evaluations.reference_score
+        return Finding(float(np.median(log)), (float(low), float(high)), bool(passed),
+                       f"{solved.sum()} of {len(log)} seeds solve it")  # fmt: skip
+
+    return check
+
+
+def _falls_into_the_trap(scores: Scores) -> Finding:
+    """No seed solves it with k = 1, every one with k = 2."""
+    first, second = (scores.evaluations(name, "trap").returns[-1].mean(1) for name in ("sqirl_k1", "sqirl_k2"))
+    gap = second - first
+    return Finding(float(gap.mean()), (float(gap.min()), float(gap.max())), not first.any() and bool(second.all()))
+
+
+def _checks() -> Preset:
+    trap = {"num_seeds": 10, "samples": 300_000, "search.first": 256}
+    runs = (
+        *(Run("gorp_k1", mdp, "experiments.sqirl.complexity", f"configs/sqirl.py:gorp/{mdp}") for mdp in GORP),
+        *_runs(("sqirl_k1", "sqirl_k2"), ("trap",), trap, {}),
+    )
+    bounds = {"freeway_10_fs30": 11_100, "maze_easy_l0_30_fs1": 16_200, "MiniGrid-KeyCorridorS3R1-v0": 14_640_000}
+    return Preset(runs, (
+        *(Claim(f"gorp_within_bound_{mdp}", f"GORP needs no more than the bound of {steps:,} samples in {mdp}",
+                "log10 of the median seed's samples", _within_the_bound(mdp), float(np.log10(steps)))
+          for mdp, steps in bounds.items()),
+        Claim("one_step_falls_into_the_trap", "Where min-k is 2, k = 1 fails and k = 2 does not",
+              "share of seeds that solve trap, k = 2 less k = 1", _falls_into_the_trap),
+    ))  # fmt: skip
+
+
 def _claims() -> tuple[Claim, ...]:
     pairs = [
         ("sqirl", "SQIRL's samples", _sqirl, "ppo", "PPO's", _of("ppo")),
@@ -179,10 +220,10 @@ PAPER = Paper(
     baseline="ppo",
     presets={
         "quick": lambda: Preset(
-            _runs(("ppo", "dqn", "sqirl_k1", "sqirl_k2"), QUICK, COMMON, {"agent.exploration_steps": 30_000}),
-            _claims(),
+            _runs(("ppo", "dqn", *SQIRL), QUICK, COMMON, {"agent.exploration_steps": 30_000}), _claims()
         ),
-        "paper": lambda: Preset(_runs(tuple(LABELS), MDPS, PAPER_SCALE, PAPER_DQN), _claims()),
+        "checks": _checks,
+        "paper": lambda: Preset(_runs(("ppo", "dqn", *SQIRL), MDPS, PAPER_SCALE, PAPER_DQN), _claims()),
         "tiny": _tiny,
     },
     read=complexity.read,

@@ -1,13 +1,18 @@
-"""Trains SQIRL, PPO or DQN in a tabular MDP and judges the greedy policy exactly, by dynamic programming.
+"""Trains SQIRL, PPO or DQN in a tabular MDP or an Atari game and judges the greedy policy.
 
     python -m experiments.sqirl.train --config=configs/sqirl.py:quick --workdir=runs/sqirl
 
+In a tabular MDP the judgement is exact, by dynamic programming; in a game (config.atari.rom) it is by episodes.
+
+  --config.observations=screen               networks see the state's screen and not its number
+  --config.sweep="agent.k=1,2; agent.num_episodes=16,64"    candidates of SQIRL, side by side with all seeds
+
 A run that was stopped goes on where it was: give the same command again. --workdir gets what every run's has
-(metrics.jsonl, provenance.json, checkpoints). The last line on standard output is one JSON object: the exact return of
-each seed's greedy policy, the MDP's best and random return, and the samples taken.
+(metrics.jsonl, provenance.json, checkpoints). The last line on standard output is one JSON object: the return of each
+run's greedy policy and the samples taken; of a sweep, of each combination.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,18 +20,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs.sqirl import BUILT
 from experiments.binary import run_experiment
+from experiments.sqirl.problem import Problem, load_problem
 from rl_jax.agents.dqn import dqn
 from rl_jax.agents.ppo import ppo
 from rl_jax.agents.sqirl import sqirl
 from rl_jax.core.config import unknown
 from rl_jax.core.loop import run
-from rl_jax.core.program import Key, Metrics, Program, Resident, TrainState
+from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
 from rl_jax.core.runtime import is_main_process
-from rl_jax.envs.environment import ending_at_the_horizon
-from rl_jax.envs.tabular import BRIDGE, TabularMDP, bridge_path, checksum, environment, load_mdp
-from rl_jax.evaluation.planning import policy_returns
+from rl_jax.core.sweep import groups, side_by_side, swept_settings, with_settings
 
 HEADLINE = "eval/return"
 AGENTS = {"sqirl": sqirl, "ppo": ppo, "dqn": dqn}
@@ -38,35 +41,31 @@ class Experiment(NamedTuple):
     Attributes:
       inputs: for the provenance.
       samples: state -> environment steps of each run so far, [R].
-      returns: state -> exact return of each run's greedy policy, [R].
+      returns: (state, key) -> return of each run's greedy policy, [R].
     """
 
     program: Program
     inputs: dict[str, Any]
     samples: Callable[[TrainState], np.ndarray]
-    returns: Callable[[TrainState], np.ndarray]
+    returns: Callable[[TrainState, Key], np.ndarray]
 
 
-def load(config: ConfigDict) -> TabularMDP:
-    """The MDP that `config.mdp` names, by name or file."""
-    path = BUILT / f"{config.mdp}.npz"
-    if config.mdp in BRIDGE:
-        path = bridge_path(config.mdp)
-    elif not path.exists():
-        path = Path(config.mdp)
-    return load_mdp(path, config.horizon or None)
-
-
-def settle(config: ConfigDict, mdp: TabularMDP) -> ConfigDict:
-    """The configuration with what follows from the MDP: the encoder of its states, and the steps of the samples."""
+def settle(config: ConfigDict, problem: Problem) -> ConfigDict:
+    """The configuration with what follows from the problem and the sweep: encoder, sizes, and the number of steps."""
     config = config.copy_and_resolve_references()
     agent = config.agent
     if agent.name not in AGENTS:
         raise ValueError(unknown("agent", agent.name, AGENTS))
-    agent.encoder = f"one_hot_{mdp.num_states}"
+    if agent.encoder == "none" or config.observations == "state":
+        agent.encoder = problem.encoder
     if agent.name == "sqirl":
-        steps = mdp.horizon
-        agent.buffer_size = min(agent.buffer_size, mdp.horizon * mdp.horizon * agent.num_episodes)
+        steps = problem.horizon
+        for name in ("k", "num_episodes"):
+            values = [setting.get(f"agent.{name}", agent[name]) for setting in side_by_side(config)]
+            if min(values) < 1:
+                raise ValueError(f"config.agent.{name} is {min(values)}: give at least 1")
+            agent[f"max_{name}"] = max(values)
+        agent.buffer_size = min(agent.buffer_size, problem.horizon**2 * agent.max_num_episodes)
     else:
         steps = max(config.samples // samples_a_step(agent), 1)
     config.num_steps = config.num_steps or steps
@@ -81,60 +80,60 @@ def samples_a_step(agent: ConfigDict) -> int:
 def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     """The Program of a configuration, which `settle` settles."""
     del workdir
-    mdp = load(config)
-    return make_experiment(settle(config, mdp), mdp, policy_returns(mdp, config.sticky))
+    problem = load_problem(config)
+    return make_experiment(settle(config, problem), problem)
 
 
-def make_experiment(config: ConfigDict, mdp: TabularMDP, exact: Callable[[np.ndarray], np.ndarray]) -> Experiment:
-    """The same of a settled configuration, with the MDP loaded and `evaluation.planning.policy_returns` of it made."""
-    make, states = AGENTS[config.agent.name], np.arange(mdp.num_states, dtype=np.int32)
+def make_experiment(config: ConfigDict, problem: Problem) -> Experiment:
+    """The same of a settled configuration, with its problem loaded."""
+    timed, settings = config.agent.name == "sqirl", swept_settings(config)
 
-    def agent_in(mdp: TabularMDP) -> Any:
-        return make(config.agent, ending_at_the_horizon(environment(mdp, config.sticky, observe=lambda state: state)))
+    def agent_in(data: PyTree, settings: Mapping[str, jax.Array]) -> Any:
+        return AGENTS[config.agent.name](with_settings(config, settings).agent, problem.environment(data))
 
-    def step(state: TrainState, data: TabularMDP, key: Key) -> tuple[TrainState, Metrics]:
-        return agent_in(data).step(state, key)
+    def init(key: Key, settings: Mapping[str, jax.Array] = {}) -> TrainState:
+        state = agent_in(problem.data, settings).init(key)
+        return state.replace(extra=state.extra | ({"settings": settings} if settings else {}))
 
-    agent = agent_in(mdp)
-    times = np.arange(mdp.horizon if config.agent.name == "sqirl" else 1)
+    def step(state: TrainState, data: PyTree, key: Key) -> tuple[TrainState, Metrics]:
+        own = {name: state.extra[name] for name in ("settings",) if name in state.extra}
+        state, metrics = agent_in(data, own.get("settings", {})).step(state, key)
+        return state.replace(extra=state.extra | own), metrics
 
-    def policy(state: TrainState) -> jax.Array:
-        """Greedy actions of one run, [T or 1, S]."""
-        if config.agent.name == "sqirl":
-            return jax.vmap(lambda time: agent.act(state, states, time))(times)
-        return agent.act(state.params, states, jax.random.key(0), 0.0)[None]
+    def act(state: TrainState, observations: jax.Array, time: jax.Array) -> jax.Array:
+        agent = agent_in(problem.data, state.extra.get("settings", {}))
+        if timed:
+            return agent.act(state, observations, time)
+        return agent.act(state.params, observations, jax.random.key(0), 0.0)
 
-    @jax.jit
-    def policies(state: TrainState) -> jax.Array:
-        """[R, T or 1, S, A], float32."""
-        actions = jax.vmap(lambda own: policy(own.replace(step=state.step)))(state.replace(step=None))
-        return jax.nn.one_hot(actions, mdp.num_actions)
-
-    def returns(state: TrainState) -> np.ndarray:
-        return exact(jax.device_get(policies(state)))
+    returns = problem.returns(act, timed)
 
     def samples(state: TrainState) -> np.ndarray:
-        if config.agent.name == "sqirl":
+        if timed:
             return np.asarray(state.extra["samples"], np.int64)
         runs = len(jax.tree.leaves(state.params)[0])
         return np.full(runs, int(state.step) * samples_a_step(config.agent), np.int64)
 
     def evaluate(state: TrainState, key: Key) -> dict[str, Any]:
-        del key
-        return {HEADLINE: returns(state), "eval/samples": samples(state).astype(np.float64)}
+        return {HEADLINE: returns(state, key), "eval/samples": samples(state).astype(np.float64)}
 
-    inputs = {"mdp": config.mdp, "checksum": checksum(mdp), "horizon": mdp.horizon}
-    return Experiment(Program(agent.init, step, Resident(mdp), evaluate), inputs, samples, returns)
+    program = Program(init, step, Resident(problem.data), evaluate, settings)
+    return Experiment(program, problem.inputs, samples, returns)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    experiment = make_program(config, workdir)
-    settled = settle(config, experiment.program.source.data)
+    problem = load_problem(config)
+    settled = settle(config, problem)
+    experiment = make_experiment(settled, problem)
     result = run(experiment.program, settled, workdir, headline=HEADLINE, inputs=experiment.inputs)
     summary = {"paper": config.paper, "preset": config.preset, "step": result.step, "workdir": str(workdir)}
     if is_main_process() and result.evaluations:
-        last = result.evaluations[-1]
-        summary |= {"returns": last[HEADLINE], "samples": last["eval/samples"]}
+        last = {name: np.atleast_1d(values).tolist() for name, values in result.evaluations[-1].items()}
+        outcomes = {
+            name: {"returns": last[HEADLINE][rows], "samples": last["eval/samples"][rows]}
+            for name, rows in groups(settled).items()
+        }
+        summary |= {"sweep": outcomes} if config.sweep else outcomes[""]
     return summary
 
 

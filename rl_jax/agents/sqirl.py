@@ -7,6 +7,9 @@ Q_k acts at timestep i for ever. The practical form is that of the authors' code
 timestep to timestep, on all steps that were random when they were made, and every head's loss is divided by its running
 mean. One step is one timestep, so a run has `horizon` steps.
 
+Candidates of (k, m) can share a program, a run each: shapes are those of `max_k` and `max_num_episodes`, and the k and
+`num_episodes` of a run, which may be traced, say which heads and episodes count.
+
 The horizon is a part of the problem: nothing is bootstrapped through a time-out.
 """
 
@@ -22,7 +25,7 @@ from rl_jax.agents.agent import gradient_step
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
-from rl_jax.data.transitions import sample_rows
+from rl_jax.data.transitions import sample_rows, write_rows
 from rl_jax.envs.environment import Environment
 from rl_jax.losses.value_learning import td_target, values_of_actions
 from rl_jax.networks.encoders import num_states
@@ -45,9 +48,9 @@ class Regressor(NamedTuple):
 
     Attributes:
       init: (key, observations [1, ...]) -> (params, opt_state).
-      fit: ((params, opt_state), scales [k], buffer, filled, num_updates, key) -> ((params, opt_state), scales,
-        losses [k]).
-      q: (params, observations [B, ...]) -> [B, k, A].
+      fit: ((params, opt_state), scales [K], buffer, filled, num_updates, key) -> ((params, opt_state), scales,
+        losses [K]); K is `max_k`.
+      q: (params, observations [B, ...]) -> [B, K, A].
     """
 
     init: Callable[[Key, jax.Array], tuple[PyTree, PyTree]]
@@ -68,17 +71,16 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
     """SQIRL; `config` as `default_config`.
 
     Raises:
-      ValueError: there is no such regressor, or k or the number of episodes is below 1.
+      ValueError: there is no such regressor, or k or the number of episodes is out of its range.
     """
     if config.regressor not in REGRESSORS:
         raise ValueError(unknown("regressor in config.agent.regressor", config.regressor, REGRESSORS))
-    if config.k < 1 or config.num_episodes < 1:
-        raise ValueError(f"k={config.k} and num_episodes={config.num_episodes}: both are at least 1")
+    max_k, max_episodes = largest(config, "k"), largest(config, "num_episodes")
     regressor = REGRESSORS[config.regressor](config, environment.num_actions)
-    horizon, shape = environment.horizon, (environment.horizon, config.num_episodes)
+    horizon, shape = environment.horizon, (environment.horizon, max_episodes)
 
     def greedy(params: PyTree, observations: jax.Array) -> jax.Array:
-        return jnp.argmax(regressor.q(params, observations)[:, -1], -1).astype(jnp.int32)
+        return jnp.argmax(regressor.q(params, observations)[:, config.k - 1], -1).astype(jnp.int32)
 
     def init(key: Key) -> TrainState:
         network_key, reset_key = jax.random.split(key)
@@ -94,15 +96,16 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
                     jnp.copy, Buffer(observations, scalar.astype(jnp.int32), scalar, scalar, observations, scalar)
                 ),
                 "added": jnp.zeros((), jnp.int32),
-                "scales": jnp.zeros(config.k),
+                "scales": jnp.zeros(max_k),
                 "samples": jnp.zeros((), jnp.int32),
             },
         )  # fmt: skip
 
     def episodes(frozen: PyTree, timestep: jax.Array, key: Key) -> tuple[Buffer, jax.Array]:
-        """(steps [T, m], whether each was taken [T, m]) of m episodes that act at random from `timestep` on."""
+        """(steps [T, M], whether each was taken [T, M]) of episodes that act at random from `timestep` on; M is
+        `max_num_episodes`, of which m are played."""
         action_key, reset_key, step_key = jax.random.split(key, 3)
-        states, observations = jax.vmap(environment.reset)(jax.random.split(reset_key, config.num_episodes))
+        states, observations = jax.vmap(environment.reset)(jax.random.split(reset_key, max_episodes))
         at_random = jax.random.randint(action_key, shape, 0, environment.num_actions)
 
         def one_step(carry: Any, inputs: Any) -> tuple[Any, Any]:
@@ -116,13 +119,13 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
             row = (observations, actions, stepped.reward * active, 1.0 - ends, stepped.observation, active)
             return (states, stepped.observation, active & ~ends), row
 
-        carry = states, observations, jnp.ones(config.num_episodes, bool)
+        carry = states, observations, jnp.arange(max_episodes) < config.num_episodes
         keys = jax.random.split(step_key, shape)
         _, (observations, actions, rewards, masks, next_observations, active) = jax.lax.scan(
             one_step, carry, (jnp.arange(horizon), frozen, at_random, keys)
         )
         discounted = lambda after, reward: (reward + config.discount * after,) * 2  # noqa: E731
-        _, returns = jax.lax.scan(discounted, jnp.zeros(config.num_episodes), rewards, reverse=True)
+        _, returns = jax.lax.scan(discounted, jnp.zeros(max_episodes), rewards, reverse=True)
         return Buffer(observations, actions, rewards, masks, next_observations, returns), active
 
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
@@ -131,7 +134,7 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         steps, taken = episodes(frozen, timestep, collect_key)
         # A return is the random policy's only where everything after it was random.
         kept = taken & (jnp.arange(horizon)[:, None] >= timestep)
-        buffer, added = write(extra["buffer"], steps, kept, extra["added"])
+        buffer, added = write_rows(extra["buffer"], steps, kept, extra["added"])
         samples = jnp.sum(taken, dtype=jnp.int32)
         num_updates = (samples * config.num_epochs + config.batch_size - 1) // config.batch_size
         fitted, scales, losses = regressor.fit(
@@ -140,7 +143,7 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         )  # fmt: skip
         frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), frozen, fitted[0])
         extra = {"buffer": buffer, "added": added, "scales": scales, "samples": extra["samples"] + samples}
-        metrics = {f"critic/loss_{j + 1}": losses[j] for j in range(config.k)}
+        metrics = {f"critic/loss_{j + 1}": losses[j] for j in range(max_k)}
         metrics["episode/return"] = jnp.sum(steps.rewards) / config.num_episodes
         return state.replace(
             params={"critic": fitted[0]}, opt_state={"critic": fitted[1]}, target_params={"critic": frozen}, extra=extra
@@ -156,16 +159,17 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
     return TimedAgent(init, step, act)
 
 
-def write(buffer: Buffer, steps: Buffer, kept: jax.Array, added: jax.Array) -> tuple[Buffer, jax.Array]:
-    """The buffer with the kept steps, [T, m], written behind the `added` ones before them, over the oldest where it is
-    full; and how many were added in all."""
-    size, kept = len(buffer.actions), kept.reshape(-1)
-    places = jnp.where(kept, (added + jnp.cumsum(kept) - 1) % size, size)
-    buffer = jax.tree.map(
-        lambda old, new: old.at[places].set(new.reshape(-1, *new.shape[2:]).astype(old.dtype), mode="drop"),
-        buffer, steps,
-    )  # fmt: skip
-    return buffer, added + jnp.sum(kept, dtype=jnp.int32)
+def largest(config: ConfigDict, name: str) -> int:
+    """`max_<name>`, or the field itself where that is 0: what shapes are made for.
+
+    Raises:
+      ValueError: the field is below 1 or above its maximum; of a traced one only its maximum can be looked at.
+    """
+    value = config[name]
+    most = config[f"max_{name}"] or value
+    if isinstance(value, int) and not 1 <= value <= most:
+        raise ValueError(f"{name} is {value} and max_{name} {most}: give at least 1, and a maximum as large")
+    return most
 
 
 def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: jax.Array, discount: float) -> jax.Array:
@@ -186,7 +190,9 @@ def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: ja
 
 def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     """One network with k heads, some epochs of minibatches of Adam; it goes on from what it was."""
-    critic = MultiStepCritic(config.hidden_dims, num_actions, config.k, config.encoder)
+    max_k = largest(config, "k")
+    critic = MultiStepCritic(config.hidden_dims, num_actions, max_k, config.encoder)
+    used = jnp.arange(max_k) < config.k
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
 
     def init(key: Key, observations: jax.Array) -> tuple[PyTree, PyTree]:
@@ -194,11 +200,11 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
         return params, tx.init(params)
 
     def errors(params: PyTree, batch: Buffer) -> jax.Array:
-        """Mean squared error of each head, [k]."""
+        """Mean squared error of each head, [K]; 0 of one that is not used."""
         next_q = critic.apply(params, batch.next_observations)
         q = values_of_actions(critic.apply(params, batch.observations), batch.actions[:, None])
         wanted = targets(batch.returns, batch.rewards, batch.masks, next_q, config.discount)
-        return jnp.mean(jnp.square(q - wanted), 0)
+        return jnp.where(used, jnp.mean(jnp.square(q - wanted), 0), 0.0)
 
     def fit(
         fitted: tuple[PyTree, PyTree], scales: jax.Array, buffer: Buffer, filled: jax.Array, num_updates: jax.Array,
@@ -213,12 +219,12 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
                 now = jax.lax.stop_gradient(losses)
                 smooth = config.scale_decay * scales + (1.0 - config.scale_decay) * now
                 new_scales = jnp.where(scales == 0.0, now, smooth)  # 0: nothing was seen before
-                return jnp.mean(losses / jnp.maximum(new_scales, 1e-30)), (losses, new_scales)
+                return jnp.sum(losses / jnp.maximum(new_scales, 1e-30)) / config.k, (losses, new_scales)
 
             params, opt_state, (losses, scales) = gradient_step(loss, params, tx, opt_state)
             return params, opt_state, scales, losses
 
-        carry = (*fitted, scales, jnp.zeros(config.k))
+        carry = (*fitted, scales, jnp.zeros(max_k))
         *fitted, scales, losses = jax.lax.fori_loop(0, num_updates, one_update, carry)
         return tuple(fitted), scales, losses
 
@@ -228,11 +234,11 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
 def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     """Linear least squares on one-hot states: its solution is the mean of the targets of each state and action, and 0
     where there is none. Observations are state numbers; `encoder` says how many there are."""
-    size = num_states(config.encoder)
+    size, max_k = num_states(config.encoder), largest(config, "k")
 
     def init(key: Key, observations: jax.Array) -> tuple[PyTree, PyTree]:
         del key, observations
-        return jnp.zeros((size, config.k, num_actions)), ()
+        return jnp.zeros((size, max_k, num_actions)), ()
 
     def q(params: PyTree, observations: jax.Array) -> jax.Array:
         return params[observations]
@@ -253,7 +259,7 @@ def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
             return (total / jnp.maximum(count, 1.0)).reshape(size, num_actions)
 
         tables, losses, wanted = [], [], buffer.returns
-        for _ in range(config.k):
+        for _ in range(max_k):
             tables.append(mean(wanted))
             error = tables[-1][buffer.observations, buffer.actions] - wanted
             losses.append(jnp.sum(there * jnp.square(error)) / jnp.maximum(jnp.sum(there), 1.0))
@@ -274,6 +280,8 @@ def default_config() -> ConfigDict:
             "name": "sqirl",
             "k": 1,  # steps of Q-iteration, 1 to 3
             "num_episodes": 64,  # m, at each timestep; the authors double it until the MDP is solved
+            "max_k": 0,  # of the runs that share a program; 0: k itself
+            "max_num_episodes": 0,
             "regressor": "network",  # or "table", exact linear least squares on one-hot states
             "hidden_dims": (64, 64),
             "encoder": "none",

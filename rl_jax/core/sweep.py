@@ -2,7 +2,8 @@
 
 `config.sweep` assigns values to fields, "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3", and every combination is
 trained. Numbers with a decimal point under `agent.` stand in formulas and change no shape: their combinations run side
-by side in one program, each with the same seeds. All other fields run in sequence, one folder a combination.
+by side in one program, each with the same seeds; so do the whole numbers that `config.side_by_side` names, of an
+experiment that makes its shapes for the largest. All other fields run in sequence, one folder a combination.
 """
 
 import ast
@@ -56,12 +57,12 @@ def swept(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 def side_by_side(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that share a program, the last field varying fastest; one without fields where none is swept."""
-    return _product({name: values for name, values in swept(config).items() if _is_traced(name, values[0])})
+    return _product({name: values for name, values in swept(config).items() if _is_traced(config, name, values[0])})
 
 
 def in_sequence(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that run one after another, the last field varying fastest; one without fields where none is."""
-    return _product({name: values for name, values in swept(config).items() if not _is_traced(name, values[0])})
+    return _product({name: values for name, values in swept(config).items() if not _is_traced(config, name, values[0])})
 
 
 def at(config: ConfigDict, setting: Setting) -> ConfigDict:
@@ -96,9 +97,9 @@ def title(setting: Setting) -> str:
 
 
 def swept_settings(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`Program.settings` for `with_settings`: the swept fields, float32 [S]; empty where nothing is swept."""
+    """`Program.settings` for `with_settings`: the swept fields, float32 or int32 [S]; empty where nothing is swept."""
     runs = labels(config)
-    return {name: np.asarray([run[name] for run in runs], np.float32) for name in runs[0] if name != "seed"}
+    return {name: np.asarray([run[name] for run in runs], _dtype(runs[0][name])) for name in runs[0] if name != "seed"}
 
 
 def check_settings(config: ConfigDict, settings: PyTree) -> None:
@@ -118,25 +119,29 @@ def check_settings(config: ConfigDict, settings: PyTree) -> None:
 def with_settings(config: ConfigDict, settings: Mapping[str, jax.Array]) -> ConfigDict:
     """The configuration as a run of a sweep sees it, for use inside a jitted function.
 
-    Every number with a decimal point under `agent.` is a float32 scalar that the compiler does not know: those of
-    `settings` (one run's, scalars), and the others too. A run then has the same bits alone as in a sweep. With Python
-    numbers it would not: 1 - 0.9 is 0.1 for Python and 0.100000024 in float32, and XLA computes with known constants in
-    another order (x * c * c becomes x * (c * c)).
+    Every number with a decimal point under `agent.` is a float32 scalar that the compiler does not know, and every one
+    of `config.side_by_side` an int32: those of `settings` (one run's, scalars), and the others too. A run then has the
+    same bits alone as in a sweep. With Python numbers it would not: 1 - 0.9 is 0.1 for Python and 0.100000024 in
+    float32, and XLA computes with known constants in another order (x * c * c becomes x * (c * c)).
     """
-    floats = {name: value for name, value in flat(config).items() if _is_traced(name, value)}
+    traced = {name: value for name, value in flat(config).items() if _is_traced(config, name, value)}
     config = config.copy_and_resolve_references()
     with config.ignore_type():
-        for name, value in {**floats, **settings}.items():
+        for name, value in {**traced, **settings}.items():
             *path, field = name.split(".")
             group = config
             for part in path:
                 group = group[part]
-            group[field] = jax.lax.optimization_barrier(jnp.asarray(value, jnp.float32))
+            group[field] = jax.lax.optimization_barrier(jnp.asarray(value, _dtype(traced[name])))
     return config
 
 
-def _is_traced(name: str, value: Any) -> bool:
-    return name.startswith("agent.") and isinstance(value, float)
+def _is_traced(config: Mapping[str, Any], name: str, value: Any) -> bool:
+    return name.startswith("agent.") and isinstance(value, float) or name in config.get("side_by_side", ())
+
+
+def _dtype(value: int | float) -> type[np.generic]:
+    return np.float32 if isinstance(value, float) else np.int32
 
 
 def _product(values: Mapping[str, tuple[Any, ...]]) -> list[Setting]:

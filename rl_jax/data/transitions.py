@@ -88,3 +88,22 @@ def check_transitions(transitions: Transitions, name: str, action_bound: float |
     check_all(name, "masks", masks, (masks == 0) | (masks == 1), "0 or 1")
     if action_bound is not None:
         check_actions(name, fields["actions"], action_bound)
+
+
+def write_rows(buffer: PyTree, rows: PyTree, kept: jax.Array, added: jax.Array) -> tuple[PyTree, jax.Array]:
+    """The buffer with the rows that are kept, behind the `added` ones before them and, where it is full, over the oldest;
+    and how many were added in all.
+
+    Args:
+      buffer: leaves [C, ...].
+      rows: leaves [..., *row], with the leading axes of `kept`.
+      kept: bool.
+      added: int32 scalar.
+    """
+    size, axes, kept = len(jax.tree.leaves(buffer)[0]), kept.ndim, kept.reshape(-1)
+    places = jnp.where(kept, (added + jnp.cumsum(kept) - 1) % size, size)
+    buffer = jax.tree.map(
+        lambda old, new: old.at[places].set(new.reshape(-1, *new.shape[axes:]).astype(old.dtype), mode="drop"),
+        buffer, rows,
+    )  # fmt: skip
+    return buffer, added + jnp.sum(kept, dtype=jnp.int32)

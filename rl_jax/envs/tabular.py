@@ -120,6 +120,14 @@ def check_sticky(sticky: float) -> None:
         raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
 
 
+def sticky_action(
+    action: jax.Array, previous_action: jax.Array, time: jax.Array, sticky: float, key: Key
+) -> jax.Array:
+    """The action executed, int32: with probability `sticky` the previous one; never at an episode's first step."""
+    repeats = (jax.random.uniform(key) < sticky) & (time > 0)
+    return jnp.where(repeats, previous_action, jnp.asarray(action, jnp.int32))
+
+
 def with_terminal(transitions: jax.Array | np.ndarray) -> jax.Array:
     """Transitions [S + 1, A] of an MDP's [S, A]: the terminal as one more state, S, where every action stays."""
     num_states, num_actions = transitions.shape
@@ -233,14 +241,14 @@ def one_hot(mdp: TabularMDP) -> Callable[[jax.Array], jax.Array]:
 
 
 def pictures(screens: Screens) -> Callable[[jax.Array], jax.Array]:
-    """Observations in [0, 1], float32 [height, width, channels]; zeros after a terminal.
+    """Observations uint8 [height, width, channels]; zeros after a terminal.
 
     The F last images of a state are stacked along the channels: [height, width, F * channels].
     """
     images, of_state = jnp.asarray(screens.images), jnp.asarray(screens.of_state)
 
     def observe(state: jax.Array) -> jax.Array:
-        picture = images[of_state[state]].astype(jnp.float32) / 255.0 * (state != TERMINAL)
+        picture = images[of_state[state]] * (state != TERMINAL).astype(jnp.uint8)
         if images.ndim == 3:
             picture = picture[..., None]
         if of_state.ndim == 2:
@@ -279,8 +287,7 @@ def environment(
         return TabularState(zero, zero, zero), observe(zero)
 
     def step(state: TabularState, action: jax.Array, key: Key) -> tuple[TabularState, TimeStep]:
-        repeats = (jax.random.uniform(key) < sticky) & (state.time > 0)
-        executed = jnp.where(repeats, state.previous_action, jnp.asarray(action, jnp.int32))
+        executed = sticky_action(action, state.previous_action, state.time, sticky, key)
         after, time = transitions[state.state, executed], state.time + 1
         terminated = after == TERMINAL
         truncated = ~terminated & (time >= mdp.horizon)

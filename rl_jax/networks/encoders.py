@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rl_jax.networks.mlp import fan_in_uniform, orthogonal
 
-ENCODERS = ("none", "nature_cnn", "one_hot_<N>")
+ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "one_hot_<N>")
 
 
 class NatureCNN(nn.Module):
@@ -29,24 +29,88 @@ class NatureCNN(nn.Module):
 
     @nn.compact
     def __call__(self, screens: jax.Array) -> jax.Array:
-        *leading, height, width, channels = screens.shape
+        height, width = screens.shape[-3:-1]
         if min(height, width) < 36:
             raise ValueError(f"screens of {height}x{width}: NatureCNN needs 36x36 at least, scale them up")
-        scale = 255.0 if screens.dtype == jnp.uint8 else 1.0
-        x = screens.reshape(-1, height, width, channels).astype(jnp.float32) / scale
+        x, leading = _flat_screens(screens, 255.0)
         for features, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            initializers = self._initializers(size * size * x.shape[-1])
-            x = nn.relu(nn.Conv(features, (size, size), stride, padding="VALID", **initializers)(x))
-        x = x.reshape(*leading, -1)
-        return nn.relu(nn.Dense(512, **self._initializers(x.shape[-1]))(x))
+            x = nn.relu(_conv(x, features, size, stride, 0, self.initializer))
+        return nn.relu(_dense(x.reshape(*leading, -1), 512, self.initializer))
 
-    def _initializers(self, fan_in: int) -> dict[str, Callable[..., jax.Array]]:
-        """Of one layer's kernel and bias."""
-        if self.initializer == "torch":
-            return {"kernel_init": fan_in_uniform(fan_in), "bias_init": fan_in_uniform(fan_in)}
-        if self.initializer == "orthogonal":
-            return {"kernel_init": orthogonal, "bias_init": nn.initializers.zeros}
-        raise ValueError(f"initializer is {self.initializer!r}: choose orthogonal or torch")
+
+class MiniGridCNN(nn.Module):
+    """For the small pictures of MiniGrid's cells: [..., W, H, C] -> features [..., 512].
+
+    3x3 convolutions, padded by 1, of 32, 64 and 64 channels with strides 2, 2 and 1, and a dense layer, each with a
+    ReLU. Bytes are small codes (object, colour, state) and taken as they are. Source: Laidlaw et al. 2023, arXiv
+    2312.08369, the authors' code.
+
+    Attributes:
+      initializer: see NatureCNN.
+    """
+
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, cells: jax.Array) -> jax.Array:
+        x, leading = _flat_screens(cells, 1.0)
+        for features, stride in ((32, 2), (64, 2), (64, 1)):
+            x = nn.relu(_conv(x, features, 3, stride, 1, self.initializer))
+        return nn.relu(_dense(x.reshape(*leading, -1), 512, self.initializer))
+
+
+class ImpalaCNN(nn.Module):
+    """The residual network of IMPALA, without its memory: screens [..., H, W, C] -> features [..., 256].
+
+    For each of 16, 32 and 32 channels a 3x3 convolution, a maximum over 3x3 with stride 2, and two residual blocks of
+    ReLU, 3x3, ReLU, 3x3; a dense layer after a ReLU. Bytes are divided by 255. Source: Espeholt et al. 2018, arXiv
+    1802.01561, figure 3.
+
+    Attributes:
+      initializer: see NatureCNN.
+    """
+
+    initializer: str = "orthogonal"
+
+    @nn.compact
+    def __call__(self, screens: jax.Array) -> jax.Array:
+        x, leading = _flat_screens(screens, 255.0)
+        for features in (16, 32, 32):
+            x = _conv(x, features, 3, 1, 1, self.initializer)
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            for _ in range(2):
+                block = _conv(nn.relu(x), features, 3, 1, 1, self.initializer)
+                x = x + _conv(nn.relu(block), features, 3, 1, 1, self.initializer)
+        return _dense(nn.relu(x.reshape(*leading, -1)), 256, self.initializer)
+
+
+def _flat_screens(screens: jax.Array, byte_scale: float) -> tuple[jax.Array, tuple[int, ...]]:
+    """(float32 [B, H, W, C], the leading axes), bytes divided by `byte_scale`."""
+    *leading, height, width, channels = screens.shape
+    scale = byte_scale if screens.dtype == jnp.uint8 else 1.0
+    return screens.reshape(-1, height, width, channels).astype(jnp.float32) / scale, tuple(leading)
+
+
+def _conv(x: jax.Array, features: int, size: int, stride: int, padding: int, initializer: str) -> jax.Array:
+    """A square convolution, inside a module."""
+    initializers = _initializers(initializer, size * size * x.shape[-1])
+    return nn.Conv(features, (size, size), stride, padding=padding, **initializers)(x)
+
+
+def _dense(x: jax.Array, features: int, initializer: str) -> jax.Array:
+    return nn.Dense(features, **_initializers(initializer, x.shape[-1]))(x)
+
+
+def _initializers(initializer: str, fan_in: int) -> dict[str, Callable[..., jax.Array]]:
+    """Of one layer's kernel and bias."""
+    if initializer == "torch":
+        return {"kernel_init": fan_in_uniform(fan_in), "bias_init": fan_in_uniform(fan_in)}
+    if initializer == "orthogonal":
+        return {"kernel_init": orthogonal, "bias_init": nn.initializers.zeros}
+    raise ValueError(f"initializer is {initializer!r}: choose orthogonal or torch")
+
+
+CNNS = {"nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN}
 
 
 def num_states(encoder: str) -> int:
@@ -61,7 +125,7 @@ def encode(observations: jax.Array, encoder: str, initializer: str) -> jax.Array
     """Features [..., F] of observations, by an encoder's name; to be called inside a module.
 
     Args:
-      encoder: "none" hands vectors [..., O] through, as float32; "nature_cnn" reads screens [..., H, W, C];
+      encoder: "none" hands vectors [..., O] through, as float32; one of CNNS reads screens [..., H, W, C];
         "one_hot_<N>" reads state numbers [...] below N, so that a buffer holds a number a state.
       initializer: see NatureCNN.
 
@@ -70,8 +134,8 @@ def encode(observations: jax.Array, encoder: str, initializer: str) -> jax.Array
     """
     if encoder == "none":
         return observations.astype(jnp.float32)
-    if encoder == "nature_cnn":
-        return NatureCNN(initializer)(observations)
+    if encoder in CNNS:
+        return CNNS[encoder](initializer)(observations)
     if encoder.startswith("one_hot_"):
         return jax.nn.one_hot(observations, num_states(encoder))
     raise ValueError(f"encoder is {encoder!r}: choose one of {', '.join(ENCODERS)}")

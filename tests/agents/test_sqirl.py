@@ -43,18 +43,6 @@ def test_targets_by_hand():
     np.testing.assert_allclose(found, [[10.0, 0.5 + 0.5 * 4, 0.5 + 0.5 * 2], [20.0, -1.0, -1.0]])
 
 
-def test_the_kept_steps_are_written_in_order_and_over_the_oldest():
-    numbers = lambda n: jnp.arange(n, dtype=jnp.float32)  # noqa: E731
-    buffer = sqirl.Buffer(*[jnp.full(5, -1.0)] * 6)
-    steps = sqirl.Buffer(*[numbers(6).reshape(3, 2)] * 6)
-    kept = jnp.array([[False, True], [True, False], [True, True]])
-    buffer, added = sqirl.write(buffer, steps, kept, jnp.int32(0))
-    np.testing.assert_array_equal(buffer.returns, [1, 2, 4, 5, -1])
-    buffer, added = sqirl.write(buffer, steps, kept, added)
-    np.testing.assert_array_equal(buffer.returns, [2, 4, 5, 5, 1])
-    assert added == 8
-
-
 def random_buffer(size=200, states=5):
     integers = lambda high: jnp.asarray(RNG.integers(0, high, size), jnp.int32)  # noqa: E731
     floats = lambda: jnp.asarray(RNG.normal(size=size), jnp.float32)  # noqa: E731
@@ -106,6 +94,32 @@ def test_one_step_of_iteration_falls_into_the_trap_and_two_do_not(k, best, regre
     assert policy_return(TRAP, greedy(agent, state, TRAP)) == best
 
 
+@pytest.mark.parametrize("regressor", [pytest.param("table", marks=pytest.mark.slow), "network"])
+def test_candidates_of_k_and_m_run_side_by_side_as_alone(regressor):
+    """k and m are traced, the shapes are the largest ones': each run is the one that has the same room alone."""
+    fields = {"regressor": regressor, "max_k": 3, "max_num_episodes": 40, "num_epochs": 5, "batch_size": 32}
+    candidates = [(2, 40), (3, 7)]
+
+    def after(k, episodes):
+        config = sqirl.default_config()
+        config.update({"encoder": "one_hot_3", "buffer_size": 4000, **fields})
+        with config.ignore_type():
+            config.k, config.num_episodes = k, episodes
+        agent = sqirl.sqirl(config, environment(TRAP, 0.0, observe=lambda state: state))
+        return trained(agent, TRAP)
+
+    side_by_side, _ = jax.jit(jax.vmap(after))(*(jnp.array(values) for values in zip(*candidates, strict=True)))
+    alone = jax.jit(after)
+    for number, (k, episodes) in enumerate(candidates):
+        own, metrics = alone(jnp.int32(k), jnp.int32(episodes))
+        jax.tree.map(
+            lambda x, one: np.testing.assert_allclose(x[number], one, atol=2e-5, rtol=1e-5), side_by_side, own
+        )
+        assert own.extra["samples"] == 2 * 2 * episodes and own.extra["added"] == 3 * episodes
+        if regressor == "network":  # a head that is not used does not learn
+            assert [float(metrics[f"critic/loss_{head}"]) > 0 for head in (1, 2, 3)] == [True, True, k == 3]
+
+
 def test_only_steps_after_which_all_is_random_are_kept_and_all_are_counted():
     mdp = TabularMDP(np.zeros((1, 2), np.int32), np.array([[0.0, 1.0]], np.float32), horizon=4)
     agent = make(mdp, regressor="table", num_episodes=7)
@@ -133,7 +147,8 @@ def test_what_is_frozen_stays_and_the_newest_acts_after_it():
     "fields, message",
     [
         ({"regressor": "tabel"}, "unknown regressor in config.agent.regressor 'tabel': did you mean table"),
-        ({"k": 0}, "k=0 and num_episodes=50: both are at least 1"),
+        ({"k": 3, "max_k": 2}, "k is 3 and max_k 2: give at least 1, and a maximum as large"),
+        ({"k": 0}, "k is 0 and max_k 0: give at least 1"),
         ({"regressor": "table", "encoder": "none"}, "for state numbers it is one_hot_<how many states there are>"),
     ],
 )

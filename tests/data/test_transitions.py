@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rl_jax.data.transitions import Transitions, check_transitions, sample
+from rl_jax.data.transitions import Transitions, check_transitions, sample, write_rows
 
 
 def make_transitions(size: int) -> Transitions:
@@ -106,3 +106,16 @@ def test_a_bad_shape_or_dtype_is_named(field, change, message):
     data = make_transitions(10)
     with pytest.raises(ValueError, match=message):
         check_transitions(data.replace(**{field: change(getattr(data, field))}), "set")
+
+
+def test_kept_rows_are_written_in_order_and_over_the_oldest():
+    buffer = {"number": jnp.full(5, -1.0), "pair": jnp.full((5, 2), -1)}
+    numbers = jnp.arange(6, dtype=jnp.float32).reshape(3, 2)
+    rows = {"number": numbers, "pair": jnp.stack([numbers, 10 * numbers], -1)}
+    kept = jnp.array([[False, True], [True, False], [True, True]])
+    buffer, added = write_rows(buffer, rows, kept, jnp.int32(0))
+    np.testing.assert_array_equal(buffer["number"], [1, 2, 4, 5, -1])
+    buffer, added = write_rows(buffer, rows, kept, added)
+    np.testing.assert_array_equal(buffer["number"], [2, 4, 5, 5, 1])
+    np.testing.assert_array_equal(buffer["pair"][:, 1], [20, 40, 50, 50, 10])
+    assert added == 8 and buffer["pair"].dtype == jnp.int32

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from rl_jax.core.extras import MissingExtraError
-from rl_jax.envs import explore as module
-from rl_jax.envs.explore import Node, Simulator, explore, explore_atari, explore_minigrid, minimise
-from rl_jax.envs.tabular import TabularMDP, bridge_mdp
+from rl_jax.envs import atari as atari_module
+from rl_jax.envs import minigrid as minigrid_module
+from rl_jax.envs.atari import explore_atari
+from rl_jax.envs.explore import Node, Simulator, explore, merged_screens, minimise
+from rl_jax.envs.minigrid import explore_minigrid
+from rl_jax.envs.tabular import Screens, TabularMDP, bridge_mdp
 
 
 class Counter:
@@ -16,7 +19,7 @@ class Counter:
         self.last, self.number, self.restored = last, 0, 0
 
     def node(self):
-        return Node(str(self.number).encode(), [self.number])
+        return Node(str(self.number).encode(), [self.number], np.full((1, 1), self.number % 2, np.uint8))
 
     def restore(self, snapshot):
         self.number, self.restored = snapshot[0], self.restored + 1
@@ -32,15 +35,18 @@ class Counter:
 
 def test_exploring_numbers_states_by_their_first_visit():
     counter = Counter(last=4)
-    mdp = explore(counter.simulator(), horizon=10)
+    mdp, screens = explore(counter.simulator(), horizon=10)
     # 0 -> 1, 0; 1 -> 2, 2; 2 -> 3, end; 3 -> end, end.
     assert mdp.transitions.tolist() == [[1, 0], [2, 2], [3, -1], [-1, -1]]
     assert mdp.rewards.tolist() == [[0, 1], [0, 1], [0, 7], [7, 7]]
     assert mdp.horizon == 10 and counter.restored == 8
+    # What looks alike is kept once.
+    assert screens.images.tolist() == [[[0]], [[1]]] and screens.of_state.tolist() == [0, 1, 0, 1]
 
 
 def test_what_is_first_reached_at_the_horizon_is_no_state():
-    mdp = explore(Counter(last=100).simulator(), horizon=3)
+    mdp, screens = explore(Counter(last=100).simulator(), horizon=3)
+    assert len(screens.of_state) == mdp.num_states
     assert mdp.transitions.tolist() == [[1, 0], [2, 2], [-1, -1]]
     assert mdp.rewards.tolist() == [[0, 1]] * 3
 
@@ -60,6 +66,8 @@ def test_alike_states_are_merged_and_unreachable_ones_left_out():
     assert parts.tolist() == [0, 1, 1, 2, -1]
     assert merged.transitions.tolist() == [[1, 2], [1, -1], [2, -1]]
     assert merged.rewards.tolist() == [[0, 0], [0, 1], [0, 2]] and merged.horizon == 6
+    looks = merged_screens(Screens(np.arange(5, dtype=np.uint8).reshape(5, 1, 1), np.array([4, 2, 2, 0, 1])), parts)
+    assert looks.images[looks.of_state].ravel().tolist() == [4, 2, 0] and len(looks.images) == 3
     again, parts = minimise(merged)
     assert parts.tolist() == [0, 1, 2] and again.transitions.tolist() == merged.transitions.tolist()
 
@@ -119,23 +127,45 @@ def assert_same_mdp(built, stored):
 
 def test_minigrid_levels_are_those_of_bridge():
     pytest.importorskip("minigrid")
-    corridor = explore_minigrid("MiniGrid-KeyCorridorS3R1-v0")
+    corridor, screens = explore_minigrid("MiniGrid-KeyCorridorS3R1-v0")
+    assert screens.images.shape[1:] == (7, 3, 3) and screens.of_state.shape == (corridor.num_states,)
+    # One agent on each.
+    assert ((screens.images[..., 0] == 10).sum((1, 2)) == 1).all()
     assert_same_mdp(corridor, bridge_mdp("MiniGrid-KeyCorridorS3R1-v0"))
-    empty = explore_minigrid("MiniGrid-Empty-16x16-v0", navigation_only=True, distance_reward=True)
+    empty, _ = explore_minigrid("MiniGrid-Empty-16x16-v0", navigation_only=True, shaping=["distance"])
     assert_same_mdp(empty, bridge_mdp("MiniGrid-Empty-16x16-DistanceShaped-v0"))
+
+
+@pytest.mark.slow
+def test_doors_and_objects_are_rewarded_as_in_bridge():
+    pytest.importorskip("minigrid")
+    built, _ = explore_minigrid("MiniGrid-UnlockPickup-v0", shaping=["open_doors", "pick_up"])
+    assert_same_mdp(built, bridge_mdp("MiniGrid-UnlockPickup-OpenDoorsPickupShaped-v0"))
+
+
+def test_lava_costs_one():
+    pytest.importorskip("minigrid")
+    level = {"env_id": "MiniGrid-LavaGapS5-v0", "navigation_only": True}
+    plain, costly = explore_minigrid(**level)[0], explore_minigrid(**level, shaping=["lava"])[0]
+    ends = (plain.transitions == -1) & (plain.rewards == 0)
+    np.testing.assert_array_equal(costly.transitions, plain.transitions)
+    assert ends.any() and (costly.rewards == np.where(ends, -1, plain.rewards)).all()
 
 
 def test_a_minigrid_level_that_does_not_exist_or_has_no_goal_is_named():
     pytest.importorskip("minigrid")
     with pytest.raises(ValueError, match="no MiniGrid level 'MiniGrid-Nowhere-v0'"):
         explore_minigrid("MiniGrid-Nowhere-v0")
-    with pytest.raises(ValueError, match="distance_reward: the level has neither"):
-        explore_minigrid("MiniGrid-GoToDoor-5x5-v0", distance_reward=True)
+    with pytest.raises(ValueError, match="shaping by distance: the level has neither"):
+        explore_minigrid("MiniGrid-GoToDoor-5x5-v0", shaping=["distance"])
+    with pytest.raises(ValueError, match="unknown shaping 'distances': did you mean distance"):
+        explore_minigrid("MiniGrid-Empty-5x5-v0", shaping=["distances"])
 
 
 def test_freeway_is_that_of_bridge():
     pytest.importorskip("ale_py")
-    built = explore_atari("freeway", horizon=6, frameskip=30)
+    built, screens = explore_atari("freeway", horizon=6, frameskip=30)
+    assert screens.images.shape[1:] == (84, 84) and len(screens.of_state) == built.num_states
     stored = bridge_mdp("freeway_10_fs30")
     assert (built.num_actions, built.horizon) == (3, 6)
     # A shorter horizon keeps the suite fast: with ten steps of the stored MDP the two agree as well, see below.
@@ -147,7 +177,7 @@ def test_freeway_is_that_of_bridge():
 @pytest.mark.slow
 def test_all_of_freeway_is_that_of_bridge():
     pytest.importorskip("ale_py")
-    assert_same_mdp(explore_atari("freeway", horizon=10, frameskip=30), bridge_mdp("freeway_10_fs30"))
+    assert_same_mdp(explore_atari("freeway", horizon=10, frameskip=30)[0], bridge_mdp("freeway_10_fs30"))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +192,7 @@ def test_a_missing_extra_is_one_line(monkeypatch, call, extra):
         raise MissingExtraError(f"{module} is not installed: pip install 'rl_jax[{extra}]'")
 
     # The module's own lookup, so that the test means the same with and without the packages.
-    monkeypatch.setattr(module, "require", missing)
+    monkeypatch.setattr(atari_module, "require", missing)
+    monkeypatch.setattr(minigrid_module, "require", missing)
     with pytest.raises(MissingExtraError, match=rf"pip install 'rl_jax\[{extra}\]'"):
         call()

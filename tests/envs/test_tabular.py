@@ -150,12 +150,12 @@ def test_pictures_are_the_states_and_stack():
     env = environment(TINY, observe=tabular.pictures(PICTURES))
     time_steps, before = rollout(env, [0, 0, 1], jax.random.key(0))
     assert before.shape == (3, 1, 2, 1)
-    np.testing.assert_allclose(before[:2, 0, :, 0], [[1.0, 0.0], [10 / 255, 20 / 255]], rtol=1e-6)
+    assert before.dtype == np.uint8 and before[:2, 0, :, 0].tolist() == [[255, 0], [10, 20]]
     assert not time_steps.observation[2].any()
     stacked = tabular.pictures(PICTURES._replace(of_state=np.array([[0, 1], [1, 1]])))
-    np.testing.assert_allclose(stacked(jnp.array(0))[0] * 255, [[10, 255], [20, 0]], rtol=1e-6)
+    assert stacked(jnp.array(0))[0].tolist() == [[10, 255], [20, 0]]
     coloured = tabular.pictures(Screens(np.full((1, 4, 5, 3), 51, np.uint8), np.zeros(2, np.int32)))
-    assert coloured(jnp.array(1)).shape == (4, 5, 3) and float(coloured(jnp.array(1)).max()) == pytest.approx(0.2)
+    assert coloured(jnp.array(1)).shape == (4, 5, 3) and int(coloured(jnp.array(1)).max()) == 51
 
 
 def test_freeway_comes_with_its_pictures():

@@ -49,3 +49,15 @@ def test_a_missing_checkout_is_one_clear_line(tmp_path):
     done = run("--agent=iql", f"--jax_corl={tmp_path}")
     assert done.returncode == 1
     assert f"--jax_corl={tmp_path}: there is no algos/ in it" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_online_suite_to_its_json_line():
+    done = run("--suite=online")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result.keys() == {
+        "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_2_seeds", "ppo_compile_s",
+        "ppo_compile_s_2_seeds",
+    }  # fmt: skip
+    assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))

@@ -14,6 +14,7 @@ from configs import sqirl as configs
 from experiments.declaration import Evaluations, Scores
 from experiments.reproduce import load_preset
 from experiments.sqirl import complexity, reproduce, train
+from experiments.sqirl.problem import load_problem
 from rl_jax.envs.tabular import load_mdp
 from rl_jax.evaluation.planning import analyze, policy_return
 
@@ -35,7 +36,7 @@ SMALL = ("empty_5x5", "breakout_8_fs30")
     "path", [pytest.param(path, id=path.stem, marks=[] if path.stem in SMALL else pytest.mark.slow) for path in BUILT]
 )
 def test_the_built_mdps_earn_more_than_at_random(path):
-    assert len(BUILT) == 16
+    assert len(BUILT) == 20
     found = analyze(load_mdp(path), max_k=1)
     assert found.best_return > found.random_return + 1e-3
 
@@ -53,7 +54,7 @@ def test_the_program_counts_its_samples_and_judges_exactly(agent, tmp_path):
     per_step = {"sqirl": 8 * 6, "ppo": 8 * 128, "dqn": 4}[agent]
     samples = experiment.samples(state)
     assert (samples == per_step).all() if agent != "sqirl" else (samples <= per_step).all() and (samples > 0).all()
-    returns = experiment.returns(state)
+    returns = experiment.returns(state, jax.random.key(2))
     assert returns.shape == (2,) and np.isfinite(returns).all()
 
 
@@ -79,13 +80,13 @@ def test_a_search_stops_at_the_first_number_of_episodes_that_solves(monkeypatch)
     monkeypatch.setattr(complexity, "samples_to_solve", samples_to_solve)
     config = configs.get_config("tiny-sqirl")
     config.update_from_flattened_dict({"search.first": 1, "search.growth": 4, "num_seeds": 3})
-    found = complexity.search(config, train.load(config), None, 1.0)
+    found = complexity.search(config, load_problem(config), 1.0)
     assert asked == [1, 4, 16, 64]
     np.testing.assert_array_equal(found, [640.0, 160.0, 10.0])
     # No more is tried where the first timestep alone takes all samples.
     asked.clear()
     config.samples = 16
-    assert np.isinf(complexity.search(config, train.load(config), None, 1.0)[0]) and asked == [1, 4, 16]
+    assert np.isinf(complexity.search(config, load_problem(config), 1.0)[0]) and asked == [1, 4, 16]
 
 
 def test_a_run_ends_with_what_it_took(tmp_path):
@@ -136,7 +137,7 @@ def test_ranks_are_compared_over_the_mdps_that_both_solve():
 def test_the_main_binary_runs_to_its_summary(tmp_path):
     summary = train.main(configs.get_config("tiny-sqirl"), tmp_path)
     assert len(summary["returns"]) == 2 and summary["step"] == 10
-    mdp = train.load(configs.get_config("tiny-sqirl"))
+    mdp = load_problem(configs.get_config("tiny-sqirl")).data
     best = analyze(mdp, sticky=0.25, max_k=1).best_return
     assert all(0.0 <= value <= best + 1e-9 for value in summary["returns"])
     assert policy_return(mdp, np.full((mdp.num_states, 3), 1 / 3), 0.25) == pytest.approx(0.031809488932291664)

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from rl_jax.networks.encoders import NatureCNN, encode
+from rl_jax.networks.encoders import ImpalaCNN, MiniGridCNN, NatureCNN, encode
 from rl_jax.networks.policies import ActorCritic, Categorical
 from rl_jax.networks.values import DiscreteCritic
 
@@ -93,8 +93,9 @@ def test_any_leading_dimensions(network, shapes, leading):
     assert [x.shape for x in jax.tree.leaves(outputs)] == [(*leading, *shape) for shape in shapes]
 
 
-def convolved(x, kernel, bias, stride):
-    """A convolution without padding, patch by patch, and its ReLU."""
+def convolved(x, kernel, bias, stride, padding=0):
+    """A convolution, patch by patch."""
+    x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
     size = kernel.shape[0]
     rows, columns = ((length - size) // stride + 1 for length in x.shape[:2])
     out = np.zeros((rows, columns, kernel.shape[-1]))
@@ -102,17 +103,26 @@ def convolved(x, kernel, bias, stride):
         for j in range(columns):
             patch = x[i * stride : i * stride + size, j * stride : j * stride + size]
             out[i, j] = np.tensordot(patch, kernel, 3) + bias
-    return np.maximum(out, 0)
+    return out
+
+
+def layers_of(network, screens):
+    """(params of random numbers, its layers by name)."""
+    shapes = jax.eval_shape(network.init, KEY, screens)
+    params = jax.tree.map(lambda x: jnp.asarray(RNG.normal(0, 0.05, x.shape), jnp.float32), shapes)
+    return params, jax.tree.map(np.asarray, params["params"])
+
+
+def relu(x):
+    return np.maximum(x, 0)
 
 
 def test_nature_cnn_is_its_convolutions():
-    shapes = jax.eval_shape(NatureCNN().init, KEY, SCREENS)
-    params = jax.tree.map(lambda x: jnp.asarray(RNG.normal(0, 0.05, x.shape), jnp.float32), shapes)
-    layers = jax.tree.map(np.asarray, params["params"])
+    params, layers = layers_of(NatureCNN(), SCREENS)
     x = SCREENS[1] / 255.0
     for i, stride in enumerate((4, 2, 1)):
-        x = convolved(x, layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"], stride)
-    expected = np.maximum(x.reshape(-1) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"], 0)
+        x = relu(convolved(x, layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"], stride))
+    expected = relu(x.reshape(-1) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"])
     features = NatureCNN().apply(params, SCREENS)
     assert features.shape == (2, 512) and expected.any()
     np.testing.assert_allclose(features[1], expected, rtol=1e-4, atol=1e-5)
@@ -125,6 +135,38 @@ def test_nature_cnn_has_the_papers_size_and_pytorchs_weights():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 8192 + 32768 + 36864 + 1605632 + 32 + 64 + 64 + 512
     kernel = NatureCNN("torch").init(KEY, SCREENS)["params"]["Conv_0"]["kernel"]
     assert 0.9 < float(jnp.abs(kernel).max()) * math.sqrt(8 * 8 * 3) <= 1.0
+
+
+def test_minigrid_cnn_is_its_convolutions():
+    cells = RNG.integers(0, 11, (2, 7, 5, 3)).astype(np.uint8)
+    params, layers = layers_of(MiniGridCNN(), cells)
+    x = cells[1].astype(np.float64)
+    for i, stride in enumerate((2, 2, 1)):
+        x = relu(convolved(x, layers[f"Conv_{i}"]["kernel"], layers[f"Conv_{i}"]["bias"], stride, 1))
+    expected = relu(x.reshape(-1) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"])
+    assert [layers[f"Conv_{i}"]["bias"].size for i in range(3)] == [32, 64, 64]
+    np.testing.assert_allclose(MiniGridCNN().apply(params, cells)[1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_impala_cnn_is_its_blocks():
+    screens = SCREENS[:, :9, :8]
+    params, layers = layers_of(ImpalaCNN(), screens)
+    convolutions = iter(layers[f"Conv_{i}"] for i in range(15))
+
+    def conv(x):
+        layer = next(convolutions)
+        return convolved(x, layer["kernel"], layer["bias"], 1, 1)
+
+    x = screens[1] / 255.0
+    for _ in range(3):
+        x = np.pad(conv(x), ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+        rows, columns = (range(0, length - 2, 2) for length in x.shape[:2])
+        x = np.array([[x[i : i + 3, j : j + 3].max((0, 1)) for j in columns] for i in rows])
+        for _ in range(2):
+            x = x + conv(relu(conv(relu(x))))
+    expected = relu(x.reshape(-1)) @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
+    assert x.shape == (2, 1, 32) and expected.shape == (256,)
+    np.testing.assert_allclose(ImpalaCNN().apply(params, screens)[1], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_bad_names_and_sizes_are_told():
