@@ -5,6 +5,7 @@ Presets:
           number of episodes in steps of a factor 4 from 4 on.
   checks  minutes: GORP against the bound on its samples in three deterministic MDPs, 20 seeds; and SQIRL in an MDP
           that is made for k = 2.
+  screens an hour: three MDPs, seen as screens; 100,000 samples at most.
   paper   all MDPs that are here, k = 1 to 3, 5 seeds, 5,000,000 samples, the number of episodes doubled from 1 on.
   tiny    one MDP for seconds: what the tests run.
 
@@ -34,16 +35,19 @@ QUICK = (
     "asterix_5_fs30", "four_rooms_distance", "unlock", "lava_gap_7_lava", "multi_room_2_doors",
     "door_key_5x5_doors_pick_up",
 )  # fmt: skip
+SCREENS = ("freeway_10_fs30_framestack", "lava_gap_5", "empty_5x5")
 GORP = ("freeway_10_fs30", "maze_easy_l0_30_fs1", "MiniGrid-KeyCorridorS3R1-v0")
 RESAMPLES = 10_000
 
 
-def _runs(methods: Sequence[str], mdps: Sequence[str], overrides: dict, dqn: dict) -> tuple[Run, ...]:
+def _runs(
+    methods: Sequence[str], mdps: Sequence[str], overrides: dict, dqn: dict, seen_as: str = ""
+) -> tuple[Run, ...]:
     def run(method: str, mdp: str) -> Run:
         agent, _, k = method.partition("_k")
         own = {"agent.k": int(k)} if k else dqn if agent == "dqn" else {}
         return Run(
-            method, mdp, "experiments.sqirl.complexity", f"configs/sqirl.py:{agent}/{mdp}", overrides | own
+            method, mdp, "experiments.sqirl.complexity", f"configs/sqirl.py:{agent}{seen_as}/{mdp}", overrides | own
         )
 
     return tuple(run(method, mdp) for mdp in mdps for method in methods)
@@ -204,6 +208,18 @@ def draw(scores: Scores, outdir: Path) -> list[str]:
     return ["scatter.png"]
 
 
+def _screens() -> Preset:
+    runs = _runs(
+        ("ppo", "dqn", "sqirl_k1", "sqirl_k2"), SCREENS, COMMON | {"samples": 100_000},
+        {"agent.exploration_steps": 10_000}, "-screens",
+    )  # fmt: skip
+    return Preset(runs, tuple(
+        Claim(f"sqirl_solves_{mdp}", f"SQIRL, k = 1, solves {mdp} from screens within 100,000 samples",
+              "log10 of the worst seed's samples at most 5", _solves_within("sqirl_k1", mdp, 100_000))
+        for mdp in SCREENS
+    ))  # fmt: skip
+
+
 def _tiny() -> Preset:
     overrides = {"num_seeds": 2, "samples": 2000, "agent.hidden_dims": (16, 16), "loop.eval_every": 1,
                  "search.growth": 64}  # fmt: skip
@@ -223,6 +239,7 @@ PAPER = Paper(
             _runs(("ppo", "dqn", *SQIRL), QUICK, COMMON, {"agent.exploration_steps": 30_000}), _claims()
         ),
         "checks": _checks,
+        "screens": _screens,
         "paper": lambda: Preset(_runs(("ppo", "dqn", *SQIRL), MDPS, PAPER_SCALE, PAPER_DQN), _claims()),
         "tiny": _tiny,
     },

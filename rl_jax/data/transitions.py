@@ -91,8 +91,8 @@ def check_transitions(transitions: Transitions, name: str, action_bound: float |
 
 
 def write_rows(buffer: PyTree, rows: PyTree, kept: jax.Array, added: jax.Array) -> tuple[PyTree, jax.Array]:
-    """The buffer with the rows that are kept, behind the `added` ones before them and, where it is full, over the oldest;
-    and how many were added in all.
+    """(the buffer with the rows that are kept, how many were added in all): they stand behind the `added` ones before
+    them and, where the buffer is full, over the oldest.
 
     Args:
       buffer: leaves [C, ...].

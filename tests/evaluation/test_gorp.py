@@ -47,8 +47,11 @@ def test_the_authors_bounds_come_out(name, ks):
 
 
 @pytest.mark.slow
-def test_the_authors_bound_of_a_long_mdp_comes_out():
-    compare("MiniGrid-KeyCorridorS3R1-v0", (1,))
+@pytest.mark.parametrize(
+    ("name", "ks"), [("MiniGrid-KeyCorridorS3R1-v0", (1,)), ("maze_easy_l0_30_fs1/exploration_policy", (1, 2))]
+)
+def test_the_authors_bounds_that_take_long_come_out(name, ks):
+    compare(name, ks)
 
 
 def test_the_bound_holds():
