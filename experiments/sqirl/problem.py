@@ -86,6 +86,12 @@ def _tabular(config: ConfigDict) -> Problem:
 def _game(config: ConfigDict) -> Problem:
     if config.observations != "screen":
         raise ValueError("config.observations is state: an Atari game gives screens alone")
+    if jax.default_backend() == "cpu" and jax.device_count() > 1:
+        # A callback waits for a copy to the first device, which waits, as all of the program's, for the callback.
+        raise ValueError(
+            f"config.atari.rom: a step calls the host, which hangs on {jax.device_count()} CPU devices at once: start "
+            "with one, without --xla_force_host_platform_device_count in XLA_FLAGS"
+        )
     env = ending_at_the_horizon(
         atari(config.atari.rom, horizon=config.horizon, frameskip=config.atari.frameskip, sticky=config.sticky,
               frame_stack=config.atari.frame_stack, reward_scale=config.atari.reward_scale)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,75 @@ def test_an_analysis_ends_with_all_figures_in_one_line():
     assert row["min_k"] == found.min_k and row["random_return"] == found.random_return
     done = subprocess.run([*command[:-1], "--mdp=nowhere.npz"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "nowhere.npz: no such file" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["sqirl", "ppo", "dqn"])
+def test_a_game_is_learned_in_on_the_host(agent, tmp_path):
+    pytest.importorskip("ale_py")
+    command = [sys.executable, "-m", "experiments.sqirl.train", f"--config=configs/sqirl.py:tiny-atari-{agent}"]
+    done = subprocess.run(
+        [*command, f"--workdir={tmp_path}"], cwd=ROOT, env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert len(summary["returns"]) == 1 and summary["samples"][0] > 0
+
+
+def test_networks_see_screens(tmp_path):
+    config = configs.get_config("sqirl-screens/lava_gap_5")
+    config.agent.num_episodes = 2
+    problem = load_problem(config)
+    settled = train.settle(config, problem)
+    assert settled.agent.encoder == "minigrid_cnn" and problem.encoder == "minigrid_cnn"
+    experiment = train.make_experiment(settled, problem)
+    state = jax.eval_shape(experiment.program.init, jax.random.key(0))
+    assert state.extra["buffer"].observations.shape[1:] == (5, 5, 3)
+    assert state.extra["buffer"].observations.dtype == np.uint8
+    # The network's first layer is a convolution over the 3 codes of a cell.
+    assert (3, 3, 3, 32) in {x.shape for x in jax.tree.leaves(state.params)}
+
+
+def test_candidates_of_a_sweep_share_a_program(tmp_path):
+    config = configs.get_config("tiny-sqirl")
+    config.update_from_flattened_dict(
+        {"mdp": "trap", "num_seeds": 2, "agent.regressor": "table", "sweep": "agent.k=1,2; agent.num_episodes=50,300"}
+    )
+    summary = train.main(config, tmp_path)
+    found = {name: outcome["returns"] for name, outcome in summary["sweep"].items()}
+    # The start's values after no sticky action: k = 1 takes the way that is worth 1, k = 2 the other, worth 1.125.
+    assert found["agent.k=1,agent.num_episodes=300"] == pytest.approx([1.0, 1.0])
+    assert found["agent.k=2,agent.num_episodes=300"] == pytest.approx([1.125, 1.125])
+    samples = [outcome["samples"] for outcome in summary["sweep"].values()]
+    assert samples == [[200.0] * 2, [1200.0] * 2] * 2
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"observations": "pixels"}, "config.observations is 'pixels': choose state or screen"),
+        ({"observations": "screen", "mdp": "trap"}, "no array 'screens'"),
+        ({"atari.rom": "freeway"}, "an Atari game gives screens alone"),
+        ({"atari.rom": "freeway", "observations": "screen"}, "hangs on 8 CPU devices at once: start with one"),
+        ({"agent.k": 0}, "config.agent.k is 0: give at least 1"),
+        ({"agent.name": "sqril"}, "unknown agent 'sqril': did you mean sqirl"),
+    ],
+)
+def test_what_a_configuration_cannot_mean_is_named(fields, message, tmp_path):
+    config = configs.get_config("tiny-sqirl")
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ValueError, match=message):
+        train.make_program(config, tmp_path)
+
+
+def test_gorp_is_searched_in_deterministic_mdps_alone(tmp_path):
+    config = configs.get_config("gorp/freeway_10_fs30")
+    config.update_from_flattened_dict({"num_seeds": 5, "search.first": 16, "search.growth": 8})
+    summary = complexity.main(config, tmp_path / "found")
+    # k = 1 takes T^2 A m steps: 300 for each episode of a sequence; the authors' bound is m = 37.
+    assert all(summary["solved"]) and all(steps % 300 == 0 for steps in summary["samples"])
+    assert 10 ** summary["log10_bound"] == pytest.approx(11_100)
+    config.sticky = 0.25
+    with pytest.raises(ValueError, match="config.sticky is 0.25: GORP fixes actions ahead, give 0"):
+        complexity.main(config, tmp_path / "sticky")
