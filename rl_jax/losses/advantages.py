@@ -1,4 +1,6 @@
-"""Advantages of actions that were taken, from rewards and values along the way."""
+"""Advantages of actions that were taken: from rewards and values along the way, or from rewards of the same prompt."""
+
+from typing import NamedTuple
 
 import chex
 import jax
@@ -46,3 +48,56 @@ def generalized_advantages(
     start = jnp.zeros_like(deltas[0])
     _, advantages = jax.lax.scan(backwards, start, (deltas, decays), reverse=True, unroll=UNROLL)
     return jax.lax.stop_gradient(advantages)
+
+
+class PromptStatistics(NamedTuple):
+    """The last rewards of each of P prompts.
+
+    Attributes:
+      rewards: float32 [P, size], a ring for each prompt.
+      counts: int32 [P], how many rewards a prompt had.
+    """
+
+    rewards: jax.Array
+    counts: jax.Array
+
+    @classmethod
+    def empty(cls, num_prompts: int, size: int) -> "PromptStatistics":
+        return cls(jnp.zeros((num_prompts, size)), jnp.zeros(num_prompts, jnp.int32))
+
+
+def per_prompt_advantages(
+    statistics: PromptStatistics, prompts: jax.Array, rewards: jax.Array, *, min_count: int, clip: float
+) -> tuple[PromptStatistics, jax.Array]:
+    """Rewards less their prompt's mean, over its standard deviation, after they have been added to the statistics.
+
+    A prompt of fewer than `min_count` rewards is normalised by mean and deviation of all of this batch. Where all
+    rewards are equal advantages are 0.
+
+    Args:
+      prompts: [N] int32.
+      rewards: [N].
+      clip: advantages are cut to [-clip, clip].
+
+    Returns:
+      (statistics, advantages [N]).
+
+    Source: DDPO, arXiv 2305.13301, section 4.3, and its code (`PerPromptStatTracker`).
+    """
+    chex.assert_equal_shape([prompts, rewards])
+    size = statistics.rewards.shape[1]
+    same = prompts[:, None] == prompts[None, :]
+    earlier = jnp.sum(jnp.tril(same, -1), 1)  # rows before this one of the same prompt
+    total = jnp.sum(same, 1)
+    places = jnp.where(total - earlier > size, size, (statistics.counts[prompts] + earlier) % size)
+    kept = statistics.rewards.at[prompts, places].set(rewards, mode="drop")
+    counts = statistics.counts.at[prompts].add(1)
+    filled = (jnp.arange(size) < counts[:, None]).astype(jnp.float32)
+    number = jnp.maximum(jnp.sum(filled, 1), 1.0)
+    means = jnp.sum(kept * filled, 1) / number
+    stds = jnp.sqrt(jnp.sum(jnp.square(kept - means[:, None]) * filled, 1) / number)
+    enough = jnp.minimum(counts, size)[prompts] >= min_count
+    mean = jnp.where(enough, means[prompts], jnp.mean(rewards))
+    std = jnp.where(enough, stds[prompts], jnp.std(rewards))
+    advantages = jnp.clip((rewards - mean) / (std + 1e-6), -clip, clip)
+    return PromptStatistics(kept, counts), jax.lax.stop_gradient(advantages)

@@ -1,10 +1,13 @@
 """Generalised advantages: hand numbers, the sum that defines them, time-outs against terminals."""
 
+import collections
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.losses.advantages import UNROLL, generalized_advantages
+from rl_jax.losses.advantages import UNROLL, PromptStatistics, generalized_advantages, per_prompt_advantages
 
 RNG = np.random.default_rng(0)
 
@@ -67,3 +70,43 @@ def test_no_gradient_flows_through_them():
     x, ends = np.ones(3, np.float32), np.zeros(3, bool)
     gradient = jax.grad(lambda v: generalized_advantages(x, x, ends, v, v, 0.9, 0.9).sum())(x)
     assert not np.any(gradient)
+
+
+class Tracker:
+    """DDPO's, as a dictionary of deques."""
+
+    def __init__(self, size, min_count):
+        self.size, self.min_count, self.rewards = size, min_count, {}
+
+    def update(self, prompts, rewards):
+        advantages = np.empty_like(rewards)
+        for prompt in np.unique(prompts):
+            own = self.rewards.setdefault(int(prompt), collections.deque(maxlen=self.size))
+            own.extend(rewards[prompts == prompt])
+            known = rewards if len(own) < self.min_count else np.array(own)
+            advantages[prompts == prompt] = (rewards[prompts == prompt] - known.mean()) / (known.std() + 1e-6)
+        return np.clip(advantages, -1.5, 1.5)
+
+
+def test_prompts_are_normalised_as_by_the_authors_tracker():
+    tracker, statistics = Tracker(5, 3), PromptStatistics.empty(4, 5)
+    update = jax.jit(lambda *inputs: per_prompt_advantages(*inputs, min_count=3, clip=1.5))
+    for _ in range(12):
+        prompts = RNG.integers(0, 4, 9)
+        prompts[:7] = prompts[0] if RNG.random() < 0.3 else prompts[:7]  # more of one prompt than it remembers
+        rewards = RNG.normal(prompts, 1.0).astype(np.float32)
+        statistics, found = update(statistics, prompts, rewards)
+        np.testing.assert_allclose(found, tracker.update(prompts, rewards), atol=1e-5)
+    assert [len(tracker.rewards[prompt]) for prompt in range(4)] == np.minimum(statistics.counts, 5).tolist()
+
+
+def test_prompts_by_hand():
+    # Prompt 1 is new and takes the batch's mean 2 and deviation sqrt(2/3); prompt 0 takes its own, 0, 1, 2 and 3.
+    statistics = PromptStatistics(jnp.array([[0.0, 1.0, 0, 0], [0, 0, 0, 0]]), jnp.array([2, 0]))
+    rewards = np.array([2.0, 3.0, 1.0], np.float32)
+    _, found = per_prompt_advantages(statistics, np.array([0, 0, 1]), rewards, min_count=2, clip=10.0)
+    np.testing.assert_allclose(found, [0.5 / 1.25**0.5, 1.5 / 1.25**0.5, -1.0 / (2 / 3) ** 0.5], rtol=1e-5)
+    # Equal rewards are worth nothing, and nothing overflows.
+    empty, sevens = PromptStatistics.empty(1, 4), np.full(3, 7.0, np.float32)
+    _, found = per_prompt_advantages(empty, np.zeros(3, int), sevens, min_count=1, clip=10.0)
+    np.testing.assert_array_equal(found, 0.0)

@@ -1,0 +1,84 @@
+"""What consistency and diffusion models share: noise levels, the scalings of a network, and training by denoising.
+
+Karras, Aittala, Aila and Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models" (EDM), arXiv
+2206.00364. A noisy image is x_t = x_0 + t * noise: t is the standard deviation of the noise, and the probability-flow
+ODE of this process is dx/dt = (x - D(x, t)) / t with D the denoiser, E[x_0 | x_t].
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl_jax.core.program import Key, PyTree
+
+Info = dict[str, jax.Array]
+# network(params, x [B, ...], noise label [B], condition with leaves [B, ...]) -> [B, ...]
+Network = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
+# denoise(params, x [B, ...], t [B], condition) -> images [B, ...]: a denoiser's means, a consistency function's origins
+Denoise = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
+
+
+def per_image(values: jax.Array, images: jax.Array) -> jax.Array:
+    """Values [B] as [B, 1, ...], to be multiplied with images [B, ...]."""
+    return values.reshape(values.shape + (1,) * (images.ndim - values.ndim))
+
+
+def karras_levels(number: int, least: float, most: float, rho: float = 7.0) -> np.ndarray:
+    """Noise levels from `most` down to `least`, [number] float32, dense at the small ones (EDM, equation 5)."""
+    ramp = np.linspace(0.0, 1.0, number)
+    return ((most ** (1 / rho) + ramp * (least ** (1 / rho) - most ** (1 / rho))) ** rho).astype(np.float32)
+
+
+def geometric_levels(number: int, least: float, most: float) -> np.ndarray:
+    """Noise levels from `most` down to `least`, [number] float32, each the same multiple of the one before."""
+    return np.geomspace(most, least, number).astype(np.float32)
+
+
+def scalings(
+    t: jax.Array, sigma_data: float, sigma_min: float = 0.0
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """(c_skip, c_out, c_in, c_noise) at noise levels t, each [B].
+
+    A model is c_skip x + c_out F(c_in x, c_noise), F a network of inputs and targets of unit variance. With `sigma_min`
+    above 0 it is the identity at t = sigma_min (c_skip = 1, c_out = 0), as a consistency function has to be; with 0 it
+    is EDM's denoiser.
+
+    Source: EDM, table 1; Song, Dhariwal, Chen and Sutskever 2023, "Consistency Models", arXiv 2303.01469, appendix C.
+    """
+    variance = sigma_data**2
+    c_skip = variance / (jnp.square(t - sigma_min) + variance)
+    c_out = sigma_data * (t - sigma_min) / jnp.sqrt(jnp.square(t) + variance)
+    c_in = 1.0 / jnp.sqrt(jnp.square(t) + variance)
+    return c_skip, c_out, c_in, jnp.log(t) / 4.0
+
+
+def scaled(network: Network, sigma_data: float, sigma_min: float = 0.0) -> Denoise:
+    """The model of a network; see `scalings`."""
+
+    def denoise(params: PyTree, x: jax.Array, t: jax.Array, condition: PyTree) -> jax.Array:
+        chex.assert_shape(t, x.shape[:1])
+        c_skip, c_out, c_in, c_noise = scalings(t, sigma_data, sigma_min)
+        out = network(params, per_image(c_in, x) * x, c_noise, condition)
+        return per_image(c_skip, x) * x + per_image(c_out, x) * out
+
+    return denoise
+
+
+def denoising_loss(
+    denoise: Denoise, params: PyTree, images: jax.Array, condition: PyTree, key: Key, *, sigma_data: float,
+    log_mean: float = -1.2, log_std: float = 1.2,
+) -> tuple[jax.Array, Info]:  # fmt: skip
+    """Mean of (t^2 + sigma_data^2) / (t sigma_data)^2 (D(x_0 + t noise, t) - x_0)^2, with log t normal.
+
+    Source: EDM, equations 2 and 8 and table 1.
+    """
+    level_key, noise_key = jax.random.split(key)
+    t = jnp.exp(log_mean + log_std * jax.random.normal(level_key, images.shape[:1]))
+    noisy = images + per_image(t, images) * jax.random.normal(noise_key, images.shape)
+    weights = (jnp.square(t) + sigma_data**2) / jnp.square(t * sigma_data)
+    errors = jnp.square(denoise(params, noisy, t, condition) - images)
+    loss = jnp.mean(per_image(weights, images) * errors)
+    return loss, {"model/loss": loss}

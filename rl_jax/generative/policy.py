@@ -1,0 +1,162 @@
+"""The multistep sampler of an image model as a policy: its steps are Gaussian actions, whose densities are known.
+
+Oertell, Chang, Zhang, Brantley and Sun 2024, "RL for Consistency Models" (RLCM), arXiv 2404.03673, section 4; Black,
+Janner, Du, Kostrikov and Levine 2023, "Training Diffusion Models with Reinforcement Learning" (DDPO), arXiv 2305.13301,
+section 4.
+
+A state is a noisy image x at a noise level; the action is the next noisy image; the reward comes at the end, for the
+clean image that the model makes of the last state. RLCM and DDPO differ in the step alone. With y the model's clean
+image of x, both take the next image from
+
+    N(y + carry (x - y), std^2),
+
+where RLCM carries nothing of x and adds all the noise of the next level, and DDPO keeps the part of x that an ancestral
+step of a diffusion sampler (DDIM with eta = 1) keeps.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl_jax.core.program import Key, PyTree
+from rl_jax.generative.denoising import Denoise, per_image
+
+REDUCTIONS = ("mean", "sum")
+
+
+class Sampler(NamedTuple):
+    """A sampler of K calls of a model and H steps between or after them.
+
+    Attributes:
+      denoise: see `denoising.Denoise`.
+      levels: float32 [K], the noise levels, falling; an episode starts with noise of the first.
+      carries: float32 [H], see the module.
+      stds: float32 [H], above 0. H is K - 1, or K where a last step is drawn that no image comes from.
+      reduction: "mean" or "sum" over an image's numbers, of a log-density. The authors take the mean, which makes
+        ratios nearly 1, and their clip of 1e-4 is meant for it.
+    """
+
+    denoise: Denoise
+    levels: np.ndarray
+    carries: np.ndarray
+    stds: np.ndarray
+    reduction: str = "mean"
+
+
+class Trajectory(NamedTuple):
+    """B episodes.
+
+    Attributes:
+      states: [H, B, ...], noisy images.
+      actions: [H, B, ...], the next ones.
+      log_probs: [H, B].
+      final: [B, ...], the clean images.
+    """
+
+    states: jax.Array
+    actions: jax.Array
+    log_probs: jax.Array
+    final: jax.Array
+
+
+def consistency_sampler(
+    denoise: Denoise, levels: np.ndarray, sigma_min: float, *, last_step: bool = True, reduction: str = "mean"
+) -> Sampler:
+    """RLCM's: x' = f(x, t) + sqrt(t'^2 - sigma_min^2) noise (Consistency Models, algorithm 1).
+
+    Args:
+      levels: [K], falling, above `sigma_min`.
+      last_step: whether a step of the last level's noise is drawn after the last call and trained on, as the authors'
+        code does, although the image comes from the call itself: noise of zero mean in the gradient.
+    """
+    levels = _checked(levels, sigma_min, reduction)
+    following = np.concatenate([levels[1:], levels[-1:]]) if last_step else levels[1:]
+    stds = np.sqrt(np.square(following) - sigma_min**2)
+    return Sampler(denoise, levels, np.zeros_like(stds), stds, reduction)
+
+
+def ancestral_sampler(denoise: Denoise, levels: np.ndarray, *, reduction: str = "mean") -> Sampler:
+    """DDPO's: the step of DDIM with eta = 1, in the notation of x_t = x_0 + t noise.
+
+    With t' the next level the added noise has std^2 = t'^2 (t^2 - t'^2) / t^2; of the old noise, x - y, whose std is t,
+    as much stays as makes t' of both: carry = sqrt(t'^2 - std^2) / t = t'^2 / t^2. Source: Song, Meng and Ermon 2021,
+    arXiv 2010.02502, equations 12 and 16.
+    """
+    levels = _checked(levels, 0.0, reduction)
+    before, after = np.square(levels[:-1]), np.square(levels[1:])
+    return Sampler(denoise, levels, after / before, np.sqrt(after * (before - after) / before), reduction)
+
+
+def _checked(levels: np.ndarray, least: float, reduction: str) -> np.ndarray:
+    levels = np.asarray(levels, np.float32)
+    if levels.ndim != 1 or len(levels) < 2 or levels[-1] <= least or (np.diff(levels) >= 0).any():
+        raise ValueError(f"levels are {levels.tolist()}: give at least two, falling, all above {least}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction!r}: choose {' or '.join(REDUCTIONS)}")
+    return levels
+
+
+def gaussian_log_prob(actions: jax.Array, means: jax.Array, stds: jax.Array, reduction: str) -> jax.Array:
+    """log N(actions; means, stds^2) over each image's numbers, [B], summed or averaged.
+
+    Args:
+      actions, means: [B, ...].
+      stds: [B].
+    """
+    chex.assert_equal_shape([actions, means])
+    axes, stds = tuple(range(1, actions.ndim)), per_image(stds, actions)
+    terms = -0.5 * jnp.square((actions - means) / stds) - jnp.log(stds) - 0.5 * jnp.log(2.0 * jnp.pi)
+    return jnp.mean(terms, axes) if reduction == "mean" else jnp.sum(terms, axes)
+
+
+def step_mean(sampler: Sampler, params: PyTree, states: jax.Array, steps: jax.Array, condition: PyTree) -> jax.Array:
+    """The mean of the next images, [B, ...], of states [B, ...] at steps [B] int32."""
+    clean = sampler.denoise(params, states, jnp.asarray(sampler.levels)[steps], condition)
+    return clean + per_image(jnp.asarray(sampler.carries)[steps], states) * (states - clean)
+
+
+def log_prob(
+    sampler: Sampler, params: PyTree, states: jax.Array, actions: jax.Array, steps: jax.Array, condition: PyTree
+) -> jax.Array:
+    """Log-densities [B] of actions [B, ...] in states [B, ...] at steps [B] int32."""
+    means = step_mean(sampler, params, states, steps, condition)
+    return gaussian_log_prob(actions, means, jnp.asarray(sampler.stds)[steps], sampler.reduction)
+
+
+def sample(sampler: Sampler, params: PyTree, shape: tuple[int, ...], condition: PyTree, key: Key) -> Trajectory:
+    """Episodes, of images of a shape [B, ...]."""
+    start_key, noise_key = jax.random.split(key)
+    calls, steps, batch = len(sampler.levels), len(sampler.stds), shape[0]
+    noise = jax.random.normal(noise_key, (steps, *shape))
+    start = sampler.levels[0] * jax.random.normal(start_key, shape)
+
+    def one_step(carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]) -> tuple[tuple, tuple]:
+        (states, _), (step, noise) = carry, inputs
+        at = jnp.full(batch, step)
+        means = step_mean(sampler, params, states, at, condition)
+        stds = jnp.asarray(sampler.stds)[at]
+        actions = means + per_image(stds, means) * noise
+        return (actions, means), (states, actions, gaussian_log_prob(actions, means, stds, sampler.reduction))
+
+    carry, (states, actions, log_probs) = jax.lax.scan(one_step, (start, start), (jnp.arange(steps), noise))
+    after, final = carry
+    if steps < calls:  # else the last step's mean is the last call's image
+        final = sampler.denoise(params, after, jnp.full(batch, sampler.levels[-1]), condition)
+    return Trajectory(states, actions, log_probs, final)
+
+
+def kl_to_reference(
+    sampler: Sampler, params: PyTree, reference: PyTree, states: jax.Array, steps: jax.Array, condition: PyTree
+) -> jax.Array:
+    """KL of the next images' distribution from that of reference parameters, [B], reduced as log-densities are.
+
+    Both have one std: |mean - mean_reference|^2 / (2 std^2). Source: Fan et al. 2023 (DPOK), arXiv 2305.16381.
+    """
+    means, wanted = (step_mean(sampler, own, states, steps, condition) for own in (params, reference))
+    stds = per_image(jnp.asarray(sampler.stds)[steps], states)
+    terms = 0.5 * jnp.square((means - jax.lax.stop_gradient(wanted)) / stds)
+    axes = tuple(range(1, states.ndim))
+    return jnp.mean(terms, axes) if sampler.reduction == "mean" else jnp.sum(terms, axes)
