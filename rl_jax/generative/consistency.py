@@ -6,6 +6,7 @@ Song, Dhariwal, Chen and Sutskever 2023, "Consistency Models", arXiv 2303.01469;
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rl_jax.core.program import Key, PyTree
 from rl_jax.generative.denoising import Denoise, Info, per_image
@@ -57,3 +58,17 @@ def ect_gap(step: jax.Array, num_steps: int, stages: int) -> jax.Array:
     """2^-1, 2^-2, ... 2^-stages, each for an equal share of `num_steps`."""
     stage = jnp.minimum(step * stages // num_steps, stages - 1)
     return 2.0 ** -(stage + 1.0)
+
+
+def multistep(
+    consistency: Denoise, params: PyTree, levels: np.ndarray, sigma_min: float, shape: tuple[int, ...],
+    condition: PyTree, key: Key,
+) -> jax.Array:  # fmt: skip
+    """Images of a shape [B, ...] by a call at each of the levels, falling; one is enough (Consistency Models,
+    algorithm 1)."""
+    keys = jax.random.split(key, len(levels))
+    images = jnp.zeros(shape)
+    for number, (level, own) in enumerate(zip(levels, keys, strict=True)):
+        std = np.sqrt(level**2 - sigma_min**2) if number else level
+        images = consistency(params, images + std * jax.random.normal(own, shape), jnp.full(shape[0], level), condition)
+    return images

@@ -43,6 +43,7 @@ def test_asked_for_a_high_return_it_takes_the_better_action():
         assert 1.0 - np.square(action - 0.5) == pytest.approx(asked_for, abs=0.2)
 
 
+@pytest.mark.slow
 def test_it_remembers_the_observation_before():
     """The right action is half the observation before this one, and zero at the beginning."""
 

@@ -52,6 +52,7 @@ def test_the_similarity_is_of_the_gradients_that_finite_differences_give():
     assert metrics["critic/loss"] == pytest.approx(error + 7.0 * similarity, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_eta_drives_the_gradients_apart_while_the_critics_fit_the_data():
     def run(eta):
         agent = make(eta)

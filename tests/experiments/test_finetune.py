@@ -97,6 +97,7 @@ def test_the_fine_tuning_starts_where_the_offline_run_ended(num_seeds, dataset, 
     assert inputs["pretrained"] == str(folder) and inputs["pretrained_step"] == 20
 
 
+@pytest.mark.slow
 def test_the_buffer_speaks_the_offline_run_s_units(dataset, offline, tmp_path):
     """Observations standardised as the data set's, rewards scaled as the data set's, the data set beside them."""
     scaled = {"dataset.normalize_rewards": True, "dataset.top_fraction": 0.7}
@@ -124,6 +125,7 @@ def test_the_buffer_speaks_the_offline_run_s_units(dataset, offline, tmp_path):
         assert (np.abs(height - 1.2) < 0.6).all()
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_run_reports_and_goes_on_bitwise_without_the_offline_run(dataset, offline, tmp_path):
     pretrained = tmp_path / "pretrained"
     shutil.copytree(offline("iql"), pretrained)

@@ -1,0 +1,1 @@
+"""RLCM: reinforcement learning for consistency models, beside DDPO."""

@@ -1,0 +1,178 @@
+"""What RLCM runs and claims; `python -m experiments.reproduce --paper=rlcm` reads it.
+
+Presets:
+  digits   8x8 digits, 3 seeds: RLCM for compressibility (without and with the divergence in its loss, at four
+           coefficients), incompressibility and alignment, and DDPO with 50 steps for compressibility.
+  tiny     seconds: what the tests run.
+
+Claims and rules are those of the method's card, fixed before the runs. A score is what the images are rewarded for, as
+the evaluation measures it: JPEG bytes, or the independent judge's accuracy at two steps.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.declaration import Claim, Evaluations, Finding, Paper, Preset, Run, Scores
+from rl_jax.evaluation.statistics import bootstrap_interval
+
+# The columns of a run's raw outcomes; its score is one of them.
+COLUMNS = (
+    "bytes", "bytes_1_step", "bytes_2_steps", "judge_accuracy", "judge_accuracy_1_step", "judge_accuracy_2_steps",
+    "std_within_prompt", "flat_bytes", "train_seconds",
+)  # fmt: skip
+KL = {"rlcm_kl_0.03": 0.03, "rlcm_kl_0.3": 0.3, "rlcm_kl_3": 3.0, "rlcm_kl_30": 30.0}  # coefficients
+LABELS = {"rlcm": "RLCM", **{name: f"RLCM, {x:g} KL" for name, x in KL.items()}, "ddpo": "DDPO, 50 steps"}
+TASKS = {"compress": "bytes", "incompress": "bytes", "align": "judge_accuracy_2_steps"}
+REACHED = 600  # bytes, to which the time is taken
+
+
+def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
+    """A finished run: its evaluations in metrics.jsonl, with the start as the first one, at step 0."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    seconds = {line["step"]: line["time/train_seconds"] for line in lines if "time/train_seconds" in line}
+    seeds = len(summary["bytes"])
+    start = {f"eval/{name}": value[0] for name, value in summary["start"].items()}
+    steps, outcomes = [], []
+    for line in [{"step": 0} | start, *(line for line in lines if "eval/bytes" in line)]:
+        own = line | {"eval/train_seconds": seconds.get(line["step"], 0.0)}
+        steps.append(line["step"])
+        outcomes.append([np.broadcast_to(own.get(f"eval/{name}", np.nan), seeds) for name in COLUMNS])
+    outcomes = np.moveaxis(np.array(outcomes, np.float64), 1, 2)  # [T, S, columns]
+    column = COLUMNS.index(TASKS[task_of(summary["preset"])])
+    scores = np.broadcast_to(outcomes[:, :, column, None], outcomes.shape)
+    return Evaluations(np.array(steps), scores, outcomes, float(scores[0].mean()))
+
+
+def task_of(preset: str) -> str:
+    """The reward that a preset of configs/rlcm.py is about."""
+    return next((task for task in TASKS if task in preset.split("-")), "compress")
+
+
+def column(scores: Scores, method: str, task: str, name: str) -> np.ndarray:
+    """One outcome by evaluation and seed, [T, S]."""
+    return scores.evaluations(method, task).returns[..., COLUMNS.index(name)]
+
+
+def _judged(values: np.ndarray, passes: Callable[[np.ndarray], np.ndarray], detail: str = "") -> Finding:
+    """One value a seed; passes where every seed does."""
+    low, high = bootstrap_interval(values)
+    return Finding(float(values.mean()), (float(low), float(high)), bool(passes(values).all()), detail)
+
+
+def _beside(scores: Scores, method: str, task: str) -> str:
+    """What an independent judge and the diversity say, before and after."""
+    accuracy, spread = (column(scores, method, task, name).mean(1) for name in ("judge_accuracy", "std_within_prompt"))
+    return (
+        f"judge {accuracy[0]:.2f} -> {accuracy[-1]:.2f}, std within a prompt {spread[0]:.3f} -> {spread[-1]:.3f}"
+    )
+
+
+def _bytes_fall(scores: Scores) -> Finding:
+    size, flat = (column(scores, "rlcm", "compress", name) for name in ("bytes", "flat_bytes"))
+    fall = 1.0 - (size[-1] - flat[-1]) / (size[0] - flat[0])
+    return _judged(fall, lambda x: x >= 0.5, _beside(scores, "rlcm", "compress"))
+
+
+def _bytes_rise(scores: Scores) -> Finding:
+    size = column(scores, "rlcm", "incompress", "bytes")
+    return _judged(size[-1] / size[0] - 1.0, lambda x: x >= 0.2, _beside(scores, "rlcm", "incompress"))
+
+
+def _not_below_ddpo(scores: Scores) -> Finding:
+    """At every evaluation from 100 updates on; the value is the least lead, in bytes, of the means over seeds."""
+    steps = scores.evaluations("rlcm", "compress").steps
+    ours, theirs = (column(scores, name, "compress", "bytes")[steps >= 100] for name in ("rlcm", "ddpo"))
+    lead = theirs.mean(1) - ours.mean(1)
+    low, high = float(lead.min()), float(lead.max())
+    return Finding(low, (low, high), low >= 0.0, _beside(scores, "ddpo", "compress"))
+
+
+def seconds_to(scores: Scores, method: str) -> np.ndarray:
+    """Seconds of training of all seeds together until the mean bytes of a seed are REACHED, [S]; infinite if never."""
+    size, seconds = (column(scores, method, "compress", name) for name in ("bytes", "train_seconds"))
+    there = size <= REACHED
+    return np.where(there.any(0), seconds[there.argmax(0), np.arange(size.shape[1])], np.inf)
+
+
+def _faster_than_ddpo(scores: Scores) -> Finding:
+    ours, theirs = seconds_to(scores, "rlcm"), seconds_to(scores, "ddpo")
+    if not np.isfinite(ours).all() or not np.isfinite(theirs).any():
+        return Finding(np.inf, (0.0, np.inf), bool(np.isfinite(ours).all()), f"RLCM {ours}, DDPO {theirs} seconds")
+    ratios = ours / np.where(np.isfinite(theirs), theirs, np.nanmax(theirs[np.isfinite(theirs)]))
+    return _judged(ratios, lambda x: x <= 1 / 3, f"{ours.mean():.0f} against {theirs.mean():.0f} seconds")
+
+
+def _aligned(scores: Scores) -> Finding:
+    accuracy = column(scores, "rlcm", "align", "judge_accuracy_2_steps")
+    return _judged(accuracy[-1] - accuracy[0], lambda x: x >= 0.02, _beside(scores, "rlcm", "align"))
+
+
+def _two_steps_lie_between(scores: Scores) -> Finding:
+    """How far from 1 step to 8 the 2 steps are: 0 to 1 is between."""
+    one, two, all_ = (column(scores, "rlcm", "compress", f"bytes{name}")[-1] for name in ("_1_step", "_2_steps", ""))
+    return _judged((two - one) / (all_ - one), lambda x: (x >= 0.0) & (x <= 1.0))
+
+
+def _kl_keeps_the_digits(scores: Scores) -> Finding:
+    """At one of the coefficients digits are digits in the end and bytes are down; the value is its judge's accuracy, or
+    that of the last coefficient where there is none."""
+    for method in KL:
+        size, flat = (column(scores, method, "compress", name) for name in ("bytes", "flat_bytes"))
+        fall = 1.0 - (size[-1] - flat[-1]) / (size[0] - flat[0])
+        accuracy = column(scores, method, "compress", "judge_accuracy")[-1]
+        detail = f"coefficient {KL[method]:g}: bytes above the flat image fall by {fall.mean():.2f}"
+        found = _judged(accuracy, lambda x: x >= 0.8, detail)
+        if found.passed and (fall >= 0.1).all():
+            return found
+    return found._replace(passed=False)
+
+
+CLAIMS = (
+    Claim("bytes_fall", "RLCM compresses: bytes above the flat image fall by half",
+          "share, every seed 0.5 or more", _bytes_fall),
+    Claim("bytes_rise", "RLCM raises bytes by a fifth", "share, every seed 0.2 or more", _bytes_rise),
+    Claim("not_below_ddpo", "At equal reward queries, from 100 updates on, RLCM has no more bytes than DDPO",
+          "least lead in bytes of the means over seeds, 0 or more", _not_below_ddpo),
+    Claim("faster_than_ddpo", f"RLCM is at {REACHED} bytes in a third of DDPO's time",
+          "ratio, every seed 1/3 or less", _faster_than_ddpo, 28 / 125),
+    Claim("aligned", "Alignment, judged independently, rises at two steps",
+          "accuracy, every seed 0.02 or more", _aligned),
+    Claim("two_steps_between", "Two steps after training lie between one and eight",
+          "bytes: share of the way, 0 to 1", _two_steps_lie_between),
+    Claim("kl_keeps_the_digits", "With the divergence in the loss bytes fall and digits stay digits",
+          "judge's accuracy, every seed 0.8 or more, and bytes above the flat image down by a tenth, somewhere",
+          _kl_keeps_the_digits),
+)  # fmt: skip
+
+
+def _run(method: str, task: str, preset: str, **overrides: Any) -> Run:
+    return Run(method, task, "experiments.rlcm.train", f"configs/rlcm.py:{preset}", overrides)
+
+
+DIGITS = (
+    _run("rlcm", "compress", "digits-compress"),
+    _run("rlcm", "incompress", "digits-incompress"),
+    _run("rlcm", "align", "digits-align"),
+    _run("ddpo", "compress", "digits-ddpo-compress"),
+    *(_run(method, "compress", "digits-compress-kl", **{"tuning.kl_coefficient": x}) for method, x in KL.items()),
+)
+PAPER = Paper(
+    title="RLCM",
+    labels=LABELS,
+    baseline="ddpo",
+    presets={
+        "digits": lambda: Preset(DIGITS, CLAIMS),
+        "tiny": lambda: Preset((_run("rlcm", "compress", "tiny"),), CLAIMS[:1]),
+    },
+    read=read,
+    score="JPEG bytes, or the judge's accuracy",
+    reference="the pretrained model",
+    notes=(
+        "A score is the mean JPEG size in bytes of an evaluation's images (compress: small is good; incompress: large "
+        "is good) or the independent judge's accuracy at two steps (align).",
+    ),
+)

@@ -1,0 +1,226 @@
+"""CLIP's two encoders: of text, for what a latent diffusion model is told, and of images, for scores of them.
+
+Radford et al. 2021, arXiv 2103.00020. Parameters have the names of transformers' `CLIPTextModel` and
+`CLIPVisionModelWithProjection`, a list's items as `layers_0`, so that pretrained weights load (`pretrained.py`).
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rl_jax.networks.transformer import gelu
+
+# Of each colour channel over CLIP's training images, in [0, 1].
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+ACTIVATIONS = {"quick_gelu": lambda x: x * nn.sigmoid(1.702 * x), "gelu": gelu}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """What both encoders' transformers have; names as in transformers' config.json.
+
+    Attributes:
+      hidden_size: D.
+      intermediate_size: units of a perceptron's hidden layer.
+      num_hidden_layers, num_attention_heads: of the transformer.
+      hidden_act: one of ACTIVATIONS.
+      layer_norm_eps: of the layer norms.
+      dtype: of the computation.
+
+    Raises:
+      ValueError: an unknown activation.
+    """
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        if self.hidden_act not in ACTIVATIONS:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}: CLIP's encoders have {' or '.join(ACTIVATIONS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig(EncoderConfig):
+    """The text encoder of Stable Diffusion 1.5, which is ViT-L/14's.
+
+    Attributes:
+      vocab_size: of the tokenizer.
+      max_position_embeddings: tokens it reads at most.
+    """
+
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig(EncoderConfig):
+    """The image encoder ViT-L/14.
+
+    Attributes:
+      image_size: height and width of the images it reads.
+      patch_size: of the squares that become tokens; divides image_size.
+      projection_dim: of the space that it shares with the text encoder.
+    """
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    image_size: int = 224
+    patch_size: int = 14
+    projection_dim: int = 768
+
+
+class Attention(nn.Module):
+    """Self-attention, x [B, T, D] -> [B, T, D]; `causal`: a token sees itself and earlier ones."""
+
+    config: EncoderConfig
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def linear(name: str, y: jax.Array) -> jax.Array:
+            return nn.Dense(x.shape[-1], dtype=self.config.dtype, name=name)(y)
+
+        heads = (*x.shape[:2], self.config.num_attention_heads, -1)
+        query, key, value = (linear(name, x).reshape(heads) for name in ("q_proj", "k_proj", "v_proj"))
+        out = jax.nn.dot_product_attention(query, key, value, is_causal=self.causal)
+        return linear("out_proj", out.reshape(x.shape))
+
+
+class Perceptron(nn.Module):
+    """One hidden layer, [B, T, D] -> [B, T, D]."""
+
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = nn.Dense(self.config.intermediate_size, dtype=self.config.dtype, name="fc1")(x)
+        hidden = ACTIVATIONS[self.config.hidden_act](hidden)
+        return nn.Dense(x.shape[-1], dtype=self.config.dtype, name="fc2")(hidden)
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + perceptron(norm(x)): [B, T, D] -> [B, T, D]."""
+
+    config: EncoderConfig
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + Attention(self.config, self.causal, name="self_attn")(_norm("layer_norm1", self.config)(x))
+        return x + Perceptron(self.config, name="mlp")(_norm("layer_norm2", self.config)(x))
+
+
+class Encoder(nn.Module):
+    """Layers one after another, [B, T, D] -> [B, T, D]."""
+
+    config: EncoderConfig
+    causal: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for index in range(self.config.num_hidden_layers):
+            x = Layer(self.config, self.causal, name=f"layers_{index}")(x)
+        return x
+
+
+def _norm(name: str, config: EncoderConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False, dtype=config.dtype, name=name)
+
+
+class TextEmbeddings(nn.Module):
+    """Token ids [B, T] -> [B, T, D]: an embedding of the token and one of its position."""
+
+    config: TextConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        config = self.config
+
+        def embed(name: str, entries: int, indices: jax.Array) -> jax.Array:
+            return nn.Embed(entries, config.hidden_size, dtype=config.dtype, name=name)(indices)
+
+        positions = jnp.arange(tokens.shape[1])
+        x = embed("token_embedding", config.vocab_size, tokens)
+        return x + embed("position_embedding", config.max_position_embeddings, positions)
+
+
+class TextEncoder(nn.Module):
+    """Token ids [B, T] -> what stands at each after the last layer norm, [B, T, D]: Stable Diffusion's context.
+
+    Padding is read as any token is; the mask is causal, so what stands behind a prompt does not change it.
+
+    Raises:
+      ValueError: more tokens than `max_position_embeddings`.
+    """
+
+    config: TextConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        if tokens.shape[1] > self.config.max_position_embeddings:
+            most = self.config.max_position_embeddings
+            raise ValueError(f"{tokens.shape[1]} tokens: this encoder reads max_position_embeddings={most} at most")
+        x = TextEmbeddings(self.config, name="embeddings")(tokens)
+        x = Encoder(self.config, causal=True, name="encoder")(x)
+        return _norm("final_layer_norm", self.config)(x)
+
+
+class VisionEmbeddings(nn.Module):
+    """Images [B, H, W, 3] -> [B, 1 + patches, D]: a learned token and one a patch, each with its position's."""
+
+    config: VisionConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config, width = self.config, self.config.hidden_size
+        size = (config.patch_size, config.patch_size)
+        split = nn.Conv(width, size, size, "VALID", use_bias=False, dtype=config.dtype, name="patch_embedding")
+        patches = split(images)
+        first = self.param("class_embedding", nn.initializers.normal(width**-0.5), (width,))
+        first = jnp.broadcast_to(first.astype(config.dtype), (images.shape[0], 1, width))
+        x = jnp.concatenate([first, patches.reshape(images.shape[0], -1, width)], 1)
+        return x + nn.Embed(x.shape[1], width, dtype=config.dtype, name="position_embedding")(jnp.arange(x.shape[1]))
+
+
+class VisionEncoder(nn.Module):
+    """Images [B, S, S, 3], as `pixels` gives them, -> their embeddings [B, projection_dim], not normalised.
+
+    Raises:
+      ValueError: images of another size.
+    """
+
+    config: VisionConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config = self.config
+        if images.shape[1:] != (config.image_size, config.image_size, 3):
+            raise ValueError(f"images {images.shape}: this encoder reads {config.image_size}x{config.image_size}x3")
+        x = _norm("pre_layrnorm", config)(VisionEmbeddings(config, name="embeddings")(images))
+        x = Encoder(config, causal=False, name="encoder")(x)
+        x = _norm("post_layernorm", config)(x[:, 0])
+        return nn.Dense(config.projection_dim, use_bias=False, dtype=config.dtype, name="visual_projection")(x)
+
+
+def pixels(images: jax.Array, size: int) -> jax.Array:
+    """Images [B, H, W, 3] in [0, 1] -> what CLIP reads, [B, size, size, 3].
+
+    The shorter side is scaled to `size` (bicubic), the centre is cut out, and channels are standardised.
+    """
+    batch, height, width, channels = images.shape
+    height, width = (max(size, round(side * size / min(height, width))) for side in (height, width))
+    scaled = jax.image.resize(images, (batch, height, width, channels), "bicubic")
+    top, left = (height - size) // 2, (width - size) // 2
+    scaled = jnp.clip(scaled[:, top : top + size, left : left + size], 0.0, 1.0)
+    return (scaled - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)

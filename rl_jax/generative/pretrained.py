@@ -1,0 +1,362 @@
+"""Reads and writes pretrained latent diffusion models: folders as diffusers and transformers keep them.
+
+A pipeline's folder holds unet/, vae/, text_encoder/ and tokenizer/; each network's a config.json and its weights in
+safetensors files, one or several with an index. Weights come as host arrays in our networks' trees, so that the caller
+lays them where they belong; files are read tensor by tensor.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from rl_jax.core.extras import require
+from rl_jax.core.program import PyTree
+from rl_jax.generative.clip import TextConfig, TextEncoder, VisionConfig, VisionEncoder
+from rl_jax.generative.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from rl_jax.generative.unet import UNet, UNetConfig
+from rl_jax.generative.vae import AutoencoderKL, VAEConfig
+
+# Our `resnets_0` is PyTorch's `resnets.0` where the name is one of a list's.
+LISTS = "down_blocks|up_blocks|resnets|attentions|transformer_blocks|downsamplers|upsamplers|net|to_out|layers"
+# Settings that older config.json files lack: there the network is as ours is by default.
+LATER = {
+    "sample_size", "transformer_layers_per_block", "use_linear_projection", "time_cond_proj_dim", "scaling_factor",
+    "hidden_act", "layer_norm_eps",
+}  # fmt: skip
+# Of an autoencoder's attention.
+OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+BARE = "visual_projection"  # what stands beside `vision_model.` and not under it
+SHOWN = 4  # tensors that an error names
+
+
+class Part(NamedTuple):
+    """One network: how it is built, and its parameters (numpy arrays)."""
+
+    config: Any
+    params: PyTree
+
+
+class Pipeline(NamedTuple):
+    """A text-to-image model.
+
+    Attributes:
+      scheduler: the numbers of scheduler/scheduler_config.json; empty where there is no such file.
+    """
+
+    unet: Part
+    vae: Part
+    text_encoder: Part
+    tokenizer: Tokenizer
+    scheduler: dict[str, Any]
+
+
+class Network(NamedTuple):
+    """What reading and writing must know of one kind of network.
+
+    Attributes:
+      class_name: in diffusers or transformers.
+      config: our configuration's class.
+      module: of a configuration.
+      inputs: of a configuration: the arguments that initialise its module, as shapes.
+      weights: the files' names without ending.
+      marks: what its config.json says beside the configuration's fields.
+      fixed: settings that our network has at one value alone; None: config.json holds much else, which is not checked.
+      alike: settings that do not change what is computed.
+      prefix: before the names of published tensors.
+      others: a regex of the tensors that belong to something else.
+    """
+
+    class_name: str
+    config: type
+    module: Callable[[Any], nn.Module]
+    inputs: Callable[[Any], tuple]
+    weights: str
+    marks: Callable[[Any], dict[str, Any]]
+    fixed: dict[str, Any] | None = None
+    alike: tuple[str, ...] = ()
+    prefix: str = ""
+    others: str = r"position_ids$"
+
+
+def _unet_inputs(config: UNetConfig) -> tuple:
+    side = 2 ** (len(config.block_out_channels) - 1)
+    shapes = [(1, side, side, config.in_channels), (1,), (1, 1, config.cross_attention_dim)]
+    shapes += [] if config.time_cond_proj_dim is None else [(1, config.time_cond_proj_dim)]
+    return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+
+
+def _images(side: int, channels: int) -> tuple:
+    return (jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32),)
+
+
+UNET = Network(
+    class_name="UNet2DConditionModel",
+    config=UNetConfig,
+    module=UNet,
+    inputs=_unet_inputs,
+    weights="diffusion_pytorch_model",
+    marks=lambda config: {"_class_name": "UNet2DConditionModel"},
+    fixed={
+        "act_fn": "silu", "mid_block_type": "UNetMidBlock2DCrossAttn", "downsample_padding": 1, "dropout": 0.0,
+        "mid_block_scale_factor": 1, "resnet_time_scale_shift": "default", "resnet_out_scale_factor": 1.0,
+        "time_embedding_type": "positional", "conv_in_kernel": 3, "conv_out_kernel": 3, "attention_type": "default",
+    },
+    alike=("upcast_attention", "addition_embed_type_num_heads"),
+)  # fmt: skip
+VAE = Network(
+    class_name="AutoencoderKL",
+    config=VAEConfig,
+    module=AutoencoderKL,
+    inputs=lambda config: _images(2 ** (len(config.block_out_channels) - 1), config.in_channels),
+    weights="diffusion_pytorch_model",
+    marks=lambda config: {
+        "_class_name": "AutoencoderKL",
+        "down_block_types": ["DownEncoderBlock2D"] * len(config.block_out_channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(config.block_out_channels),
+    },
+    fixed={"act_fn": "silu", "use_quant_conv": True, "use_post_quant_conv": True, "mid_block_add_attention": True},
+    alike=("force_upcast", "down_block_types", "up_block_types"),
+)
+TEXT = Network(
+    class_name="CLIPTextModel",
+    config=TextConfig,
+    module=TextEncoder,
+    inputs=lambda config: (jax.ShapeDtypeStruct((1, 1), jnp.int32),),
+    weights="model",
+    marks=lambda config: {"model_type": "clip_text_model"},
+    prefix="text_model.",
+    others=r"position_ids$|^text_projection|^vision_|^visual_|^logit_scale$",
+)
+VISION = Network(
+    class_name="CLIPVisionModelWithProjection",
+    config=VisionConfig,
+    module=VisionEncoder,
+    inputs=lambda config: _images(config.image_size, 3),
+    weights="model",
+    marks=lambda config: {"model_type": "clip_vision_model"},
+    prefix="vision_model.",
+    others=r"position_ids$|^text_|^logit_scale$",
+)
+
+
+def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Pipeline:
+    """A text-to-image model from a folder with unet/, vae/, text_encoder/ and tokenizer/.
+
+    Args:
+      dtype: of the parameters and of the computation, but for the autoencoder's, which stay float32.
+      variant: of the weight files, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors.
+
+    Raises:
+      FileNotFoundError: the folder, or a file in it, is missing.
+      ValueError: the networks are not of Stable Diffusion's kind, or weights do not fit their config.json.
+    """
+    path = _folder(path)
+    index = _json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
+    for name, network in (("unet", UNET), ("vae", VAE), ("text_encoder", TEXT)):
+        _, found = index.get(name, (None, network.class_name))
+        if found != network.class_name:
+            raise ValueError(f"{path / 'model_index.json'}: {name} is a {found}; this project has {network.class_name}")
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    return Pipeline(
+        unet=load_unet(path / "unet", dtype, variant),
+        vae=load_vae(path / "vae", jnp.float32, variant),
+        text_encoder=load_text_encoder(path / "text_encoder", dtype, variant),
+        tokenizer=load_tokenizer(path / "tokenizer"),
+        scheduler=_json(scheduler) if scheduler.is_file() else {},
+    )
+
+
+def load_unet(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+    """A U-Net from a folder with config.json and weights; arguments and errors: see `load_pipeline`."""
+    return _load(UNET, path, dtype, variant)
+
+
+def load_vae(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+    """An autoencoder, see `load_unet`."""
+    return _load(VAE, path, dtype, variant)
+
+
+def load_text_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+    """CLIP's text encoder, by itself or out of a whole CLIP model; see `load_unet`."""
+    return _load(TEXT, path, dtype, variant)
+
+
+def load_vision_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+    """CLIP's image encoder with its projection, by itself or out of a whole CLIP model; see `load_unet`."""
+    return _load(VISION, path, dtype, variant)
+
+
+def save_pipeline(pipeline: Pipeline, path: str | Path) -> None:
+    """Writes a folder that `load_pipeline` and diffusers read; parameters keep their dtype."""
+    path = Path(path)
+    parts = (("unet", UNET, "diffusers"), ("vae", VAE, "diffusers"), ("text_encoder", TEXT, "transformers"))
+    for name, network, _ in parts:
+        save_part(getattr(pipeline, name), network, path / name)
+    save_tokenizer(pipeline.tokenizer, path / "tokenizer")
+    index = {name: [library, network.class_name] for name, network, library in parts}
+    index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    if pipeline.scheduler:
+        _write_json(path / "scheduler" / "scheduler_config.json", pipeline.scheduler)
+        index["scheduler"] = ["diffusers", pipeline.scheduler.get("_class_name", "DDIMScheduler")]
+    _write_json(path / "model_index.json", {"_class_name": "StableDiffusionPipeline", **index})
+
+
+def save_part(part: Part, network: Network, path: str | Path) -> None:
+    """Writes one network: config.json and one safetensors file."""
+    path = Path(path)
+    fields = {name: x for name, x in dataclasses.asdict(part.config).items() if name not in ("dtype", "remat")}
+    tensors = {}
+    for keys, x in flatten_dict(part.params).items():
+        name = torch_name(keys)
+        name = name if name.startswith(BARE) else network.prefix + name
+        tensors[name] = np.ascontiguousarray(np.transpose(x, torch_axes(keys, np.ndim(x))))
+    _write_json(path / "config.json", {**network.marks(part.config), **fields})
+    require("safetensors.numpy", "generative").save_file(tensors, path / f"{network.weights}.safetensors")
+
+
+def parameter_shapes(network: Network, config: Any) -> PyTree:
+    """The tree of a network's parameters, as shapes."""
+    return jax.eval_shape(network.module(config).init, jax.random.key(0), *network.inputs(config))["params"]
+
+
+def torch_name(keys: tuple[str, ...]) -> str:
+    """PyTorch's name of our parameter: (down_blocks_0, conv1, kernel) is down_blocks.0.conv1.weight."""
+    leaf = "weight" if keys[-1] in ("kernel", "scale", "embedding") else keys[-1]
+    return ".".join([*(re.sub(rf"^({LISTS})_(\d+)$", r"\1.\2", key) for key in keys[:-1]), leaf])
+
+
+def torch_axes(keys: tuple[str, ...], ndim: int) -> tuple[int, ...]:
+    """How our parameter is transposed to PyTorch's: HWIO to OIHW, [in, out] to [out, in]; others are the same."""
+    return {4: (3, 2, 0, 1), 2: (1, 0)}[ndim] if keys[-1] == "kernel" else tuple(range(ndim))
+
+
+def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -> Part:
+    folder = _folder(path)
+    config = _read_config(network, folder / "config.json", dtype)
+    shapes = flatten_dict(parameter_shapes(network, config))
+    wanted = {torch_name(keys): (keys, leaf.shape) for keys, leaf in shapes.items()}
+    params, unexpected, mismatched = {}, [], []
+    for file in _weight_files(folder, network.weights, variant):
+        with _open(file) as tensors:
+            for published in tensors.keys():
+                if re.search(network.others, published):
+                    continue
+                name = _canonical(published, network)
+                if name not in wanted:
+                    unexpected.append(f"{published} (in {file.name})")
+                    continue
+                keys, shape = wanted[name]
+                axes = torch_axes(keys, len(shape))
+                found, expected = tuple(tensors.get_slice(published).get_shape()), tuple(shape[axis] for axis in axes)
+                if found != expected:
+                    mismatched.append(f"{published} (is {found} in {file.name}, {expected} by config.json)")
+                else:
+                    x = np.transpose(tensors.get_tensor(published), np.argsort(axes))
+                    params[keys] = np.ascontiguousarray(x, dtype)
+                del wanted[name]
+    wrong = {"missing": list(wanted), "unexpected": unexpected, "of another shape": mismatched}
+    if any(wrong.values()):
+        said = [f"{len(names)} {kind}: {_shown(names)}" for kind, names in wrong.items() if names]
+        raise ValueError(
+            f"{folder}: the weights do not fit config.json. {'; '.join(said)}. "
+            "Take config.json and weights from the same model, and a whole copy of it"
+        )
+    return Part(config, unflatten_dict(params))
+
+
+def _read_config(network: Network, file: Path, dtype: Any) -> Any:
+    """Our configuration from config.json; ValueError where it asks for what our network does not have."""
+    settings = _json(file)
+    settings = settings.get(f"{network.prefix.removesuffix('_model.')}_config", settings)  # of a whole CLIP model
+    kind = settings.get("_class_name", network.class_name)
+    if kind != network.class_name:
+        raise ValueError(f"{file} is of a {kind}, and a {network.class_name} was asked for")
+    values = {}
+    for field in dataclasses.fields(network.config):
+        if field.name in ("dtype", "remat"):
+            continue
+        if field.name not in settings:
+            if field.name not in LATER:
+                raise ValueError(f"{file} does not say {field.name}: take it from the model that the weights are of")
+            continue
+        value = settings[field.name]
+        if isinstance(value, list) and "tuple" not in str(field.type):
+            raise ValueError(f"{file}: {field.name} is {value}; {network.class_name} is here built with one for all")
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    if network.fixed is not None:
+        for name in sorted(set(settings) - set(values) - set(network.alike)):
+            off = network.fixed.get(name)
+            if not name.startswith("_") and settings[name] != off and (off is not None or settings[name]):
+                kind = network.class_name
+                raise ValueError(f"{file}: {name} is {settings[name]!r}, and {kind} is here built with {off!r} alone")
+    try:
+        return network.config(**values, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _canonical(published: str, network: Network) -> str:
+    """The name as today's diffusers has it, without the prefix."""
+    return ".".join(OLDER_NAMES.get(part, part) for part in published.removeprefix(network.prefix).split("."))
+
+
+def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+    """The files of a network's weights: those that an index names, or one."""
+    index = folder / f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"
+    if index.is_file():
+        files = [folder / name for name in sorted(set(_json(index)["weight_map"].values()))]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(f"{index} names {_shown(missing)}, which are missing: copy the whole folder")
+        return files
+    file = folder / f"{stem}{'' if variant is None else f'.{variant}'}.safetensors"
+    if file.is_file():
+        return [file]
+    there = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".msgpack"))
+    raise FileNotFoundError(
+        f"{file} is missing (weights there: {_shown(there) or 'none'}). Another variant, e.g. "
+        "fp16, is read with variant='fp16'; other formats must be saved as safetensors by the library that wrote them"
+    )
+
+
+def _open(file: Path) -> Any:
+    safetensors = require("safetensors", "generative")
+    try:
+        return safetensors.safe_open(file, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is not a whole safetensors file ({error}): copy it again") from None
+
+
+def _folder(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is no folder: give that of a model as diffusers saves it")
+    return path
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: give the folder of a model as diffusers saves it")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON ({error}): copy it again") from None
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _shown(names: list[str]) -> str:
+    """The first few of many."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

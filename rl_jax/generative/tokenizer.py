@@ -1,0 +1,161 @@
+"""CLIP's tokenizer: byte-pair encoding of lower-cased words, from the files vocab.json and merges.txt.
+
+Sennrich et al. 2016, arXiv 1508.07909 (the encoding); Radford et al. 2019 (bytes as its alphabet) and 2021, arXiv
+2103.00020 (words that end in `</w>`).
+"""
+
+import dataclasses
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+# On a text whose letters and numbers are ASCII (`_shadow`): special tokens, contractions, letters, one digit, the rest.
+WORDS = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'(?:s|t|re|ve|m|ll|d)|[a-z]+|[0-9]|[^\sa-z0-9]+")
+
+
+def _byte_letters() -> list[str]:
+    """A printable letter for each byte: its own in Latin-1 where that prints, else one of those from 256 on."""
+    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(256, 512))
+    return [chr(byte if byte in own else next(others)) for byte in range(256)]
+
+
+BYTE_LETTERS = _byte_letters()
+
+
+def _shadow(text: str) -> str:
+    """`text` with an ASCII sign of its kind for each other one: letter a, number 0, space, and ~ for the rest."""
+    kinds = {"L": "a", "N": "0"}
+
+    def sign(letter: str) -> str:
+        if letter.isascii():
+            return letter
+        return " " if letter.isspace() else kinds.get(unicodedata.category(letter)[0], "~")
+
+    return "".join(map(sign, text))
+
+
+def words(text: str) -> list[str]:
+    """The pieces of a prompt that are encoded one by one, lower-cased, in Unicode's composed form, without spaces."""
+    text = "".join(letter.lower() for letter in unicodedata.normalize("NFC", text))
+    return [text[slice(*found.span())] for found in WORDS.finditer(_shadow(text))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Prompts to token ids.
+
+    Attributes:
+      vocab: token -> id; contains START and END.
+      merges: pairs of tokens in the order in which they are joined.
+      pad_token: what fills up the context: END for Stable Diffusion 1, "!" for 2.
+      context_length: tokens of a prompt with START and END.
+      source: the folder it came from, for messages.
+    """
+
+    vocab: dict[str, int]
+    merges: tuple[tuple[str, str], ...]
+    pad_token: str = END
+    context_length: int = 77
+    source: str = "the tokenizer"
+
+    def __post_init__(self):
+        for token in (START, END, self.pad_token):
+            if token not in self.vocab:
+                raise ValueError(f"{self.source}: vocab.json has no {token!r}, so it is not a CLIP tokenizer's")
+        object.__setattr__(self, "_ranks", {pair: rank for rank, pair in enumerate(self.merges)})
+
+    def encode(self, prompts: Sequence[str], truncate: bool = False) -> np.ndarray:
+        """Token ids of prompts, int32 [B, context_length]: START, the prompt, END, padding.
+
+        Args:
+          truncate: whether a prompt that is too long loses its end; else it is an error.
+
+        Raises:
+          ValueError: a prompt is too long; one string instead of a list of them.
+        """
+        if isinstance(prompts, str):
+            raise ValueError(f"encode takes a list of prompts and was given one string, {prompts!r}: write [prompt]")
+        rows = np.full((len(prompts), self.context_length), self.vocab[self.pad_token], np.int32)
+        for row, prompt in zip(rows, prompts, strict=True):
+            tokens = [token for word in words(prompt) for token in self.split(word)]
+            ids = [self.vocab.get(token, self.vocab[END]) for token in tokens]
+            room = self.context_length - 2
+            if len(ids) > room and not truncate:
+                raise ValueError(
+                    f"a prompt has {len(ids)} tokens and the text encoder reads {room} beside start and end: "
+                    f"shorten it, or encode with truncate=True. The prompt: {prompt!r}"
+                )
+            ids = [self.vocab[START], *ids[:room], self.vocab[END]]
+            row[: len(ids)] = ids
+        return rows
+
+    def split(self, word: str) -> list[str]:
+        """The tokens of one of `words`, joined pair by pair, the pair that stands first in `merges` first."""
+        if word in (START, END):
+            return [word]
+        tokens = [BYTE_LETTERS[byte] for byte in word.encode()]
+        tokens[-1] += WORD_END
+        while len(tokens) > 1:
+            pairs = list(zip(tokens[:-1], tokens[1:], strict=True))
+            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            joined, index = [], 0
+            while index < len(tokens):
+                step = 2 if tuple(tokens[index : index + 2]) == best else 1
+                joined.append("".join(tokens[index : index + step]))
+                index += step
+            tokens = joined
+        return tokens
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer of a folder with vocab.json and merges.txt, and its padding from tokenizer_config.json if there.
+
+    Raises:
+      FileNotFoundError: vocab.json or merges.txt is missing.
+      ValueError: a file is not what its name says.
+    """
+    folder = Path(folder)
+    for name in ("vocab.json", "merges.txt"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing: a CLIP tokenizer is in vocab.json and merges.txt")
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    wrong = next((pair for pair in merges if len(pair) != 2), None)
+    if wrong is not None:
+        raise ValueError(f"{folder / 'merges.txt'}: a line is two tokens, and one is {' '.join(wrong)!r}")
+    settings = {}
+    if (folder / "tokenizer_config.json").is_file():
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    pad = settings.get("pad_token") or END
+    pad = pad["content"] if isinstance(pad, dict) else pad
+    # CLIP reads 77 tokens; a tokenizer saved without a length says 10^30.
+    length = min(settings.get("model_max_length", 77), 77)
+    return Tokenizer(vocab, tuple(merges), pad, length, str(folder))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Writes what `load_tokenizer` and transformers' `CLIPTokenizer` read."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": tokenizer.context_length,
+        "bos_token": START,
+        "eos_token": END,
+        "unk_token": END,
+        "pad_token": tokenizer.pad_token,
+    }
+    merges = ["#version: 0.2", *(" ".join(pair) for pair in tokenizer.merges), ""]
+    (folder / "vocab.json").write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(merges), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")

@@ -1,0 +1,164 @@
+"""The variational autoencoder of latent diffusion: images to latents of an eighth of their size, and back.
+
+Rombach et al. 2022, arXiv 2112.10752, section 3.1. Parameters have the names of diffusers' `AutoencoderKL`
+(`blocks.py`).
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rl_jax.generative.blocks import Attention, Downsample, ResNetBlock, Upsample, conv, group_norm
+
+EPSILON = 1e-6  # of every group norm
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+    """The shape of an autoencoder; names as in diffusers' config.json, defaults those of Stable Diffusion 1.5.
+
+    Attributes:
+      sample_size: height and width of the images it was trained on.
+      in_channels, out_channels: of the images it encodes and gives.
+      latent_channels: of the latents.
+      block_out_channels: channels of each level, from the finest; all but the last halve height and width.
+      layers_per_block: residual blocks of a level of the encoder; the decoder has one more.
+      norm_num_groups: of the group norms.
+      scaling_factor: what latents are multiplied by to have a deviation of about 1.
+      dtype: of the computation. Stable Diffusion's decoder overflows in float16; bfloat16 and float32 are safe.
+    """
+
+    sample_size: int = 512
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215
+    dtype: Any = jnp.float32
+
+
+class PixelAttention(nn.Module):
+    """x [B, H, W, C] plus attention with one head among its pixels.
+
+    Norm and projections lie in one scope, as diffusers has them.
+    """
+
+    groups: int
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        self.attention = Attention(1, use_bias=True, dtype=self.dtype)
+        nn.share_scope(self, self.attention)
+        self.group_norm = group_norm(self.groups, EPSILON, None, self.dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pixels = self.group_norm(x).reshape(x.shape[0], -1, x.shape[-1])
+        return x + self.attention(pixels).reshape(x.shape)
+
+
+class Blocks(nn.Module):
+    """Residual blocks of one level, and what resamples behind them: "downsamplers_0", "upsamplers_0" or None."""
+
+    features: int
+    num_layers: int
+    groups: int
+    resample: str | None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for index in range(self.num_layers):
+            x = ResNetBlock(self.features, self.groups, EPSILON, self.dtype, name=f"resnets_{index}")(x)
+        if self.resample == "downsamplers_0":
+            return Downsample((0, 1), self.dtype, name=self.resample)(x)
+        return x if self.resample is None else Upsample(self.dtype, name=self.resample)(x)
+
+
+class Middle(nn.Module):
+    """The coarsest level: a residual block, attention among pixels, a residual block."""
+
+    groups: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = ResNetBlock(x.shape[-1], self.groups, EPSILON, self.dtype, name="resnets_0")(x)
+        x = PixelAttention(self.groups, self.dtype, name="attentions_0")(x)
+        return ResNetBlock(x.shape[-1], self.groups, EPSILON, self.dtype, name="resnets_1")(x)
+
+
+class Encoder(nn.Module):
+    """Images [B, H, W, C] -> [B, h, w, 2 latent_channels]."""
+
+    config: VAEConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        config, groups = self.config, self.config.norm_num_groups
+        x = conv(config.block_out_channels[0], 3, "conv_in", config.dtype)(images)
+        for index, features in enumerate(config.block_out_channels):
+            resample = "downsamplers_0" if index < len(config.block_out_channels) - 1 else None
+            name = f"down_blocks_{index}"
+            x = Blocks(features, config.layers_per_block, groups, resample, config.dtype, name=name)(x)
+        x = Middle(groups, config.dtype, name="mid_block")(x)
+        x = nn.silu(group_norm(groups, EPSILON, "conv_norm_out", config.dtype)(x))
+        return conv(2 * config.latent_channels, 3, "conv_out", config.dtype)(x)
+
+
+class Decoder(nn.Module):
+    """[B, h, w, latent_channels] -> images [B, H, W, C]."""
+
+    config: VAEConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        config, groups = self.config, self.config.norm_num_groups
+        x = conv(config.block_out_channels[-1], 3, "conv_in", config.dtype)(x)
+        x = Middle(groups, config.dtype, name="mid_block")(x)
+        for index, features in enumerate(reversed(config.block_out_channels)):
+            resample = "upsamplers_0" if index < len(config.block_out_channels) - 1 else None
+            name = f"up_blocks_{index}"
+            x = Blocks(features, config.layers_per_block + 1, groups, resample, config.dtype, name=name)(x)
+        x = nn.silu(group_norm(groups, EPSILON, "conv_norm_out", config.dtype)(x))
+        return conv(config.out_channels, 3, "conv_out", config.dtype)(x)
+
+
+class AutoencoderKL(nn.Module):
+    """`encode` and `decode`, to be called as `apply({"params": params}, x, method="decode")`.
+
+    Latents are in the U-Net's units: `encode` multiplies by `scaling_factor` and `decode` divides by it.
+    """
+
+    config: VAEConfig
+
+    def setup(self):
+        config = self.config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.quant_conv = nn.Conv(2 * config.latent_channels, (1, 1), dtype=config.dtype)
+        self.post_quant_conv = nn.Conv(config.latent_channels, (1, 1), dtype=config.dtype)
+
+    def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images [B, H, W, C] in [-1, 1] -> mean and deviation of their latents, each [B, h, w, latent_channels].
+
+        Raises:
+          ValueError: a height or width that cannot be halved often enough.
+        """
+        multiple = 2 ** (len(self.config.block_out_channels) - 1)
+        if images.shape[1] % multiple or images.shape[2] % multiple:
+            raise ValueError(f"images {images.shape}: the autoencoder takes multiples of {multiple} as their sides")
+        mean, log_variance = jnp.split(self.quant_conv(self.encoder(images)), 2, -1)
+        deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
+        return self.config.scaling_factor * mean, self.config.scaling_factor * deviation
+
+    def decode(self, latents: jax.Array) -> jax.Array:
+        """Latents [B, h, w, latent_channels] -> images [B, H, W, C], in [-1, 1] but for what must be clipped."""
+        return self.decoder(self.post_quant_conv(latents / self.config.scaling_factor))
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Images as they are decoded from the mean of their latents; `init` goes this way."""
+        return self.decode(self.encode(images)[0])

@@ -1,0 +1,124 @@
+"""RLCM's binary end to end on a tiny model; its models' files; its claims on made-up outcomes."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import rlcm as configs
+from experiments.declaration import Evaluations, Run, Scores
+from experiments.reproduce import load_preset
+from experiments.rlcm import reproduce, train
+from experiments.rlcm.domain import load_domain, train_judges
+from experiments.rlcm.pretraining import load_model, save_model
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """The file of a model as it is before any training."""
+    domain, path = load_domain("digits"), tmp_path_factory.mktemp("model") / "model.npz"
+    params = domain.module.init(jax.random.key(0), domain.images[:1], np.zeros(1), np.zeros(1, np.int32))
+    save_model(path, params, kind="consistency", domain="digits")
+    return path
+
+
+def test_every_preset_of_the_paper_names_configurations_that_exist():
+    for name in reproduce.PAPER.presets:
+        for run in load_preset(reproduce.PAPER, name).runs:
+            configs.get_config(run.config.partition(":")[2]).update_from_flattened_dict(dict(run.overrides))
+
+
+@pytest.mark.slow
+def test_a_pretraining_leaves_a_model_and_a_picture(tmp_path):
+    summary = train.main(configs.get_config("tiny-pretrain"), tmp_path)
+    load_model(train.Path(summary["model"]), "consistency", "digits", load_domain("digits"))
+    with Image.open(tmp_path / "samples.png") as picture:
+        assert picture.size == (8 * 33, 10 * 33)
+    assert 0.0 <= summary["judge_accuracy"][0] <= 1.0
+
+
+@pytest.mark.parametrize("preset", ["tiny", pytest.param("tiny-align", marks=pytest.mark.slow)])
+def test_fine_tuning_goes_on_from_a_model_to_its_summary(preset, untrained, tmp_path):
+    config = configs.get_config(preset)
+    config.model.path = str(untrained)
+    summary = json.loads(json.dumps(train.main(config, tmp_path)))
+    assert summary["step"] == 4 and summary["images"] == 96 and len(summary["bytes"]) == 2
+    assert summary["flat_bytes"] == [344.0] and all(size > 344 for size in summary["bytes"])
+    assert (tmp_path / "before.png").exists() and (tmp_path / "after.png").exists()
+    found = reproduce.read(tmp_path, summary)
+    assert found.steps.tolist() == [0, 2, 4] and found.scores.shape == (3, 2, len(reproduce.COLUMNS))
+    name = reproduce.TASKS[reproduce.task_of(preset)]
+    np.testing.assert_allclose(found.scores[-1, :, 0], summary[name])
+    np.testing.assert_allclose(found.scores[0, :, 0], summary["start"][name][0])
+    # The same number of images and another run: parameters have moved, each run's in its own way.
+    assert summary["bytes"][0] != summary["bytes"][1]
+
+
+def test_judges_saw_different_halves_and_know_the_digits():
+    judges = train_judges(load_domain("digits"))
+    assert judges.accuracy > 0.9
+    one, other = (jax.tree.leaves(params) for params in (judges.reward, judges.judge))
+    assert any((x != y).any() for x, y in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["consistency", "diffusion"])
+def test_the_committed_models_are_there_and_fit(kind):
+    config = configs.get_config("digits-compress" if kind == "consistency" else "digits-ddpo-compress")
+    params = train.load(config, load_domain("digits"))
+    assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in jax.tree.leaves(params))
+
+
+def test_a_model_that_does_not_fit_is_named(tmp_path, untrained):
+    domain, path = load_domain("digits"), tmp_path / "model.npz"
+    with pytest.raises(FileNotFoundError, match="no such model: make one with the preset pretrain"):
+        load_model(path, "consistency", "digits", domain)
+    with pytest.raises(ValueError, match="'kind': 'consistency'.* and diffusion of digits is asked for"):
+        load_model(untrained, "diffusion", "digits", domain)
+    save_model(path, {"params": {"a": np.zeros(3)}}, kind="consistency", domain="digits")
+    with pytest.raises(ValueError, match=r"params/Dense_0/bias is None and the network's \(192,\): pretrain it again"):
+        load_model(path, "consistency", "digits", domain)
+    for fields, message in (
+        ({"domain": "digit"}, "unknown domain 'digit': did you mean digits"),
+        ({"reward": "compress"}, "unknown reward 'compress'"),
+        ({"task": "tune"}, "unknown config.task 'tune'"),
+    ):
+        config = configs.get_config("tiny")
+        config.model.path = str(untrained)
+        config.update_from_flattened_dict(fields)
+        with pytest.raises(ValueError, match=message):
+            train.make_program(config, tmp_path)
+
+
+def scores_of(**outcomes):
+    """Runs of two seeds; column -> {(method, task): [T] values}, 0 where nothing is said."""
+    keys = sorted({key for values in outcomes.values() for key in values})
+    runs = [Run(method, task, "", "") for method, task in keys]
+    evaluations = {}
+    for run in runs:
+        steps = np.array([0, 100, 300])
+        array = np.zeros((3, 2, len(reproduce.COLUMNS)))
+        for name, values in outcomes.items():
+            if (run.method, run.task) in values:
+                array[..., reproduce.COLUMNS.index(name)] = np.array(values[run.method, run.task])[:, None]
+        evaluations[run.name] = Evaluations(steps, array, array, 0.0)
+    return Scores(runs, evaluations)
+
+
+def test_claims_by_hand():
+    rlcm, ddpo = ("rlcm", "compress"), ("ddpo", "compress")
+    scores = scores_of(
+        bytes={rlcm: [744, 600, 444], ddpo: [750, 590, 580]}, flat_bytes={rlcm: [344] * 3, ddpo: [344] * 3},
+        train_seconds={rlcm: [0, 10, 30], ddpo: [0, 40, 120]}, bytes_1_step={rlcm: [0, 0, 500]},
+        bytes_2_steps={rlcm: [0, 0, 460]},
+    )  # fmt: skip
+    found = {}
+    for claim in reproduce.CLAIMS:
+        if claim.name in ("bytes_fall", "not_below_ddpo", "faster_than_ddpo", "two_steps_between"):
+            found[claim.name] = claim.check(scores)
+    assert found["bytes_fall"].value == pytest.approx(0.75) and found["bytes_fall"].passed
+    assert found["not_below_ddpo"].value == -10 and not found["not_below_ddpo"].passed
+    assert found["faster_than_ddpo"].value == pytest.approx(0.25) and found["faster_than_ddpo"].passed
+    assert found["two_steps_between"].value == pytest.approx(40 / 56) and found["two_steps_between"].passed
