@@ -44,7 +44,7 @@ def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
     outcomes = np.moveaxis(np.array(outcomes, np.float64), 1, 2)  # [T, S, columns]
     column = COLUMNS.index(TASKS[task_of(summary["preset"])])
     scores = np.broadcast_to(outcomes[:, :, column, None], outcomes.shape)
-    return Evaluations(np.array(steps), scores, outcomes, float(scores[0].mean()))
+    return Evaluations(np.array(steps), scores, outcomes)
 
 
 def task_of(preset: str) -> str:
@@ -170,7 +170,6 @@ PAPER = Paper(
     },
     read=read,
     score="JPEG bytes, or the judge's accuracy",
-    reference="the pretrained model",
     notes=(
         "A score is the mean JPEG size in bytes of an evaluation's images (compress: small is good; incompress: large "
         "is good) or the independent judge's accuracy at two steps (align).",

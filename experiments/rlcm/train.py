@@ -40,8 +40,7 @@ def make_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[str, 
     if config.task not in ("fine_tune", "pretrain"):
         raise ValueError(unknown("config.task", config.task, ("fine_tune", "pretrain")))
     domain = load_domain(config.domain)
-    judges = train_judges(domain)
-    inputs = {"domain": config.domain, "judge_accuracy_on_data": judges.accuracy}
+    judges, inputs = train_judges(domain), {"domain": config.domain}
     if config.task == "fine_tune":
         return tuning_program(config, domain, load(config, domain), judges), inputs
     program = pretraining_program(config, domain)

@@ -63,6 +63,7 @@ CASES = [
     Case("sqirl_ppo", "experiments.sqirl.train", "configs.sqirl", "tiny-ppo", {"agent.num_steps": 32}, kin=True),
     Case("sqirl_dqn", "experiments.sqirl.train", "configs.sqirl", "tiny-dqn", kin=True),
     Case("sqirl_sqirl", "experiments.sqirl.train", "configs.sqirl", "tiny-sqirl", kin=True),
+    Case("rlcm", "experiments.rlcm.train", "configs.rlcm", "tiny", {"evaluation_images": 10}, kin=True),
 ]
 
 # Every test starts from these: intervals that do not divide one another, and one chunk length to compile.
