@@ -25,7 +25,7 @@ def get_config(preset: str = "digits-compress") -> ConfigDict:
     presets = {
         "digits-pretrain": lambda: _pretrain("consistency"),
         "digits-pretrain-ddpo": lambda: _pretrain("diffusion"),
-        "digits-compress-kl": lambda: _with(_tune("consistency", "compress"), {"tuning.kl_coefficient": 3.0}),
+        "digits-compress-kl": lambda: _with(_tune("consistency", "compress"), {"tuning.kl_coefficient": 0.1}),
         "tiny": lambda: _tiny(_tune("consistency", "compress")),
         "tiny-ddpo": lambda: _tiny(_tune("diffusion", "compress")),
         "tiny-align": lambda: _tiny(_tune("consistency", "align")),

@@ -24,7 +24,7 @@ COLUMNS = (
     "bytes", "bytes_1_step", "bytes_2_steps", "judge_accuracy", "judge_accuracy_1_step", "judge_accuracy_2_steps",
     "std_within_prompt", "flat_bytes", "train_seconds",
 )  # fmt: skip
-KL = {"rlcm_kl_0.03": 0.03, "rlcm_kl_0.3": 0.3, "rlcm_kl_3": 3.0, "rlcm_kl_30": 30.0}  # coefficients
+KL = {"rlcm_kl_0.03": 0.03, "rlcm_kl_0.1": 0.1, "rlcm_kl_0.3": 0.3, "rlcm_kl_3": 3.0}  # coefficients
 LABELS = {"rlcm": "RLCM", **{name: f"RLCM, {x:g} KL" for name, x in KL.items()}, "ddpo": "DDPO, 50 steps"}
 TASKS = {"compress": "bytes", "incompress": "bytes", "align": "judge_accuracy_2_steps"}
 REACHED = 600  # bytes, to which the time is taken
