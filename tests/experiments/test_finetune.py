@@ -159,6 +159,7 @@ def test_a_fine_tuned_run_reports_and_goes_on_bitwise_without_the_offline_run(da
         finetune.main(config, tmp_path / "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides, error, message",
     [
@@ -179,6 +180,7 @@ def test_what_cannot_be_tuned_is_one_error(overrides, error, message, dataset, o
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_unfit_offline_run_is_one_error(dataset, offline, tmp_path):
     with pytest.raises(ValueError, match="of offline_rl with iql: this run tunes cql"):
         finetune.main(online_config("cal_ql", dataset, offline("iql")), tmp_path / "run")

@@ -77,6 +77,7 @@ def test_chunks_change_the_memory_alone():
         tuning.update(tuning.init(PARAMS), batch, jax.random.key(1))
 
 
+@pytest.mark.slow
 def test_several_updates_a_batch_move_the_ratio_until_the_clip_holds_it():
     batch = batch_of(PARAMS, jax.random.key(0), first_action_is_high)
     tuning = make(num_epochs=30, clip=0.01)
@@ -91,10 +92,11 @@ def test_several_updates_a_batch_move_the_ratio_until_the_clip_holds_it():
 @pytest.mark.parametrize(
     "sampler, fields",
     [
-        (SAMPLER, {}), (ancestral_sampler(denoise, LEVELS), {}), (SAMPLER, {"objective": "reward_weighted"}),
+        pytest.param(SAMPLER, {}, id="rlcm"),
+        pytest.param(ancestral_sampler(denoise, LEVELS), {}, id="ddpo", marks=pytest.mark.slow),
+        pytest.param(SAMPLER, {"objective": "reward_weighted"}, id="reward_weighted", marks=pytest.mark.slow),
     ],
-    ids=["rlcm", "ddpo", "reward_weighted"],
-)  # fmt: skip
+)
 def test_it_learns_what_is_rewarded(sampler, fields):
     """The reward is the last action's nearness to 1 for prompt 0 and to -1 for prompt 1."""
     wanted = jnp.array([1.0, -1.0])[PROMPTS][:, None]

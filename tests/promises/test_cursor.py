@@ -44,10 +44,12 @@ def test_keys_are_a_function_of_seed_and_step(costly_case, tmp_path):
     assert seen == pytest.approx(expected, rel=1e-7)
 
 
-FED = [case for case in CASES if case.program.endswith(("host_fed", "scored", "finetune"))]
+FED = [case for case in CASES if case.program.endswith(("host_fed", "scored", "finetune", "rlcm.train"))]
 
 
-@pytest.mark.parametrize("case", FED, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=[pytest.mark.slow] * case.kin) for case in FED]
+)
 def test_a_feed_is_asked_once_a_step_and_continues_its_stream(case, tmp_path):
     def recording(into):
         def change(program):
