@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import io
 import json
 import math
@@ -60,7 +61,8 @@ class WorkerPool:
         self._threads.shutdown(cancel_futures=True)
         for process in self._processes:
             process.wait()
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what was not written yet has no reader any more
+                process.stdin.close()
             process.stdout.close()
         self._errors.close()
         self._folder.cleanup()
