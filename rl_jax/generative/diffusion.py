@@ -72,8 +72,9 @@ def from_noise_prediction(network: Network, alphas: np.ndarray) -> Denoise:
 def latent_consistency(network: Network, alphas: np.ndarray, sigma_data: float = 0.5) -> Denoise:
     """LCM's consistency function: c_out D(x, sigma) + c_skip x sqrt(a_t), the identity at timestep 0.
 
-    Of the timestep t, c_skip = sigma_data^2 / ((10 t)^2 + sigma_data^2) and c_out = 10 t / sqrt((10 t)^2 + sigma_data^2):
-    at all that are sampled c_skip is nearly 0. Source: LCM, appendix and code.
+    With t the timestep, c_skip = sigma_data^2 / ((10 t)^2 + sigma_data^2) and
+    c_out = 10 t / sqrt((10 t)^2 + sigma_data^2): at all that are sampled c_skip is nearly 0. Source: LCM, appendix and
+    code.
     """
     denoise, levels = from_noise_prediction(network, alphas), noise_levels(alphas)
 
