@@ -43,6 +43,11 @@ def sample_run(params, key, rows):
     return tokens, log_probs_of(params, tokens)
 
 
+def parameters_on_host(state):
+    """A copy: what reads the device's own memory on a CPU would keep the next step from taking it over."""
+    return jax.tree.map(np.array, jax.device_get(gather(state.params)))
+
+
 def score_text(text: str) -> float:
     return sum(letter == wanted for letter, wanted in zip(text, WORD, strict=True)) / LENGTH
 
@@ -74,7 +79,7 @@ def make_program(config: ConfigDict, workdir) -> tuple[Program, dict]:
         del step
         share = config.batch_size // jax.process_count()
         rows = jax.process_index() * share + np.arange(share)
-        params, words = jax.device_get(gather(state.params)), np.asarray(jax.random.key_data(keys))
+        params, words = parameters_on_host(state), np.asarray(jax.random.key_data(keys))
         runs = [
             sample_run(jax.tree.map(lambda x: x[run], params), jax.random.wrap_key_data(words[run]), rows)
             for run in range(config.num_seeds)
@@ -89,7 +94,7 @@ def make_program(config: ConfigDict, workdir) -> tuple[Program, dict]:
 
     def evaluate(state, key):
         del key
-        chances = np.asarray(jax.nn.softmax(jax.device_get(gather(state.params))["logits"]))
+        chances = np.asarray(jax.nn.softmax(parameters_on_host(state)["logits"]))
         wanted = ["abcd".index(letter) for letter in WORD]
         return {HEADLINE: chances[:, np.arange(LENGTH), wanted].mean(axis=1)}
 
