@@ -1,7 +1,8 @@
 """CLIP's two encoders: of text, for what a latent diffusion model is told, and of images, for scores of them.
 
-Radford et al. 2021, arXiv 2103.00020. Parameters have the names of transformers' `CLIPTextModel` and
-`CLIPVisionModelWithProjection`, a list's items as `layers_0`, so that pretrained weights load (`pretrained.py`).
+Radford et al. 2021, arXiv 2103.00020. Parameters have the names of transformers' `CLIPTextModel`,
+`CLIPVisionModelWithProjection` and `CLIPModel`, a list's items as `layers_0`, so that pretrained weights load
+(`pretrained.py`).
 """
 
 import dataclasses
@@ -16,6 +17,8 @@ from rl_jax.networks.transformer import gelu
 # Of each colour channel over CLIP's training images, in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+LOGIT_SCALE = 2.6592  # log(1 / 0.07), where a model's scale of similarities starts
+HIGHEST = 2  # the eos_token_id of config.json files that name it falsely: there it is the token of the highest number
 ACTIVATIONS = {"quick_gelu": lambda x: x * nn.sigmoid(1.702 * x), "gelu": gelu}
 
 
@@ -55,10 +58,12 @@ class TextConfig(EncoderConfig):
     Attributes:
       vocab_size: of the tokenizer.
       max_position_embeddings: tokens it reads at most.
+      eos_token_id: of the token at which a prompt's embedding is read; see HIGHEST.
     """
 
     vocab_size: int = 49408
     max_position_embeddings: int = 77
+    eos_token_id: int = 49407
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +83,14 @@ class VisionConfig(EncoderConfig):
     image_size: int = 224
     patch_size: int = 14
     projection_dim: int = 768
+
+
+@dataclasses.dataclass(frozen=True)
+class CLIPConfig:
+    """Both encoders of ViT-L/14; they share a space of `vision_config.projection_dim` numbers."""
+
+    text_config: TextConfig = TextConfig()
+    vision_config: VisionConfig = VisionConfig()
 
 
 class Attention(nn.Module):
@@ -211,6 +224,40 @@ class VisionEncoder(nn.Module):
         x = Encoder(config, causal=False, name="encoder")(x)
         x = _norm("post_layernorm", config)(x[:, 0])
         return nn.Dense(config.projection_dim, use_bias=False, dtype=config.dtype, name="visual_projection")(x)
+
+
+class CLIP(nn.Module):
+    """Both encoders, each with a projection to the space that they share.
+
+    Called with token ids [B, T] and images [B, S, S, 3], as `pixels` gives them, it returns the embeddings of the
+    images and of the texts, [B, projection_dim], not normalised, and the logarithm of the scale of their cosines, [].
+    """
+
+    config: CLIPConfig
+
+    def setup(self):
+        text, vision = self.config.text_config, self.config.vision_config
+        self.text_model, self.vision_model = TextEncoder(text), VisionEncoder(vision)
+        self.text_projection = nn.Dense(vision.projection_dim, use_bias=False, dtype=text.dtype)
+        self.logit_scale = self.param("logit_scale", nn.initializers.constant(LOGIT_SCALE), ())
+
+    def __call__(self, tokens: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return self.embed_images(images), self.embed_texts(tokens), self.logit_scale
+
+    def embed_images(self, images: jax.Array) -> jax.Array:
+        return self.vision_model(images)
+
+    def embed_texts(self, tokens: jax.Array) -> jax.Array:
+        """Of what stands at a prompt's first end token, [B, projection_dim]."""
+        end = self.config.text_config.eos_token_id
+        ends = jnp.argmax(tokens if end == HIGHEST else tokens == end, -1)
+        read = jnp.take_along_axis(self.text_model(tokens), ends[:, None, None], 1)[:, 0]
+        return self.text_projection(read)
+
+
+def unit(embeddings: jax.Array) -> jax.Array:
+    """Embeddings [..., D] over their lengths."""
+    return embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
 def pixels(images: jax.Array, size: int) -> jax.Array:

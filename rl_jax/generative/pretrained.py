@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rl_jax.core.extras import require
 from rl_jax.core.program import PyTree
-from rl_jax.generative.clip import TextConfig, TextEncoder, VisionConfig, VisionEncoder
+from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from rl_jax.generative.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from rl_jax.generative.unet import UNet, UNetConfig
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
@@ -30,11 +30,11 @@ LISTS = "down_blocks|up_blocks|resnets|attentions|transformer_blocks|downsampler
 # Settings that older config.json files lack: there the network is as ours is by default.
 LATER = {
     "sample_size", "transformer_layers_per_block", "use_linear_projection", "time_cond_proj_dim", "scaling_factor",
-    "hidden_act", "layer_norm_eps",
+    "hidden_act", "layer_norm_eps", "eos_token_id",
 }  # fmt: skip
 # Of an autoencoder's attention.
 OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-BARE = "visual_projection"  # what stands beside `vision_model.` and not under it
+BESIDE = r"^vision_model\.(?=visual_projection)"  # it stands beside the encoder, and in our tree under it
 SHOWN = 4  # tensors that an error names
 
 
@@ -146,6 +146,14 @@ VISION = Network(
     prefix="vision_model.",
     others=r"position_ids$|^text_|^logit_scale$",
 )
+CLIP_MODEL = Network(
+    class_name="CLIPModel",
+    config=CLIPConfig,
+    module=CLIP,
+    inputs=lambda config: (*TEXT.inputs(config.text_config), *VISION.inputs(config.vision_config)),
+    weights="model",
+    marks=lambda config: {"model_type": "clip", "projection_dim": config.vision_config.projection_dim},
+)
 
 
 def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Pipeline:
@@ -195,6 +203,11 @@ def load_vision_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str
     return _load(VISION, path, dtype, variant)
 
 
+def load_clip(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+    """A whole CLIP model, both encoders and their projections; see `load_unet`."""
+    return _load(CLIP_MODEL, path, dtype, variant)
+
+
 def save_pipeline(pipeline: Pipeline, path: str | Path) -> None:
     """Writes a folder that `load_pipeline` and diffusers read; parameters keep their dtype."""
     path = Path(path)
@@ -213,19 +226,21 @@ def save_pipeline(pipeline: Pipeline, path: str | Path) -> None:
 def save_part(part: Part, network: Network, path: str | Path) -> None:
     """Writes one network: config.json and one safetensors file."""
     path = Path(path)
-    fields = {name: x for name, x in dataclasses.asdict(part.config).items() if name not in ("dtype", "remat")}
     tensors = {}
     for keys, x in flatten_dict(part.params).items():
-        name = torch_name(keys)
-        name = name if name.startswith(BARE) else network.prefix + name
-        tensors[name] = np.ascontiguousarray(np.transpose(x, torch_axes(keys, np.ndim(x))))
-    _write_json(path / "config.json", {**network.marks(part.config), **fields})
+        tensors[published_name(network, keys)] = np.asarray(np.transpose(x, torch_axes(keys, np.ndim(x))), order="C")
+    _write_json(path / "config.json", {**network.marks(part.config), **_settings(part.config)})
     require("safetensors.numpy", "generative").save_file(tensors, path / f"{network.weights}.safetensors")
 
 
 def parameter_shapes(network: Network, config: Any) -> PyTree:
     """The tree of a network's parameters, as shapes."""
     return jax.eval_shape(network.module(config).init, jax.random.key(0), *network.inputs(config))["params"]
+
+
+def published_name(network: Network, keys: tuple[str, ...]) -> str:
+    """What a file calls our parameter."""
+    return re.sub(BESIDE, "", network.prefix + torch_name(keys))
 
 
 def torch_name(keys: tuple[str, ...]) -> str:
@@ -243,7 +258,7 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -
     folder = _folder(path)
     config = _read_config(network, folder / "config.json", dtype)
     shapes = flatten_dict(parameter_shapes(network, config))
-    wanted = {torch_name(keys): (keys, leaf.shape) for keys, leaf in shapes.items()}
+    wanted = {_canonical(published_name(network, keys), network): (keys, leaf.shape) for keys, leaf in shapes.items()}
     params, unexpected, mismatched = {}, [], []
     for file in _weight_files(folder, network.weights, variant):
         with _open(file) as tensors:
@@ -261,7 +276,7 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -
                     mismatched.append(f"{published} (is {found} in {file.name}, {expected} by config.json)")
                 else:
                     x = np.transpose(tensors.get_tensor(published), np.argsort(axes))
-                    params[keys] = np.ascontiguousarray(x, dtype)
+                    params[keys] = np.asarray(x, dtype, order="C")
                 del wanted[name]
     wrong = {"missing": list(wanted), "unexpected": unexpected, "of another shape": mismatched}
     if any(wrong.values()):
@@ -276,7 +291,13 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -
 def _read_config(network: Network, file: Path, dtype: Any) -> Any:
     """Our configuration from config.json; ValueError where it asks for what our network does not have."""
     settings = _json(file)
-    settings = settings.get(f"{network.prefix.removesuffix('_model.')}_config", settings)  # of a whole CLIP model
+    if network is CLIP_MODEL:
+        if absent := {"text_config", "vision_config"} - settings.keys():
+            raise ValueError(f"{file} has no {' and no '.join(sorted(absent))}: give the folder of a whole CLIPModel")
+        return CLIPConfig(*(_read_config(part, file, dtype) for part in (TEXT, VISION)))
+    part = f"{network.prefix.removesuffix('_model.')}_config"
+    if part in settings:  # of a whole CLIP model, whose own projection_dim is the one that counts
+        settings = settings[part] | {name: x for name, x in settings.items() if name == "projection_dim"}
     kind = settings.get("_class_name", network.class_name)
     if kind != network.class_name:
         raise ValueError(f"{file} is of a {kind}, and a {network.class_name} was asked for")
@@ -302,6 +323,16 @@ def _read_config(network: Network, file: Path, dtype: Any) -> Any:
         return network.config(**values, dtype=dtype)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """A configuration's fields as config.json has them, those of its parts too."""
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        name: _settings(x) if dataclasses.is_dataclass(x) else x
+        for name, x in fields.items()
+        if name not in ("dtype", "remat")
+    }
 
 
 def _canonical(published: str, network: Network) -> str:

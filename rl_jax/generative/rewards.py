@@ -1,27 +1,152 @@
-"""Rewards of images that the host computes: registered functions of bytes and prompts.
+"""Rewards of images that the host asks for: registered functions of bytes and prompts, made from options.
 
-Source: Black et al. 2023 (DDPO), arXiv 2305.13301, section 5 and its code.
+Source: Black et al. 2023 (DDPO), arXiv 2305.13301, section 5, and Oertell et al. 2024 (RLCM), arXiv 2404.03673, with
+their codes; similarity is CLIP's, Radford et al. 2021, arXiv 2103.00020.
 """
 
+import inspect
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+import optax
 
 from rl_jax.core.config import unknown
 from rl_jax.core.extras import require
+from rl_jax.core.program import PyTree
+from rl_jax.generative.aesthetic import WIDTH, AestheticHead, load_head
+from rl_jax.generative.clip import CLIP, VisionEncoder, pixels
+from rl_jax.generative.pretrained import load_clip, load_vision_encoder
+from rl_jax.generative.tokenizer import load_tokenizer
+from rl_jax.generative.vlm import remote_scores
 
-QUALITY = 95  # of JPEG
-# (uint8 images [B, H, W] or [B, H, W, 3], prompt numbers [B]) -> rewards [B] float32
-Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+QUALITY = 95  # of the JPEG whose size is a reward
+QUALITY_SENT = 80  # of the JPEG that another process scores
+# (uint8 images [B, H, W] or [B, H, W, 3], B prompts) -> rewards [B] float32
+Reward = Callable[[np.ndarray, Sequence[str]], np.ndarray]
 
 _THREADS: list[ThreadPoolExecutor] = []
 
 
-def jpeg_sizes(images: np.ndarray) -> np.ndarray:
-    """Bytes of each image as a JPEG of quality 95, int64 [B]; by Pillow, in threads.
+def reward(name: str, **options: Any) -> Reward:
+    """A registered reward.
+
+    Raises:
+      ValueError: there is none of that name, it has no such option, or one that it needs is not given.
+      FileNotFoundError: files that an option names are missing.
+    """
+    if name not in REWARDS:
+        raise ValueError(unknown("reward", name, REWARDS))
+    known = inspect.signature(REWARDS[name]).parameters
+    said = f"its options are {', '.join(known)}" if known else "it has no options"
+    if strange := [option for option in options if option not in known]:
+        raise ValueError(f"reward {name!r} does not know {', '.join(strange)}: {said}")
+    if absent := [option for option, x in known.items() if x.default is x.empty and option not in options]:
+        raise ValueError(f"reward {name!r} needs {', '.join(absent)}: {said}")
+    if options.get("batch_size", 1) < 1:
+        raise ValueError(f"reward {name!r}: batch_size is {options['batch_size']}; it is 1 or more")
+    return REWARDS[name](**options)
+
+
+def compressibility() -> Reward:
+    """Minus the kilobytes of a JPEG."""
+    return lambda images, prompts: (-jpeg_sizes(images) / 1000.0).astype(np.float32)
+
+
+def incompressibility() -> Reward:
+    """The kilobytes of a JPEG."""
+    return lambda images, prompts: (jpeg_sizes(images) / 1000.0).astype(np.float32)
+
+
+def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32) -> Reward:
+    """LAION's aesthetic score, see `aesthetic.py`.
+
+    Args:
+      clip: the folder of CLIP ViT-L/14, or of its image encoder with the projection.
+      head: the file of the head.
+      batch_size: images that are scored at once.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, or not of this model.
+    """
+    encoder, head_params = load_vision_encoder(clip), load_head(head)
+    config = encoder.config
+    if config.projection_dim != WIDTH:
+        found = config.projection_dim
+        raise ValueError(f"{clip}: embeddings of {found} numbers; the head reads {WIDTH}: give CLIP ViT-L/14's folder")
+
+    @jax.jit
+    def score(params: PyTree, images: jax.Array) -> jax.Array:
+        embeddings = VisionEncoder(config).apply({"params": params["clip"]}, pixels(images / 255.0, config.image_size))
+        return AestheticHead().apply({"params": params["head"]}, embeddings)
+
+    params = jax.device_put({"clip": encoder.params, "head": head_params})
+    return lambda images, prompts: _in_batches(score, params, batch_size, coloured(images))
+
+
+def similarity(clip: str | Path, batch_size: int = 32) -> Reward:
+    """Cosine of CLIP's embeddings of the image and of the prompt, in [-1, 1].
+
+    Args:
+      clip: the folder of a whole CLIP model with its tokenizer's files.
+      batch_size: images that are scored at once.
+
+    Raises:
+      FileNotFoundError, ValueError: a file is missing, or not of such a model.
+    """
+    model, tokenizer = load_clip(clip), load_tokenizer(clip)
+    size = model.config.vision_config.image_size
+
+    @jax.jit
+    def score(params: PyTree, images: jax.Array, tokens: jax.Array) -> jax.Array:
+        of_images, of_texts, _ = CLIP(model.config).apply({"params": params}, tokens, pixels(images / 255.0, size))
+        return optax.cosine_similarity(of_images, of_texts)
+
+    params = jax.device_put(model.params)
+
+    def scores(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        images = coloured(images)
+        _check_number(images, prompts)
+        return _in_batches(score, params, batch_size, images, tokenizer.encode(prompts))
+
+    return scores
+
+
+def vlm(url: str, batch_size: int = 16, timeout: float = 120.0, retries: int = 5) -> Reward:
+    """What a vision-language model behind a URL scores; options and the server's protocol: see `vlm.py`.
+
+    Raises:
+      ValueError: the URL is none, or a number is out of its range.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url is {url!r}: give where the scorer listens, as http://127.0.0.1:8085")
+    if timeout <= 0 or retries < 0:
+        raise ValueError(f"timeout is {timeout} and retries {retries}: more than 0, and 0 or more, are possible")
+
+    def scores(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        _check_number(images, prompts)
+        files = jpegs(images, QUALITY_SENT)
+        return remote_scores(url, files, prompts, batch_size=batch_size, timeout=timeout, retries=retries)
+
+    return scores
+
+
+REWARDS: dict[str, Callable[..., Reward]] = {
+    "compressibility": compressibility,
+    "incompressibility": incompressibility,
+    "aesthetic": aesthetic,
+    "similarity": similarity,
+    "vlm": vlm,
+}
+
+
+def jpegs(images: np.ndarray, quality: int) -> list[bytes]:
+    """Each image as a JPEG file of that quality; by Pillow, in threads, for it encodes without Python's lock.
 
     Args:
       images: uint8 [B, H, W], grey, or [B, H, W, 3].
@@ -29,40 +154,42 @@ def jpeg_sizes(images: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: they are none.
     """
+    images = checked(images)
+    pillow = require("PIL.Image", "generative")
+
+    def encode(part: np.ndarray) -> list[bytes]:
+        files = []
+        for image in part:
+            buffer = io.BytesIO()
+            pillow.fromarray(image).save(buffer, "JPEG", quality=quality)
+            files.append(buffer.getvalue())
+        return files
+
+    threads = os.cpu_count()
+    if not _THREADS:
+        _THREADS.append(ThreadPoolExecutor(threads, thread_name_prefix="jpeg"))
+    # One part a thread: an image of 32 pixels takes 40 us, and handing it over another 10.
+    parts = np.array_split(images, min(threads, max(len(images), 1)))
+    return [file for files in _THREADS[0].map(encode, parts) for file in files]
+
+
+def jpeg_sizes(images: np.ndarray) -> np.ndarray:
+    """Bytes of each image as a JPEG of quality 95, int64 [B]; images and errors: see `jpegs`."""
+    return np.fromiter(map(len, jpegs(images, QUALITY)), np.int64)
+
+
+def checked(images: np.ndarray) -> np.ndarray:
+    """The images; ValueError if they are not uint8 [B, H, W] or [B, H, W, 3]."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[-1] == 3):
         raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 [B, H, W] or [B, H, W, 3]")
-    pillow = require("PIL.Image", "generative")
-
-    def size(image: np.ndarray) -> int:
-        buffer = io.BytesIO()
-        pillow.fromarray(image).save(buffer, "JPEG", quality=QUALITY)
-        return buffer.tell()
-
-    if not _THREADS:  # Pillow encodes without Python's lock
-        _THREADS.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="jpeg"))
-    return np.fromiter(_THREADS[0].map(size, images), np.int64, len(images))
+    return images
 
 
-def compressibility(images: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """Minus the kilobytes of a JPEG."""
-    del prompts
-    return (-jpeg_sizes(images) / 1000.0).astype(np.float32)
-
-
-def incompressibility(images: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """The kilobytes of a JPEG."""
-    return -compressibility(images, prompts)
-
-
-REWARDS: dict[str, Reward] = {"compressibility": compressibility, "incompressibility": incompressibility}
-
-
-def reward(name: str) -> Reward:
-    """A registered reward; ValueError names the near ones where there is none."""
-    if name not in REWARDS:
-        raise ValueError(unknown("reward", name, REWARDS))
-    return REWARDS[name]
+def coloured(images: np.ndarray) -> np.ndarray:
+    """uint8 [B, H, W, 3] of images that may be grey; errors: see `checked`."""
+    images = checked(images)
+    return images if images.ndim == 4 else np.repeat(images[..., None], 3, -1)
 
 
 def to_bytes(images: np.ndarray, scale: float, offset: float) -> np.ndarray:
@@ -77,3 +204,20 @@ def to_bytes(images: np.ndarray, scale: float, offset: float) -> np.ndarray:
         where = np.argwhere(bad)[0].tolist()
         raise ValueError(f"images{where} is {images[tuple(where)]} ({bad.sum()} such numbers): the model has diverged")
     return np.rint(np.clip(255.0 * (scale * images + offset), 0.0, 255.0)).astype(np.uint8)
+
+
+def _check_number(images: np.ndarray, prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str) or len(prompts) != len(images):
+        given = repr(prompts) if isinstance(prompts, str) else f"{len(prompts)} prompts"
+        raise ValueError(f"{len(images)} images and {given}: give a list with one prompt for each image")
+
+
+def _in_batches(score: Callable[..., jax.Array], params: PyTree, batch_size: int, *rows: np.ndarray) -> np.ndarray:
+    """score(params, *rows), float32 [B], by batches of one size, so that it is compiled once; the last is filled up."""
+    number = len(rows[0])
+    scores = np.empty(number, np.float32)
+    for start in range(0, number, batch_size):
+        here = np.arange(start, start + batch_size)
+        batch = score(params, *(x[np.minimum(here, number - 1)] for x in rows))
+        scores[start : start + batch_size] = np.asarray(batch)[: number - start]
+    return scores

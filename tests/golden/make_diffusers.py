@@ -1,4 +1,5 @@
-"""Writes diffusers.npz and clip_tokens.json: what diffusers and transformers make of tiny networks and of prompts.
+"""Writes diffusers.npz, clip_tokens.json and tensors.pth: what diffusers, transformers and torch make of tiny networks,
+prompts and tensors.
 
 Needs the extra `parity` and nothing of this project: python -m tests.golden.make_diffusers (PROVENANCE.md).
 """
@@ -41,6 +42,9 @@ TEXTS = {
     "gelu": {**TRANSFORMER, "hidden_act": "gelu", "vocab_size": 20, "max_position_embeddings": 8},
 }
 VISION = {**TRANSFORMER, "hidden_act": "quick_gelu", "image_size": 8, "patch_size": 4, "projection_dim": 5}
+TOKENS = [[1, 5, 7, 2, 2, 2, 2, 2], [1, 19, 3, 4, 5, 6, 0, 2]]
+# Tokens at which a whole CLIP model reads a prompt's embedding; 2 is that of the highest number, as in older files.
+ENDS = (5, 2)
 PROMPTS = [
     "a photo of a cat", "A  Dog riding a bike!!", "it's the cat's toy, we'll see", "don't they've I'm you'd we're",
     "1234 cats, 2.5 dogs", "", "   ", "naïve café", "cafe\u0301 NAI\u0308VE", "猫と犬 🐱🐶", "ΟΔΟΣ Привет", "½ Ⅷ ² x²",
@@ -56,14 +60,21 @@ def fill(model):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             name = name.removeprefix("text_model.").removeprefix("vision_model.")
-            parameter.copy_(torch.from_numpy(weight(name, tuple(parameter.shape))))
+            parameter.copy_(torch.as_tensor(weight(name, tuple(parameter.shape))))
     return model.eval()
 
 
 def networks() -> dict[str, np.ndarray]:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import (
+        CLIPConfig,
+        CLIPModel,
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPVisionConfig,
+        CLIPVisionModelWithProjection,
+    )
 
     found = {}
 
@@ -92,12 +103,23 @@ def networks() -> dict[str, np.ndarray]:
         keep("vae/mean", encoded.mean)
         keep("vae/deviation", encoded.std)
         keep("vae/decoded", model.decode(images("latents", 2, 8, 8, 4)).sample)
-        tokens = torch.tensor([[1, 5, 7, 2, 2, 2, 2, 2], [1, 19, 3, 4, 5, 6, 0, 2]])
+        tokens = torch.tensor(TOKENS)
         for name, settings in TEXTS.items():
             config = CLIPTextConfig(**settings, bos_token_id=1, eos_token_id=2)
             keep(f"text/{name}", fill(CLIPTextModel(config))(tokens).last_hidden_state)
         model = fill(CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION)))
         keep("vision", model(images("images", 2, 8, 8, 3)).image_embeds)
+        for end in ENDS:
+            text = {**TEXTS["quick_gelu"], "bos_token_id": 1, "eos_token_id": end}
+            config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=VISION["projection_dim"])
+            model = fill(CLIPModel(config))
+            pixels = images("images", 2, 8, 8, 3)
+            keep(f"clip/{end}/images", model.get_image_features(pixels).pooler_output)
+            keep(f"clip/{end}/texts", model.get_text_features(tokens).pooler_output)
+            found_by_model = model(input_ids=tokens, pixel_values=pixels, return_loss=True)
+            keep(f"clip/{end}/loss", found_by_model.loss)
+            # exp(logit_scale) times the cosines of each image with its own text.
+            keep(f"clip/{end}/logits", found_by_model.logits_per_image.diagonal())
     return found
 
 
@@ -108,6 +130,15 @@ def guidance() -> dict[str, np.ndarray]:
 
     w = torch.tensor([0.0, 0.5, 7.0])
     return {"guidance": Pipeline.get_guidance_scale_embedding(None, w, embedding_dim=10).numpy()}
+
+
+def save_tensors(file: Path) -> None:
+    """Of the widths and layouts that files hold: contiguous, transposed, a part of another."""
+    import torch
+
+    whole = torch.from_numpy(numbers("tensors", 3, 4))
+    tensors = {"whole": whole, "transposed": whole.t(), "part": whole[1:, ::2]}
+    torch.save({**tensors, "half": whole.half(), "one": whole[2, 3].double()}, file)
 
 
 def merges(text: str, count: int) -> list[tuple[str, str]]:
@@ -146,4 +177,5 @@ def tokens() -> dict:
 
 if __name__ == "__main__":
     np.savez_compressed(HERE / "diffusers.npz", **networks(), **guidance())
+    save_tensors(HERE / "tensors.pth")
     (HERE / "clip_tokens.json").write_text(json.dumps(tokens(), ensure_ascii=False) + "\n", encoding="utf-8")

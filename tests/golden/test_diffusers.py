@@ -11,15 +11,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rl_jax.generative import pretrained
-from rl_jax.generative.clip import TextConfig, TextEncoder, VisionConfig, VisionEncoder
+from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, TextEncoder, VisionConfig, VisionEncoder, unit
+from rl_jax.generative.contrastive import contrastive_loss
 from rl_jax.generative.tokenizer import Tokenizer
 from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
-from tests.golden.make_diffusers import TEXTS, UNETS, VAE, VISION
+from tests.golden.make_diffusers import ENDS, TEXTS, TOKENS, UNETS, VAE, VISION
 from tests.golden.weights import numbers, weight
 
 HERE = Path(__file__).parent
-TOKENS = json.loads((HERE / "clip_tokens.json").read_text(encoding="utf-8"))
+TOKENIZER = json.loads((HERE / "clip_tokens.json").read_text(encoding="utf-8"))
 with np.load(HERE / "diffusers.npz", allow_pickle=False) as file:
     ARRAYS = dict(file)
 
@@ -33,7 +34,8 @@ def given_params(network, config):
 
     def leaf(keys, x):
         axes = pretrained.torch_axes(keys, len(x.shape))
-        there = weight(pretrained.torch_name(keys), tuple(x.shape[axis] for axis in axes))
+        name = pretrained.published_name(network, keys).removeprefix("text_model.").removeprefix("vision_model.")
+        there = weight(name, tuple(x.shape[axis] for axis in axes))
         return np.transpose(there, np.argsort(axes))
 
     shapes = flatten_dict(pretrained.parameter_shapes(network, config))
@@ -85,8 +87,7 @@ def test_autoencoder():
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_encoder(name):
     config = TextConfig(**TEXTS[name])
-    tokens = np.asarray([[1, 5, 7, 2, 2, 2, 2, 2], [1, 19, 3, 4, 5, 6, 0, 2]])
-    check(f"text/{name}", run(TextEncoder(config), given_params(pretrained.TEXT, config), tokens))
+    check(f"text/{name}", run(TextEncoder(config), given_params(pretrained.TEXT, config), np.asarray(TOKENS)))
 
 
 def test_vision_encoder():
@@ -95,9 +96,20 @@ def test_vision_encoder():
     check("vision", run(VisionEncoder(config), params, numbers("images", 2, 8, 8, 3)))
 
 
+@pytest.mark.parametrize("end", ENDS)
+def test_whole_clip_and_its_loss(end):
+    config = CLIPConfig(TextConfig(**TEXTS["quick_gelu"], eos_token_id=end), VisionConfig(**VISION))
+    params = given_params(pretrained.CLIP_MODEL, config)
+    images, texts, logit_scale = run(CLIP(config), params, np.asarray(TOKENS), numbers("images", 2, 8, 8, 3))
+    check(f"clip/{end}/images", images)
+    check(f"clip/{end}/texts", texts)
+    check(f"clip/{end}/logits", np.exp(logit_scale) * np.sum(unit(images) * unit(texts), -1))
+    check(f"clip/{end}/loss", contrastive_loss(images, texts, logit_scale)[0])
+
+
 def test_tokenizer():
-    tokenizer = Tokenizer(TOKENS["vocab"], tuple(map(tuple, TOKENS["merges"])))
-    ids = tokenizer.encode(TOKENS["prompts"])
-    for row, expected, prompt in zip(ids, TOKENS["ids"], TOKENS["prompts"], strict=True):
+    tokenizer = Tokenizer(TOKENIZER["vocab"], tuple(map(tuple, TOKENIZER["merges"])))
+    ids = tokenizer.encode(TOKENIZER["prompts"])
+    for row, expected, prompt in zip(ids, TOKENIZER["ids"], TOKENIZER["prompts"], strict=True):
         assert row[: len(expected)].tolist() == expected, prompt
-        assert set(row[len(expected) :].tolist()) <= {TOKENS["vocab"]["<|endoftext|>"]}
+        assert set(row[len(expected) :].tolist()) <= {TOKENIZER["vocab"]["<|endoftext|>"]}
