@@ -25,6 +25,9 @@ def get_config(preset: str = "digits-compress") -> ConfigDict:
     presets = {
         "digits-pretrain": lambda: _pretrain("consistency"),
         "digits-pretrain-ddpo": lambda: _pretrain("diffusion"),
+        "emoji-pretrain-autoencoder": lambda: _part("autoencoder", 4000, 16),
+        "emoji-pretrain-similarity": lambda: _part("similarity", 2000, 64),
+        "emoji-pretrain-judge": lambda: _part("judge", 2000, 64),
         "digits-compress-kl": lambda: _with(_tune("consistency", "compress"), {"tuning.kl_coefficient": 0.1}),
         "tiny": lambda: _tiny(_tune("consistency", "compress")),
         "tiny-ddpo": lambda: _tiny(_tune("diffusion", "compress")),
@@ -42,6 +45,8 @@ def _config(kind: str) -> ConfigDict:
     config.task = "fine_tune"  # or "pretrain"
     config.domain = "digits"
     config.reward = "compressibility"  # a name of rl_jax/generative/rewards.py, or "alignment"
+    config.reward_options = {"clip": "", "head": "", "url": ""}  # what the reward's function takes; see rewards.py
+    config.judge_floor = 0.8  # the judge's accuracy below which rewards count as hacked; see tuning.evaluation
     # Whether the host rewards one batch while the device trains on the one before, whose images are an update old.
     config.overlap = False
     config.model = {
@@ -54,7 +59,13 @@ def _config(kind: str) -> ConfigDict:
         "reduction": "mean",  # of a log-density over an image's numbers
     }
     config.tuning = fine_tuning.default_config()
-    config.pretraining = {"learning_rate": 1e-3, "stages": 5, "ema": 0.999}
+    config.pretraining = {
+        "learning_rate": 1e-3,
+        "decay": False,  # of the learning rate to 0, as a cosine
+        "stages": 5,  # of ECT's gap, see generative.consistency.ect_gap
+        "ema": 0.999,
+        "from_diffusion": False,  # whether a consistency model starts from the diffusion model of its domain
+    }
     config.evaluation_images = 400
     config.loop.log_every = 10
     config.tensorboard = False
@@ -83,6 +94,16 @@ def _pretrain(kind: str) -> ConfigDict:
     config.loop.log_every = 1000
     config.loop.eval_every = 4000
     return config
+
+
+def _part(kind: str, num_steps: int, batch_size: int) -> ConfigDict:
+    """A network beside the generator of emoji."""
+    config = _pretrain(kind)
+    config.domain = "emoji"
+    config.num_steps, config.batch_size = num_steps, batch_size
+    config.loop.log_every = config.loop.chunk = 100
+    config.loop.eval_every = 500
+    return _with(config, {"pretraining.learning_rate": 2e-3, "pretraining.decay": True})
 
 
 def _tiny(config: ConfigDict) -> ConfigDict:

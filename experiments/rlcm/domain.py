@@ -1,17 +1,21 @@
 """What is generated: images with prompts, the network that generates them, and the judge that did not train with it."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.rlcm import emoji
+from experiments.rlcm.models import CHECKPOINTS, load_model
 from rl_jax.core.config import unknown
 from rl_jax.core.extras import require
-from rl_jax.core.program import PyTree
+from rl_jax.core.program import Key, PyTree
 from rl_jax.generative.consistency import SIGMA_DATA
 from rl_jax.generative.denoising import Network
 from rl_jax.generative.mlp_denoiser import ClassConditionalMLP
@@ -22,24 +26,56 @@ JUDGE_STEPS = 400
 ENLARGED = 32  # pixels of a side of what the reward sees
 
 
+class Judges(NamedTuple):
+    """What tells whether an image is of its prompt: one that may reward, and an independent one that judges.
+
+    Attributes:
+      scores: (params, generated images [B, ...]) -> of each prompt, how much it looks like it, [B, P].
+      log_probs: (params, generated images [B, ...]) -> log-probabilities of the prompts, [B, P], by the judge.
+      reward: params of the one that may reward.
+      judge: params of the one that judges.
+    """
+
+    scores: Callable[[PyTree, jax.Array], jax.Array]
+    log_probs: Callable[[PyTree, jax.Array], jax.Array]
+    reward: PyTree
+    judge: PyTree
+
+
 class Domain(NamedTuple):
     """Attributes:
-    images: float32 [N, ...], scaled to a standard deviation of SIGMA_DATA and a mean of 0.
+    images: float32 [N, ...], what is generated, images or their latents, scaled to a standard deviation of SIGMA_DATA
+      and a mean of 0.
     prompts: int32 [N], the number of each image's prompt.
     names: of the prompts.
-    module: the network, called with (images, noise labels, prompts).
-    render: float32 images -> uint8 ones, as rewards and files see them.
+    conditions: [P, ...], what the network is told of each prompt.
+    module: the network, called with (images, noise labels, conditions).
+    decode: generated images [B, ...] -> pixels [B, H, W] or [B, H, W, 3], in [0, 1] but for what must be clipped.
+    render: pixels -> uint8 images, as rewards and files see them.
+    judges: makes them.
     """
 
     images: np.ndarray
     prompts: np.ndarray
     names: tuple[str, ...]
+    conditions: np.ndarray
     module: nn.Module
+    decode: Callable[[jax.Array], jax.Array]
     render: Callable[[np.ndarray], np.ndarray]
+    judges: Callable[[], Judges]
 
     @property
     def network(self) -> Network:
-        return lambda params, x, labels, prompts: self.module.apply(params, x, labels, prompts)
+        """(params, images, noise labels, prompt numbers) -> what the module says."""
+
+        def network(params: PyTree, x: jax.Array, labels: jax.Array, prompts: jax.Array) -> jax.Array:
+            return self.module.apply(params, x, labels, jnp.asarray(self.conditions)[prompts])
+
+        return network
+
+    def init(self, key: Key) -> PyTree:
+        """Parameters of the module."""
+        return self.module.init(key, jnp.asarray(self.images[:1]), jnp.zeros(1), jnp.asarray(self.conditions[:1]))
 
 
 def load_domain(name: str) -> Domain:
@@ -49,18 +85,48 @@ def load_domain(name: str) -> Domain:
     return DOMAINS[name]()
 
 
+@functools.cache
 def _digits() -> Domain:
     with np.load(DATA / "digits.npz") as file:
         raw, labels = file["images"].astype(np.float32) / 16.0, file["labels"].astype(np.int32)
     mean, scale = float(raw.mean()), float(raw.std()) / SIGMA_DATA
+    images = (raw - mean) / scale
+    return Domain(
+        images, labels, tuple(map(str, range(10))), np.arange(10), ClassConditionalMLP(10),
+        decode=lambda x: scale * x + mean, render=lambda pixels: enlarged(to_bytes(pixels, 1.0, 0.0)),
+        judges=functools.partial(train_judges, images, labels, 10),
+    )  # fmt: skip
 
-    def render(images: np.ndarray) -> np.ndarray:
-        return enlarged(to_bytes(images, scale, mean))
 
-    return Domain((raw - mean) / scale, labels, tuple(map(str, range(10))), ClassConditionalMLP(10), render)
+@functools.cache
+def _emoji() -> Domain:
+    data = emoji.load_emoji()
+    parts = {kind: load_part(kind) for kind in emoji.PARTS}
+    latents, prompts = emoji.encoded(parts["autoencoder"])
+    mean, scale = float(latents.mean()), float(latents.std()) / SIGMA_DATA
+
+    def images(x: jax.Array) -> jax.Array:
+        return emoji.decode(parts["autoencoder"], scale * x + mean)
+
+    judges = Judges(
+        lambda params, x: emoji.prompt_similarity(params, images(x)),
+        lambda params, x: emoji.judge_log_probs(params, images(x)),
+        parts["similarity"], parts["judge"],
+    )  # fmt: skip
+    return Domain(
+        (latents - mean) / scale, prompts, data.names, data.tokens, emoji.generator(data.tokenizer),
+        decode=lambda x: images(x) / 2.0 + 0.5, render=lambda pixels: to_bytes(pixels, 1.0, 0.0),
+        judges=lambda: judges,
+    )  # fmt: skip
 
 
-DOMAINS: dict[str, Callable[[], Domain]] = {"digits": _digits}
+def load_part(kind: str) -> PyTree:
+    """The committed parameters of a network beside the emoji's generator."""
+    init = emoji.PARTS[kind](emoji.load_emoji()).init
+    return load_model(CHECKPOINTS / f"emoji_{kind}.npz", kind, "emoji", init)
+
+
+DOMAINS: dict[str, Callable[[], Domain]] = {"digits": _digits, "emoji": _emoji}
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:
@@ -83,36 +149,21 @@ class Classifier(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
-class Judges(NamedTuple):
-    """Two classifiers of images, of which each saw its own half of the data.
-
-    Attributes:
-      log_probs: (params, images [B, ...]) -> log-probabilities of the prompts [B, P].
-      reward: params of the one that may reward.
-      judge: params of the one that judges.
-      accuracy: of the judge, on the half that it did not see.
-    """
-
-    log_probs: Callable[[PyTree, jax.Array], jax.Array]
-    reward: PyTree
-    judge: PyTree
-    accuracy: float
-
-
-def train_judges(domain: Domain) -> Judges:
-    """Trains both, always alike: full batches of half of the data with noise, `JUDGE_STEPS` steps of Adam."""
-    model, tx = Classifier(len(domain.names)), optax.adam(1e-2)
-    order = np.random.default_rng(0).permutation(len(domain.images))
+def train_judges(images: np.ndarray, labels: np.ndarray, num_classes: int) -> Judges:
+    """Two classifiers, of which each sees its own half of the data; trained always alike: full batches with noise,
+    `JUDGE_STEPS` steps of Adam."""
+    model, tx = Classifier(num_classes), optax.adam(1e-2)
+    order = np.random.default_rng(0).permutation(len(images))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
 
-    def train(images: jax.Array, prompts: jax.Array, key: jax.Array) -> PyTree:
+    def train(images: jax.Array, labels: jax.Array, key: jax.Array) -> PyTree:
         init_key, noise_key = jax.random.split(key)
         params = model.init(init_key, images)
 
         def one(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
             def loss(params: PyTree) -> jax.Array:
                 noisy = images + 0.2 * jax.random.normal(key, images.shape)
-                return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, noisy), prompts).mean()
+                return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, noisy), labels).mean()
 
             updates, opt_state = tx.update(jax.grad(loss)(carry[0]), carry[1])
             return (optax.apply_updates(carry[0], updates), opt_state), None
@@ -120,12 +171,9 @@ def train_judges(domain: Domain) -> Judges:
         keys = jax.random.split(noise_key, JUDGE_STEPS)
         return jax.lax.scan(one, (params, tx.init(params)), keys)[0][0]
 
-    reward, judge = (
-        jax.jit(train)(domain.images[rows], domain.prompts[rows], jax.random.key(number))
-        for number, rows in enumerate(halves)
-    )
-    unseen = halves[0]
-    right = model.apply(judge, domain.images[unseen]).argmax(-1) == domain.prompts[unseen]
-    return Judges(
-        lambda params, images: jax.nn.log_softmax(model.apply(params, images)), reward, judge, float(right.mean())
-    )
+    reward, judge = (jax.jit(train)(images[rows], labels[rows], jax.random.key(n)) for n, rows in enumerate(halves))
+
+    def log_probs(params: PyTree, x: jax.Array) -> jax.Array:
+        return jax.nn.log_softmax(model.apply(params, x))
+
+    return Judges(log_probs, log_probs, reward, judge)

@@ -1,25 +1,27 @@
-"""Pretrains the model that reinforcement learning starts from: a consistency model, or the denoiser of DDPO."""
+"""Pretrains the model that reinforcement learning starts from, a consistency model or the denoiser of DDPO, and the
+networks beside it."""
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from experiments.rlcm.domain import Domain
+from experiments.rlcm.emoji import PARTS, SHIFT, load_emoji
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
+from rl_jax.data.captioned_images import augmented
 from rl_jax.data.transitions import sample_rows
 from rl_jax.generative.consistency import SIGMA_DATA, SIGMA_MIN, ect_gap, ect_loss
 from rl_jax.generative.denoising import Denoise, denoising_loss, scaled
 
 KINDS = ("consistency", "diffusion")
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+Evaluate = Callable[[TrainState, Key], dict[str, Any]]
 
 
 def denoise_of(kind: str, domain: Domain) -> Denoise:
@@ -29,30 +31,72 @@ def denoise_of(kind: str, domain: Domain) -> Denoise:
     return scaled(domain.network, SIGMA_DATA, SIGMA_MIN if kind == "consistency" else 0.0)
 
 
-def pretraining_program(config: ConfigDict, domain: Domain) -> Program:
-    """ECT or denoising; `target_params` are the exponential mean of the parameters, which is what is kept."""
+class Pretraining(NamedTuple):
+    """Attributes:
+    init: key -> params.
+    loss: (params, step, data, key) -> (loss, info); it draws its batch from the data.
+    data: arrays on the device.
+    evaluate: (state of all runs, key) -> metrics.
+    """
+
+    init: Callable[[Key], PyTree]
+    loss: Callable[[PyTree, jax.Array, PyTree, Key], tuple[jax.Array, Metrics]]
+    data: PyTree
+    evaluate: Evaluate
+
+
+def generator_pretraining(config: ConfigDict, domain: Domain, start: PyTree | None, evaluate: Evaluate) -> Pretraining:
+    """ECT or denoising, from scratch or from the parameters of a model."""
     denoise, settings = denoise_of(config.model.kind, domain), config.pretraining
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.radam(settings.learning_rate))
+
+    def loss(params: PyTree, step: jax.Array, data: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
+        row_key, loss_key = jax.random.split(key)
+        images, prompts = shard_batch(sample_rows(data, row_key, config.batch_size, len(domain.images)))
+        if config.model.kind == "consistency":
+            gap = ect_gap(step, config.num_steps, settings.stages)
+            return ect_loss(denoise, params, images, prompts, loss_key, gap=gap, most=config.model.most)
+        return denoising_loss(denoise, params, images, prompts, loss_key, sigma_data=SIGMA_DATA)
+
+    init = domain.init if start is None else lambda key: start
+    return Pretraining(init, loss, (domain.images, domain.prompts), evaluate)
+
+
+def part_pretraining(config: ConfigDict, kind: str) -> Pretraining:
+    """A network beside the generator of emoji; a batch is of different prompts, each in one of its styles."""
+    data, part = load_emoji(), PARTS[kind](load_emoji())
+    by_prompt = np.stack([data.pixels[data.prompts == prompt] for prompt in range(len(data.names))])
+    prompts, styles = by_prompt.shape[:2]
+    if config.batch_size > prompts:
+        raise ValueError(f"batch_size={config.batch_size}: a batch is of different prompts, of which are {prompts}")
+
+    def loss(params: PyTree, step: jax.Array, data: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
+        del step
+        prompt_key, style_key, augment_key, loss_key = jax.random.split(key, 4)
+        drawn = jax.random.permutation(prompt_key, prompts)[: config.batch_size]
+        images = data[drawn, jax.random.randint(style_key, drawn.shape, 0, styles)]
+        images = shard_batch(augmented(images, augment_key, SHIFT))
+        return part.loss(params, images, drawn, loss_key)
+
+    measure = jax.jit(jax.vmap(part.measure))
+    return Pretraining(part.init, loss, by_prompt, lambda state, key: measure(state.params["model"]))
+
+
+def pretraining_program(config: ConfigDict, pretraining: Pretraining) -> Program:
+    """`target_params` are the exponential mean of the parameters, which is what is kept."""
+    settings = config.pretraining
+    learning_rate = settings.learning_rate
+    if settings.decay:
+        learning_rate = optax.cosine_decay_schedule(learning_rate, config.num_steps)
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.radam(learning_rate))
 
     def init(key: Key) -> TrainState:
-        example = jnp.asarray(domain.images[:1])
-        params = domain.module.init(key, example, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+        params = pretraining.init(key)
         return TrainState.create(
             {"model": params}, {"model": tx.init(params)}, target_params={"model": jax.tree.map(jnp.copy, params)}
         )
 
     def step(state: TrainState, data: PyTree, key: Key) -> tuple[TrainState, Metrics]:
-        row_key, loss_key = jax.random.split(key)
-        rows = sample_rows(data, row_key, config.batch_size, len(domain.images))
-        images, prompts = shard_batch(rows)
-
-        def loss(params: PyTree) -> tuple[jax.Array, Metrics]:
-            if config.model.kind == "consistency":
-                gap = ect_gap(state.step, config.num_steps, settings.stages)
-                return ect_loss(denoise, params, images, prompts, loss_key, gap=gap, most=config.model.most)
-            return denoising_loss(denoise, params, images, prompts, loss_key, sigma_data=SIGMA_DATA)
-
-        gradient, info = jax.grad(loss, has_aux=True)(state.params["model"])
+        gradient, info = jax.grad(pretraining.loss, has_aux=True)(state.params["model"], state.step, data, key)
         updates, opt_state = tx.update(gradient, state.opt_state["model"], state.params["model"])
         params = optax.apply_updates(state.params["model"], updates)
         decay = jnp.minimum(settings.ema, (1.0 + state.step) / (10.0 + state.step))  # forgets the first steps soon
@@ -61,37 +105,7 @@ def pretraining_program(config: ConfigDict, domain: Domain) -> Program:
             params={"model": params}, opt_state={"model": opt_state}, target_params={"model": mean}
         ), info
 
-    return Program(init, step, Resident((domain.images, domain.prompts)))
+    def evaluate(state: TrainState, key: Key) -> dict[str, Any]:
+        return pretraining.evaluate(state.replace(params=state.target_params), key)
 
-
-def save_model(path: Path, params: PyTree, **described: Any) -> None:
-    """Writes parameters as float16, with what they are; a file of that name is replaced as a whole."""
-    arrays = {"/".join(name): np.asarray(value, np.float16) for name, value in flatten_dict(params).items()}
-    arrays |= {f"_{name}": np.asarray(value) for name, value in described.items()}
-    unfinished = path.with_suffix(".tmp")
-    with open(unfinished, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    unfinished.replace(path)
-
-
-def load_model(path: Path, kind: str, domain_name: str, domain: Domain) -> PyTree:
-    """The float32 parameters of a file that `save_model` wrote.
-
-    Raises:
-      FileNotFoundError or ValueError: the message names the file, what is missing or does not fit, and the remedy.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model: make one with the preset pretrain of configs/rlcm.py")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    described = {name: str(arrays.pop(f"_{name}", "")) for name in ("kind", "domain")}
-    if described != {"kind": kind, "domain": domain_name}:
-        raise ValueError(f"{path}: it is a model {described}, and {kind} of {domain_name} is asked for")
-    example = jnp.asarray(domain.images[:1])
-    shapes = jax.eval_shape(domain.module.init, jax.random.key(0), example, jnp.zeros(1), jnp.zeros(1, jnp.int32))
-    wanted = {"/".join(name): value.shape for name, value in flatten_dict(shapes).items()}
-    for name in sorted(wanted.keys() | arrays.keys()):
-        found = arrays[name].shape if name in arrays else None
-        if found != wanted.get(name):
-            raise ValueError(f"{path}: {name} is {found} and the network's {wanted.get(name)}: pretrain it again")
-    return unflatten_dict({tuple(name.split("/")): jnp.asarray(value, jnp.float32) for name, value in arrays.items()})
+    return Program(init, step, Resident(pretraining.data), evaluate)

@@ -15,63 +15,65 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.binary import run_experiment
-from experiments.rlcm.domain import Domain, load_domain, train_judges
+from experiments.rlcm.domain import Domain, load_domain
+from experiments.rlcm.emoji import PARTS
+from experiments.rlcm.models import CHECKPOINTS, load_model, save_model
 from experiments.rlcm.pictures import save_grid
-from experiments.rlcm.pretraining import CHECKPOINTS, load_model, pretraining_program, save_model
-from experiments.rlcm.tuning import evaluation, sampler_of, tuning_program
+from experiments.rlcm.pretraining import generator_pretraining, part_pretraining, pretraining_program
+from experiments.rlcm.tuning import evaluation, host_reward, sampler_of, tuning_program
 from rl_jax.core.config import unknown
 from rl_jax.core.loop import run
-from rl_jax.core.program import Program, PyTree, TrainState
+from rl_jax.core.program import Program, PyTree
 from rl_jax.core.runtime import is_main_process
 from rl_jax.generative.policy import sample
 
-COLUMNS = 8
-HEADLINE = "eval/judge_accuracy"
+COLUMNS, ROWS = 8, 16  # of a picture
+HEADLINE = "eval/accepted_reward"
+TASKS = ("fine_tune", "pretrain")
 
 
 def make_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[str, Any]]:
     """(Program, inputs for the provenance) of a configuration."""
     del workdir
-    if config.task not in ("fine_tune", "pretrain"):
-        raise ValueError(unknown("config.task", config.task, ("fine_tune", "pretrain")))
+    if config.task not in TASKS:
+        raise ValueError(unknown("config.task", config.task, TASKS))
+    inputs = {"domain": config.domain}
+    if config.model.kind in PARTS:
+        return pretraining_program(config, part_pretraining(config, config.model.kind)), inputs
     domain = load_domain(config.domain)
-    judges, inputs = train_judges(domain), {"domain": config.domain}
     if config.task == "fine_tune":
-        return tuning_program(config, domain, load(config, domain), judges), inputs
-    program = pretraining_program(config, domain)
-    judged = evaluation(config, domain, judges, sampler_of(config, domain))
-    return program._replace(evaluate=lambda state, key: judged(averaged(state), key)), inputs
+        return tuning_program(config, domain, load(config, domain)), inputs
+    judged = evaluation(config, domain, sampler_of(config, domain), host_reward(config))
+    start = load(config, domain, "diffusion") if config.pretraining.from_diffusion else None
+    return pretraining_program(config, generator_pretraining(config, domain, start, judged)), inputs
 
 
-def averaged(state: TrainState) -> TrainState:
-    """The state with the mean of the parameters over time in their place."""
-    return state.replace(params=state.target_params)
-
-
-def load(config: ConfigDict, domain: Domain) -> PyTree:
-    """The parameters that fine-tuning starts from."""
-    path = Path(config.model.path) if config.model.path else CHECKPOINTS / f"{config.domain}_{config.model.kind}.npz"
-    return load_model(path.expanduser(), config.model.kind, config.domain, domain)
+def load(config: ConfigDict, domain: Domain, kind: str = "") -> PyTree:
+    """The parameters to start from, of a model of the configuration's kind or another."""
+    kind = kind or config.model.kind
+    path = Path(config.model.path) if config.model.path else CHECKPOINTS / f"{config.domain}_{kind}.npz"
+    return load_model(path.expanduser(), kind, config.domain, domain.init)
 
 
 def draw(config: ConfigDict, domain: Domain, params: PyTree, path: Path) -> None:
-    """Writes COLUMNS images of each prompt; always of the same noise."""
-    prompts = jnp.repeat(jnp.arange(len(domain.names)), COLUMNS)
+    """Writes COLUMNS images of each prompt, or of ROWS of the prompts; always of the same noise."""
+    shown = np.linspace(0, len(domain.names) - 1, min(ROWS, len(domain.names))).round().astype(np.int32)
+    prompts = np.repeat(shown, COLUMNS)
     shape = (len(prompts), *domain.images.shape[1:])
-    drawn = jax.jit(lambda p: sample(sampler_of(config, domain), p, shape, prompts, jax.random.key(0)).final)(params)
+    sampler = sampler_of(config, domain)
+    drawn = jax.jit(lambda p: domain.decode(sample(sampler, p, shape, prompts, jax.random.key(0)).final))(params)
     save_grid(domain.render(np.asarray(drawn)), COLUMNS, path)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     program, inputs = make_program(config, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    domain = load_domain(config.domain)
-    result = run(program, config, workdir, headline=HEADLINE, inputs=inputs)
+    headline = HEADLINE if config.task == "fine_tune" else "eval/judge_accuracy"
+    result = run(program, config, workdir, headline=headline, inputs=inputs)
     summary = {"paper": config.paper, "preset": config.preset, "step": result.step, "workdir": str(workdir)}
     if not is_main_process():
         return summary
@@ -79,8 +81,10 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if config.task == "pretrain":
         model = first.target_params["model"]
         save_model(workdir / "model.npz", model, kind=config.model.kind, domain=config.domain)
-        draw(config, domain, model, workdir / "samples.png")
+        if config.model.kind not in PARTS:
+            draw(config, load_domain(config.domain), model, workdir / "samples.png")
         return summary | {"model": str(workdir / "model.npz")} | outcomes(result.evaluations[-1])
+    domain = load_domain(config.domain)
     start = load(config, domain)
     draw(config, domain, start, workdir / "before.png")
     draw(config, domain, first.params["model"], workdir / "after.png")

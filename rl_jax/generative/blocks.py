@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.convolution import Conv
 from rl_jax.networks.transformer import gelu
 
 Dtype = Any
@@ -20,7 +21,7 @@ LAYER_NORM_EPSILON = 1e-5
 def conv(features: int, size: int, name: str, dtype: Dtype, zeros: bool = False) -> nn.Conv:
     """A square convolution of odd size that keeps an image's size; `zeros`: its kernel starts at 0."""
     init = nn.initializers.zeros if zeros else nn.linear.default_kernel_init
-    return nn.Conv(features, (size, size), padding=size // 2, kernel_init=init, dtype=dtype, name=name)
+    return Conv(features, (size, size), padding=size // 2, kernel_init=init, dtype=dtype, name=name)
 
 
 def group_norm(groups: int, epsilon: float, name: str | None, dtype: Dtype) -> nn.GroupNorm:
@@ -76,7 +77,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Conv(x.shape[-1], (3, 3), 2, padding=(self.padding,) * 2, dtype=self.dtype, name="conv")(x)
+        return Conv(x.shape[-1], (3, 3), 2, padding=(self.padding,) * 2, dtype=self.dtype, name="conv")(x)
 
 
 class Upsample(nn.Module):

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.convolution import Conv
 from rl_jax.networks.transformer import gelu
 
 # Of each colour channel over CLIP's training images, in [0, 1].
@@ -198,7 +199,7 @@ class VisionEmbeddings(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         config, width = self.config, self.config.hidden_size
         size = (config.patch_size, config.patch_size)
-        split = nn.Conv(width, size, size, "VALID", use_bias=False, dtype=config.dtype, name="patch_embedding")
+        split = Conv(width, size, size, padding="VALID", use_bias=False, dtype=config.dtype, name="patch_embedding")
         patches = split(images)
         first = self.param("class_embedding", nn.initializers.normal(width**-0.5), (width,))
         first = jnp.broadcast_to(first.astype(config.dtype), (images.shape[0], 1, width))

@@ -4,6 +4,7 @@ Sennrich et al. 2016, arXiv 1508.07909 (the encoding); Radford et al. 2019 (byte
 2103.00020 (words that end in `</w>`).
 """
 
+import collections
 import dataclasses
 import json
 import re
@@ -107,12 +108,7 @@ class Tokenizer:
             best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
             if best not in self._ranks:
                 break
-            joined, index = [], 0
-            while index < len(tokens):
-                step = 2 if tuple(tokens[index : index + 2]) == best else 1
-                joined.append("".join(tokens[index : index + step]))
-                index += step
-            tokens = joined
+            tokens = _joined(tokens, best)
         return tokens
 
 
@@ -159,3 +155,40 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(tokenizer.vocab, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("\n".join(merges), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def learn_tokenizer(texts: Sequence[str], context_length: int) -> Tokenizer:
+    """The tokenizer of a small corpus: pairs are joined, the most frequent first, until each of its words is one token.
+
+    Other words are split into what is known, down to bytes.
+
+    Source: Sennrich et al. 2016, algorithm 1.
+    """
+    counts = collections.Counter(word for text in texts for word in words(text))
+    letters = {word: [BYTE_LETTERS[byte] for byte in word.encode()] for word in counts}
+    splits = {word: [*split[:-1], split[-1] + WORD_END] for word, split in letters.items()}
+    merges: list[tuple[str, str]] = []
+    while True:
+        pairs: collections.Counter = collections.Counter()
+        for word, split in splits.items():
+            for pair in zip(split[:-1], split[1:], strict=True):
+                pairs[pair] += counts[word]
+        if not pairs:
+            break
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))  # of the equally frequent, always the same
+        merges.append(best)
+        splits = {word: _joined(split, best) for word, split in splits.items()}
+    single = [*BYTE_LETTERS, *(letter + WORD_END for letter in BYTE_LETTERS)]
+    tokens = [*single, *map("".join, merges), START, END]
+    vocab = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    return Tokenizer(vocab, tuple(merges), context_length=context_length)
+
+
+def _joined(tokens: list[str], pair: tuple[str, str]) -> list[str]:
+    """Tokens with each occurrence of a pair, from the left, as one."""
+    joined, index = [], 0
+    while index < len(tokens):
+        step = 2 if tuple(tokens[index : index + 2]) == pair else 1
+        joined.append("".join(tokens[index : index + step]))
+        index += step
+    return joined

@@ -7,11 +7,15 @@ Rombach et al. 2022, arXiv 2112.10752, section 3.1. Parameters have the names of
 import dataclasses
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.core.program import Key, PyTree
 from rl_jax.generative.blocks import Attention, Downsample, ResNetBlock, Upsample, conv, group_norm
+from rl_jax.generative.denoising import Info
+from rl_jax.networks.convolution import Conv
 
 EPSILON = 1e-6  # of every group norm
 
@@ -139,8 +143,8 @@ class AutoencoderKL(nn.Module):
     def setup(self):
         config = self.config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.quant_conv = nn.Conv(2 * config.latent_channels, (1, 1), dtype=config.dtype)
-        self.post_quant_conv = nn.Conv(config.latent_channels, (1, 1), dtype=config.dtype)
+        self.quant_conv = Conv(2 * config.latent_channels, (1, 1), dtype=config.dtype)
+        self.post_quant_conv = Conv(config.latent_channels, (1, 1), dtype=config.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Images [B, H, W, C] in [-1, 1] -> mean and deviation of their latents, each [B, h, w, latent_channels].
@@ -162,3 +166,25 @@ class AutoencoderKL(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Images as they are decoded from the mean of their latents; `init` goes this way."""
         return self.decode(self.encode(images)[0])
+
+
+def autoencoder_loss(
+    module: AutoencoderKL, params: PyTree, images: jax.Array, key: Key, *, kl_weight: float
+) -> tuple[jax.Array, Info]:
+    """Mean |decoded - images| over all numbers + kl_weight KL(N(mean, deviation^2), N(0, 1)), mean over latents.
+
+    What is decoded is a draw from the encoder's Gaussian. Source: Rombach et al. 2022, section 3.1, without the
+    perceptual and adversarial terms that large photographs ask for.
+
+    Args:
+      images: [B, H, W, C] in [-1, 1].
+    """
+    mean, deviation = module.apply(params, images, method="encode")
+    latents = mean + deviation * jax.random.normal(key, mean.shape)
+    decoded = module.apply(params, latents, method="decode")
+    chex.assert_equal_shape([decoded, images])
+    error = jnp.mean(jnp.abs(decoded - images))
+    mean, deviation = (x / module.config.scaling_factor for x in (mean, deviation))
+    divergence = 0.5 * jnp.mean(jnp.square(mean) + jnp.square(deviation) - 1.0 - 2.0 * jnp.log(deviation))
+    loss = error + kl_weight * divergence
+    return loss, {"model/loss": loss, "model/error": error, "model/kl": divergence}

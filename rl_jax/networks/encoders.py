@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.convolution import Conv
 from rl_jax.networks.mlp import fan_in_uniform, orthogonal
 
 ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "one_hot_<N>")
@@ -94,7 +95,7 @@ def _flat_screens(screens: jax.Array, byte_scale: float) -> tuple[jax.Array, tup
 def _conv(x: jax.Array, features: int, size: int, stride: int, padding: int, initializer: str) -> jax.Array:
     """A square convolution, inside a module."""
     initializers = _initializers(initializer, size * size * x.shape[-1])
-    return nn.Conv(features, (size, size), stride, padding=padding, **initializers)(x)
+    return Conv(features, (size, size), stride, padding=padding, **initializers)(x)
 
 
 def _dense(x: jax.Array, features: int, initializer: str) -> jax.Array:

@@ -1,0 +1,31 @@
+"""A small text-conditioned image model: a text encoder and a U-Net that train together from scratch."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from rl_jax.generative.clip import TextConfig, TextEncoder
+from rl_jax.generative.unet import UNet, UNetConfig
+
+# A network's noise label is log(t) / 4, of which a U-Net's sinusoid is to see some waves and not hundreds: a
+# consistency function has to be smooth in the noise level.
+TIMESTEPS_PER_LABEL = 8.0
+
+
+class TextToImage(nn.Module):
+    """Images [B, H, W, C], noise labels [B], token ids [B, L] -> [B, H, W, C].
+
+    Attributes:
+      unet: the U-Net's shape; its context is the text encoder's output.
+      text: the text encoder's shape; its hidden_size is the U-Net's cross_attention_dim.
+    """
+
+    unet: UNetConfig
+    text: TextConfig
+
+    @nn.compact
+    def __call__(self, images: jax.Array, labels: jax.Array, tokens: jax.Array) -> jax.Array:
+        unet = dataclasses.replace(self.unet, cross_attention_dim=self.text.hidden_size)
+        context = TextEncoder(self.text, name="text_encoder")(tokens)
+        return UNet(unet, name="unet")(images, TIMESTEPS_PER_LABEL * labels, context)
