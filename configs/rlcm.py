@@ -2,48 +2,74 @@
 
     python -m experiments.rlcm.train --config=configs/rlcm.py:PRESET --workdir=DIR
 
-Presets:
-  digits-<reward>         RLCM on 8x8 digits from the committed consistency model, 300 updates of 160 images, 3 seeds:
-                          minutes on 2 CPU cores. Rewards: compress, incompress, align.
-  digits-ddpo-<reward>    the same by DDPO on 50 steps of the committed diffusion model: several minutes.
-  digits-compress-kl      with the divergence from the pretrained model in the loss, at tuning.kl_coefficient.
-  digits-pretrain         the consistency model, by easy consistency tuning: minutes on 2 CPU cores; writes model.npz.
-  digits-pretrain-ddpo    the diffusion model.
+Presets; <domain> is emoji (32x32, of 130 animals by their names) or digits (8x8), <reward> is compress, incompress or
+align, how much an image looks like its prompt:
+  quick                    RLCM on emoji for small JPEG files, from the committed model: minutes on 2 CPU cores.
+  <domain>-<reward>        RLCM from the committed consistency model, 3 seeds.
+  <domain>-ddpo-<reward>   the same by DDPO on 50 steps of the committed diffusion model: several times as long.
+  <domain>-compress-kl     with the divergence from the pretrained model in the loss, at tuning.kl_coefficient.
+  pretrain                 the committed consistency model of emoji, by easy consistency tuning of the diffusion model.
+  <domain>-pretrain        a consistency model; of emoji it is `pretrain`.
+  <domain>-pretrain-ddpo   a diffusion model, which DDPO starts from.
+  emoji-pretrain-<part>    what stands beside the generator of emoji: autoencoder, similarity, judge.
+  pipeline-<reward>        RLCM of a latent consistency model on disk, --config.pipeline.folder, by low-rank adapters of
+                           its U-Net; reward also aesthetic (--config.reward_options.clip and .head) or vlm (.url).
+  pipeline-ddpo-<reward>   DDPO of a Stable Diffusion on disk, the same way.
   tiny, tiny-ddpo, tiny-align, tiny-pretrain    seconds: what the tests run.
+
+A pretraining writes model.npz, which --config.model.path takes, and samples.png.
 """
+
+import functools
 
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.generative import fine_tuning
 
+# Updates and images of an update, of the networks beside the generator of emoji.
+PARTS = {"autoencoder": (2000, 16), "similarity": (1000, 64), "judge": (1000, 64)}
+# Learning rate, images of an update, rank and alpha of the adapters, tracker's size: RLCM's code.
+PIPELINE_REWARDS = {
+    "compress": ("compressibility", 1e-4, 16, 16, 32.0, 16),
+    "incompress": ("incompressibility", 1e-4, 16, 16, 32.0, 16),
+    "aesthetic": ("aesthetic", 1e-4, 32, 8, 8.0, 32),
+    "align": ("similarity", 4e-4, 120, 16, 32.0, 32),
+    "vlm": ("vlm", 4e-4, 120, 16, 32.0, 32),
+}
 REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": "alignment"}
 
 
-def get_config(preset: str = "digits-compress") -> ConfigDict:
+def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {
-        "digits-pretrain": lambda: _pretrain("consistency"),
-        "digits-pretrain-ddpo": lambda: _pretrain("diffusion"),
-        "emoji-pretrain-autoencoder": lambda: _part("autoencoder", 4000, 16),
-        "emoji-pretrain-similarity": lambda: _part("similarity", 2000, 64),
-        "emoji-pretrain-judge": lambda: _part("judge", 2000, 64),
-        "digits-compress-kl": lambda: _with(_tune("consistency", "compress"), {"tuning.kl_coefficient": 0.1}),
-        "tiny": lambda: _tiny(_tune("consistency", "compress")),
-        "tiny-ddpo": lambda: _tiny(_tune("diffusion", "compress")),
-        "tiny-align": lambda: _tiny(_tune("consistency", "align")),
-        "tiny-pretrain": lambda: _tiny(_pretrain("consistency")),
+        "quick": lambda: _with(_tune("emoji", "consistency", "compress"), {"num_seeds": 1}),
+        "pretrain": lambda: _pretrain("emoji", "consistency"),
+        "tiny": lambda: _tiny(_tune("digits", "consistency", "compress")),
+        "tiny-ddpo": lambda: _tiny(_tune("digits", "diffusion", "compress")),
+        "tiny-align": lambda: _tiny(_tune("digits", "consistency", "align")),
+        "tiny-pretrain": lambda: _tiny(_pretrain("digits", "consistency")),
     }
-    for reward in REWARDS:
-        presets[f"digits-{reward}"] = lambda reward=reward: _tune("consistency", reward)
-        presets[f"digits-ddpo-{reward}"] = lambda reward=reward: _tune("diffusion", reward)
+    for kind, (num_steps, batch_size) in PARTS.items():
+        presets[f"emoji-pretrain-{kind}"] = functools.partial(_part, kind, num_steps, batch_size)
+    for domain in ("emoji", "digits"):
+        for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
+            presets[f"{domain}-pretrain{name}"] = functools.partial(_pretrain, domain, kind)
+            for reward in REWARDS:
+                presets[f"{domain}{name}-{reward}"] = functools.partial(_tune, domain, kind, reward)
+        presets[f"{domain}-compress-kl"] = lambda domain=domain: _with(
+            _tune(domain, "consistency", "compress"), {"tuning.kl_coefficient": 0.1}
+        )
+    for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
+        for reward in PIPELINE_REWARDS:
+            presets[f"pipeline{name}-{reward}"] = functools.partial(_pipeline, kind, reward)
     return from_preset("rlcm", presets, preset)
 
 
-def _config(kind: str) -> ConfigDict:
+def _config(domain: str, kind: str) -> ConfigDict:
     config = core_config()
     config.task = "fine_tune"  # or "pretrain"
-    config.domain = "digits"
+    config.domain = domain  # "emoji", "digits" or "pipeline"
     config.reward = "compressibility"  # a name of rl_jax/generative/rewards.py, or "alignment"
     config.reward_options = {"clip": "", "head": "", "url": ""}  # what the reward's function takes; see rewards.py
     config.judge_floor = 0.8  # the judge's accuracy below which rewards count as hacked; see tuning.evaluation
@@ -72,38 +98,68 @@ def _config(kind: str) -> ConfigDict:
     return config
 
 
-def _tune(kind: str, reward: str) -> ConfigDict:
-    config = _config(kind)
+def _tune(domain: str, kind: str, reward: str) -> ConfigDict:
+    config = _config(domain, kind)
     config.reward = REWARDS[reward]
     config.num_seeds = 3
     config.num_steps = 300
     config.batch_size = 160
-    config.loop.eval_every = config.loop.log_every = config.loop.chunk = 25
+    every = 25
     config.tuning.update({"tracker_size": 64, "chunk_size": 1280 if kind == "consistency" else 1568})
-    if reward == "align":
+    if domain == "emoji":
+        config.num_steps, config.batch_size, every = 60, 32, 20
+        config.tuning.update({"tracker_size": 32, "chunk_size": 64 if kind == "consistency" else 98})
+        config.tuning.learning_rate = 3e-4
+        config.evaluation_images = 260
+    elif reward == "align":
         config.tuning.learning_rate = 3e-5
         config.num_steps = 200
+    config.loop.eval_every = config.loop.log_every = config.loop.chunk = config.checkpoint.every = every
     return config
 
 
-def _pretrain(kind: str) -> ConfigDict:
-    config = _config(kind)
+def _pretrain(domain: str, kind: str) -> ConfigDict:
+    config = _config(domain, kind)
     config.task = "pretrain"
     config.num_steps = 12_000
     config.batch_size = 128
     config.loop.log_every = 1000
     config.loop.eval_every = 4000
+    if domain == "emoji":
+        config.num_steps = 6000 if kind == "diffusion" else 4000
+        config.batch_size, config.evaluation_images = 32, 260
+        config.loop.log_every, config.loop.chunk, config.loop.eval_every = 200, 50, 2000
+        config.pretraining.decay = kind == "diffusion"
+        config.pretraining.from_diffusion = kind == "consistency"
     return config
 
 
 def _part(kind: str, num_steps: int, batch_size: int) -> ConfigDict:
     """A network beside the generator of emoji."""
-    config = _pretrain(kind)
-    config.domain = "emoji"
+    config = _pretrain("emoji", kind)
     config.num_steps, config.batch_size = num_steps, batch_size
     config.loop.log_every = config.loop.chunk = 100
     config.loop.eval_every = 500
     return _with(config, {"pretraining.learning_rate": 2e-3, "pretraining.decay": True})
+
+
+def _pipeline(kind: str, name: str) -> ConfigDict:
+    config = _config("pipeline", kind)
+    config.reward, rate, config.batch_size, rank, alpha, tracker_size = PIPELINE_REWARDS[name]
+    config.num_steps, config.overlap, config.evaluation_images = 1000, True, 64
+    config.loop.log_every, config.loop.eval_every, config.checkpoint.every = 1, 50, 50
+    config.tuning.update({"learning_rate": rate, "tracker_size": tracker_size, "chunk_size": 2, "decay_steps": 3000})
+    config.pipeline = {
+        "folder": "",  # of the pipeline, as diffusers keeps them
+        "prompts": "experiments/rlcm/data/animals.txt",  # one on each line
+        "height": 512,
+        "width": 512,
+        "guidance": 8.0 if kind == "consistency" else 5.0,
+        "lora_rank": rank,
+        "lora_alpha": alpha,
+        "dtype": "bfloat16",  # of the U-Net's computation, or float32
+    }
+    return config
 
 
 def _tiny(config: ConfigDict) -> ConfigDict:

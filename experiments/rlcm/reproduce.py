@@ -1,8 +1,10 @@
 """What RLCM runs and claims; `python -m experiments.reproduce --paper=rlcm` reads it.
 
 Presets:
-  digits   8x8 digits, 3 seeds: RLCM for compressibility (without and with the divergence in its loss, at four
-           coefficients), incompressibility and alignment, and DDPO with 50 steps for compressibility.
+  emoji    32x32 emoji of animals with captions, 3 seeds: RLCM for compressibility, incompressibility and alignment, and
+           DDPO with 50 steps for compressibility; one run at a time, for times are compared.
+  digits   8x8 digits, 3 seeds: the same, and RLCM for compressibility with the divergence in its loss, at four
+           coefficients.
   tiny     seconds: what the tests run.
 
 Claims and rules are those of the method's card, fixed before the runs. A score is what the images are rewarded for, as
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from experiments.declaration import Claim, Evaluations, Finding, Paper, Preset, Run, Scores
+from experiments.score_file import load_runs
 from rl_jax.evaluation.statistics import bootstrap_interval
 
 # The columns of a run's raw outcomes; its score is one of them.
@@ -27,7 +30,8 @@ COLUMNS = (
 KL = {"rlcm_kl_0.03": 0.03, "rlcm_kl_0.1": 0.1, "rlcm_kl_0.3": 0.3, "rlcm_kl_3": 3.0}  # coefficients
 LABELS = {"rlcm": "RLCM", **{name: f"RLCM, {x:g} KL" for name, x in KL.items()}, "ddpo": "DDPO, 50 steps"}
 TASKS = {"compress": "bytes", "incompress": "bytes", "align": "judge_accuracy_2_steps"}
-REACHED = 600  # bytes, to which the time is taken
+REACHED = 600  # bytes of digits, to which the time is taken
+JUDGE_FLOOR = 0.8  # the accuracy below which a reward counts as hacked
 
 
 def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
@@ -50,6 +54,22 @@ def read(workdir: Path, summary: Mapping[str, Any]) -> Evaluations:
 def task_of(preset: str) -> str:
     """The reward that a preset of configs/rlcm.py is about."""
     return next((task for task in TASKS if task in preset.split("-")), "compress")
+
+
+def rewards(workdir: Path, summary: Mapping[str, Any], results: Path) -> dict[str, tuple[np.ndarray, ...]]:
+    """What a finished run's images were worth, and what those of DDPO's saved runs on the same task were, if there are
+    any: label -> (images rewarded [T], seconds of training [T], worth [T, S])."""
+    task, per_update = task_of(summary["preset"]), summary["images"] // summary["step"]
+    found = {summary["preset"]: (read(workdir, summary), per_update)}
+    for run in load_runs(results).values():
+        if (run.record["method"], run.record["task"]) == ("ddpo", task):
+            saved = run.record["summary"]
+            found[f"{LABELS['ddpo']}, saved results"] = (run.evaluations, saved["images"] // saved["step"])
+    seconds = COLUMNS.index("train_seconds")
+    return {
+        label: (worth.steps * images, worth.returns[:, 0, seconds], worth.scores[..., 0])
+        for label, (worth, images) in found.items()
+    }
 
 
 def column(scores: Scores, method: str, task: str, name: str) -> np.ndarray:
@@ -83,9 +103,10 @@ def _bytes_rise(scores: Scores) -> Finding:
 
 
 def _not_below_ddpo(scores: Scores) -> Finding:
-    """At every evaluation from 100 updates on; the value is the least lead, in bytes, of the means over seeds."""
+    """At every evaluation after a third of the updates; the value is the least lead, in bytes, of the means over
+    seeds."""
     steps = scores.evaluations("rlcm", "compress").steps
-    ours, theirs = (column(scores, name, "compress", "bytes")[steps >= 100] for name in ("rlcm", "ddpo"))
+    ours, theirs = (column(scores, name, "compress", "bytes")[3 * steps >= steps[-1]] for name in ("rlcm", "ddpo"))
     lead = theirs.mean(1) - ours.mean(1)
     low, high = float(lead.min()), float(lead.max())
     return Finding(low, (low, high), low >= 0.0, _beside(scores, "ddpo", "compress"))
@@ -104,6 +125,29 @@ def _faster_than_ddpo(scores: Scores) -> Finding:
         return Finding(np.inf, (0.0, np.inf), bool(np.isfinite(ours).all()), f"RLCM {ours}, DDPO {theirs} seconds")
     ratios = ours / np.where(np.isfinite(theirs), theirs, np.nanmax(theirs[np.isfinite(theirs)]))
     return _judged(ratios, lambda x: x <= 1 / 3, f"{ours.mean():.0f} against {theirs.mean():.0f} seconds")
+
+
+def _at_ddpos_end_sooner(scores: Scores) -> Finding:
+    """The time of RLCM's seeds to DDPO's last bytes, over all of DDPO's time; infinite if never."""
+    goal = column(scores, "ddpo", "compress", "bytes")[-1].mean()
+    size, seconds = (column(scores, "rlcm", "compress", name) for name in ("bytes", "train_seconds"))
+    there, whole = size <= goal, column(scores, "ddpo", "compress", "train_seconds")[-1].mean()
+    ours = np.where(there.any(0), seconds[there.argmax(0), np.arange(size.shape[1])], np.inf)
+    detail = f"{goal:.0f} bytes: {np.round(ours).tolist()} against {whole:.0f} seconds of all seeds"
+    if not np.isfinite(ours).all():
+        return Finding(np.inf, (float(ours.min() / whole), np.inf), False, detail)
+    return _judged(ours / whole, lambda x: x <= 1 / 3, detail)
+
+
+def _stopped_by_the_judge(scores: Scores) -> Finding:
+    """How much of the bytes above the flat image is gone, at the best evaluation at which the judge sees JUDGE_FLOOR of
+    what was asked for."""
+    size, flat, accuracy = (column(scores, "rlcm", "compress", x) for x in ("bytes", "flat_bytes", "judge_accuracy"))
+    fall = np.where(accuracy >= JUDGE_FLOOR, 1.0 - (size - flat) / (size[0] - flat[0]), 0.0)
+    best = fall.argmax(0)
+    steps = scores.evaluations("rlcm", "compress").steps[best]
+    seen = accuracy[best, np.arange(len(best))]
+    return _judged(fall.max(0), lambda x: x >= 0.1, f"at updates {steps.tolist()}, judge {np.round(seen, 2).tolist()}")
 
 
 def _aligned(scores: Scores) -> Finding:
@@ -131,21 +175,39 @@ def _kl_keeps_the_digits(scores: Scores) -> Finding:
     return found._replace(passed=False)
 
 
+BYTES_FALL = Claim(
+    "bytes_fall", "RLCM compresses: bytes above the flat image fall by half", "share, every seed 0.5 or more",
+    _bytes_fall,
+)  # fmt: skip
+BYTES_RISE = Claim("bytes_rise", "RLCM raises bytes by a fifth", "share, every seed 0.2 or more", _bytes_rise)
+NOT_BELOW_DDPO = Claim(
+    "not_below_ddpo", "At equal reward queries, after a third of them, RLCM has no more bytes than DDPO",
+    "least lead in bytes of the means over seeds, 0 or more", _not_below_ddpo,
+)  # fmt: skip
+ALIGNED = Claim(
+    "aligned", "Alignment, judged independently, rises at two steps", "accuracy, every seed 0.02 or more", _aligned
+)
+TWO_STEPS_BETWEEN = Claim(
+    "two_steps_between", "Two steps after training lie between one and eight", "bytes: share of the way, 0 to 1",
+    _two_steps_lie_between,
+)  # fmt: skip
 CLAIMS = (
-    Claim("bytes_fall", "RLCM compresses: bytes above the flat image fall by half",
-          "share, every seed 0.5 or more", _bytes_fall),
-    Claim("bytes_rise", "RLCM raises bytes by a fifth", "share, every seed 0.2 or more", _bytes_rise),
-    Claim("not_below_ddpo", "At equal reward queries, from 100 updates on, RLCM has no more bytes than DDPO",
-          "least lead in bytes of the means over seeds, 0 or more", _not_below_ddpo),
+    BYTES_FALL, BYTES_RISE, NOT_BELOW_DDPO,
     Claim("faster_than_ddpo", f"RLCM is at {REACHED} bytes in a third of DDPO's time",
           "ratio, every seed 1/3 or less", _faster_than_ddpo, 28 / 125),
-    Claim("aligned", "Alignment, judged independently, rises at two steps",
-          "accuracy, every seed 0.02 or more", _aligned),
-    Claim("two_steps_between", "Two steps after training lie between one and eight",
-          "bytes: share of the way, 0 to 1", _two_steps_lie_between),
+    ALIGNED, TWO_STEPS_BETWEEN,
     Claim("kl_keeps_the_digits", "With the divergence in the loss bytes fall and digits stay digits",
           "judge's accuracy, every seed 0.8 or more, and bytes above the flat image down by a tenth, somewhere",
           _kl_keeps_the_digits),
+)  # fmt: skip
+EMOJI_CLAIMS = (
+    BYTES_FALL, BYTES_RISE, NOT_BELOW_DDPO,
+    Claim("at_ddpos_end_sooner", "RLCM has DDPO's last bytes in a third of DDPO's time",
+          "ratio, every seed 1/3 or less", _at_ddpos_end_sooner, 28 / 125),
+    ALIGNED, TWO_STEPS_BETWEEN,
+    Claim("stopped_by_the_judge", "Stopped while the judge still sees what was asked for, bytes have fallen",
+          f"share of the bytes above the flat image at accuracy {JUDGE_FLOOR} or more, every seed 0.1 or more",
+          _stopped_by_the_judge),
 )  # fmt: skip
 
 
@@ -160,11 +222,18 @@ DIGITS = (
     _run("ddpo", "compress", "digits-ddpo-compress"),
     *(_run(method, "compress", "digits-compress-kl", **{"tuning.kl_coefficient": x}) for method, x in KL.items()),
 )
+EMOJI = (
+    _run("rlcm", "compress", "emoji-compress"),
+    _run("rlcm", "incompress", "emoji-incompress"),
+    _run("rlcm", "align", "emoji-align"),
+    _run("ddpo", "compress", "emoji-ddpo-compress"),
+)
 PAPER = Paper(
     title="RLCM",
     labels=LABELS,
     baseline="ddpo",
     presets={
+        "emoji": lambda: Preset(EMOJI, EMOJI_CLAIMS),
         "digits": lambda: Preset(DIGITS, CLAIMS),
         "tiny": lambda: Preset((_run("rlcm", "compress", "tiny"),), CLAIMS[:1]),
     },

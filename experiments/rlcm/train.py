@@ -1,11 +1,12 @@
 """Fine-tunes a consistency model by RLCM, or a diffusion model by DDPO, for a reward of its images; or pretrains one.
 
-    python -m experiments.rlcm.train --config=configs/rlcm.py:digits-compress --workdir=runs/rlcm
+    python -m experiments.rlcm.train --config=configs/rlcm.py:quick --workdir=runs/rlcm
 
 A run that was stopped goes on where it was: give the same command again. --workdir gets what every run's has
-(metrics.jsonl, provenance.json, checkpoints) and before.png and after.png, images of all prompts, one row each. The
-last line on standard output is one JSON object: what the images of each run are worth in the end, with what an
-independent judge sees in them.
+(metrics.jsonl, provenance.json, checkpoints; the best checkpoint has the best reward at which the judge still saw what
+was asked for), before.png and after.png, images of some prompts, one row each, and rewards.png, what the images
+were worth against images rewarded and against time, beside DDPO. The last line on standard output is one JSON object:
+what the images of each run are worth in the end, with what an independent judge sees in them.
 
 A pretraining writes samples.png and model.npz, which --config.model.path takes.
 """
@@ -19,10 +20,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.binary import run_experiment
+from experiments.rlcm import reproduce
 from experiments.rlcm.domain import Domain, load_domain
 from experiments.rlcm.emoji import PARTS
 from experiments.rlcm.models import CHECKPOINTS, load_model, save_model
-from experiments.rlcm.pictures import save_grid
+from experiments.rlcm.pictures import save_grid, save_rewards
+from experiments.rlcm.pipeline import pipeline_program
 from experiments.rlcm.pretraining import generator_pretraining, part_pretraining, pretraining_program
 from experiments.rlcm.tuning import evaluation, host_reward, sampler_of, tuning_program
 from rl_jax.core.config import unknown
@@ -38,10 +41,11 @@ TASKS = ("fine_tune", "pretrain")
 
 def make_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[str, Any]]:
     """(Program, inputs for the provenance) of a configuration."""
-    del workdir
     if config.task not in TASKS:
         raise ValueError(unknown("config.task", config.task, TASKS))
     inputs = {"domain": config.domain}
+    if config.domain == "pipeline":
+        return pipeline_program(config, workdir)
     if config.model.kind in PARTS:
         return pretraining_program(config, part_pretraining(config, config.model.kind)), inputs
     domain = load_domain(config.domain)
@@ -72,11 +76,14 @@ def draw(config: ConfigDict, domain: Domain, params: PyTree, path: Path) -> None
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     program, inputs = make_program(config, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    headline = HEADLINE if config.task == "fine_tune" else "eval/judge_accuracy"
+    by_judge = "eval/judge_accuracy" if config.task == "pretrain" else HEADLINE
+    headline = "eval/reward" if config.domain == "pipeline" else by_judge
     result = run(program, config, workdir, headline=headline, inputs=inputs)
     summary = {"paper": config.paper, "preset": config.preset, "step": result.step, "workdir": str(workdir)}
     if not is_main_process():
         return summary
+    if config.domain == "pipeline":
+        return summary | outcomes(result.evaluations[-1] if result.evaluations else {})
     first = jax.tree.map(lambda x: x[0], jax.device_get(result.state.replace(step=None)))
     if config.task == "pretrain":
         model = first.target_params["model"]
@@ -92,7 +99,10 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         result.state.replace(params={"model": jax.tree.map(lambda x: x[None], start)}), jax.random.key(config.seed)
     )
     summary |= {"images": result.step * config.batch_size, "start": outcomes(at_start)}
-    return summary | outcomes(result.evaluations[-1] if result.evaluations else {})
+    summary |= outcomes(result.evaluations[-1] if result.evaluations else {})
+    curves = reproduce.rewards(workdir, summary, Path(__file__).parent / "results" / config.domain)
+    save_rewards(curves, reproduce.TASKS[reproduce.task_of(config.preset)], workdir / "rewards.png")
+    return summary
 
 
 def outcomes(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -102,4 +112,4 @@ def outcomes(metrics: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    run_experiment(main, "configs/rlcm.py:digits-compress")
+    run_experiment(main, "configs/rlcm.py:quick")

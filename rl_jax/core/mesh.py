@@ -128,9 +128,14 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def upload_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`."""
+    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`.
+
+    An array that lies on the mesh already, such as a frozen network's, stays as it is.
+    """
 
     def upload(x: Any) -> jax.Array:
+        if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
+            return x
         spec = P("seed", "data") if np.ndim(x) > 1 else P("seed")
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(x))
 

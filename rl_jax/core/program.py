@@ -59,8 +59,9 @@ class Feed(NamedTuple):
 
     Attributes:
       collect: (state of all S runs, keys [S], step) -> (batch, metrics). Batch leaves are [S, B, ...] with the same
-        shapes and dtypes every time; with several processes each returns its own share of B. Host metrics are
-        floats, averaged over the calls that report them.
+        shapes and dtypes every time; with several processes each returns its own share of B. Arrays that lie on the
+        mesh already, e.g. of a frozen network [S, ...], may be among them. Host metrics are floats, averaged over the
+        calls that report them.
       save: () -> cursor, replay buffer, environment states, as nested dicts and lists of numpy arrays and numbers.
       restore: takes what `save` gave and continues exactly there.
     """

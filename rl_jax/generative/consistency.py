@@ -1,15 +1,17 @@
 """Consistency models: from any point of a trajectory of the probability-flow ODE to its origin in one call.
 
-Song, Dhariwal, Chen and Sutskever 2023, "Consistency Models", arXiv 2303.01469; trained here by easy consistency tuning
-(ECT): Geng, Pokle, Luo, Lin and Kolter 2024, "Consistency Models Made Easy", arXiv 2406.14548.
+Song, Dhariwal, Chen and Sutskever 2023, "Consistency Models", arXiv 2303.01469. They are trained here by easy
+consistency tuning (ECT): Geng, Pokle, Luo, Lin and Kolter 2024, "Consistency Models Made Easy", arXiv 2406.14548; or
+distilled from a diffusion model by consistency distillation (CD, the first paper's).
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.core.program import Key, PyTree
-from rl_jax.generative.denoising import Denoise, Info, per_image
+from rl_jax.generative.denoising import Denoise, Info, heun_step, image_distance, per_image
 
 SIGMA_DATA, SIGMA_MIN = 0.5, 0.002  # the images' standard deviation, and the noise at which they count as clean
 
@@ -58,6 +60,36 @@ def ect_gap(step: jax.Array, num_steps: int, stages: int) -> jax.Array:
     """2^-1, 2^-2, ... 2^-stages, each for an equal share of `num_steps`."""
     stage = jnp.minimum(step * stages // num_steps, stages - 1)
     return 2.0 ** -(stage + 1.0)
+
+
+def consistency_distillation_loss(
+    consistency: Denoise, params: PyTree, target_params: PyTree, teacher: Denoise, teacher_params: PyTree,
+    images: jax.Array, condition: PyTree, key: Key, *, levels: np.ndarray, huber: float | None = None,
+) -> tuple[jax.Array, Info]:  # fmt: skip
+    """Mean of d(f(x_t, t), f_target(x_s, s)) over images and neighbours t > s of the levels, each with weight 1.
+
+    x_t = x_0 + t noise, and x_s is one Heun step of the teacher from it, so that both lie on one trajectory. No
+    gradient flows through the target.
+
+    Args:
+      target_params: of f_target: an exponential mean of `params` that the caller keeps, or `params` themselves.
+      teacher: EDM's denoiser.
+      images: [B, ...].
+      condition: of both models, leaves [B, ...].
+      levels: [N], falling to the level at which f is the identity: `karras_levels`, of rho 7 and 18 in the paper.
+      huber: None gives d its mean squared difference, a number the pseudo-Huber one; see `image_distance`.
+
+    Source: Consistency Models, algorithm 2 and section 5.
+    """
+    chex.assert_rank(levels, 1)
+    level_key, noise_key = jax.random.split(key)
+    index = jax.random.randint(level_key, images.shape[:1], 0, len(levels) - 1)
+    t, s = jnp.asarray(levels)[index], jnp.asarray(levels)[index + 1]
+    noisy = images + per_image(t, images) * jax.random.normal(noise_key, images.shape)
+    earlier = heun_step(teacher, teacher_params, noisy, t, s, condition)
+    target = jax.lax.stop_gradient(consistency(target_params, earlier, s, condition))
+    loss = jnp.mean(image_distance(consistency(params, noisy, t, condition), target, huber))
+    return loss, {"model/loss": loss}
 
 
 def multistep(

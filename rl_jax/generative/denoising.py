@@ -82,3 +82,34 @@ def denoising_loss(
     errors = jnp.square(denoise(params, noisy, t, condition) - images)
     loss = jnp.mean(per_image(weights, images) * errors)
     return loss, {"model/loss": loss}
+
+
+def heun_step(
+    denoise: Denoise, params: PyTree, x: jax.Array, t: jax.Array, s: jax.Array, condition: PyTree
+) -> jax.Array:  # fmt: skip
+    """x_s [B, ...] of x = x_t along the probability-flow ODE, by Heun's rule: two calls of the denoiser.
+
+    With d(x, t) = (x - D(x, t)) / t and e = x + (s - t) d(x, t): x_s = x + (s - t) (d(x, t) + d(e, s)) / 2, which is
+    off by O(|t - s|^3).
+
+    Args:
+      t, s: [B], above 0.
+
+    Source: EDM, algorithm 1.
+    """
+    chex.assert_shape([t, s], x.shape[:1])
+
+    def slope(x: jax.Array, t: jax.Array) -> jax.Array:
+        return (x - denoise(params, x, t, condition)) / per_image(t, x)
+
+    first = slope(x, t)
+    second = slope(x + per_image(s - t, x) * first, s)
+    return x + per_image(s - t, x) * (first + second) / 2.0
+
+
+def image_distance(x: jax.Array, y: jax.Array, huber: float | None) -> jax.Array:
+    """Means over the numbers of images [B, ...], [B]: of (x - y)^2, or of sqrt((x - y)^2 + huber^2) - huber."""
+    chex.assert_equal_shape([x, y])
+    squares = jnp.square(x - y)
+    terms = squares if huber is None else jnp.sqrt(squares + huber**2) - huber
+    return jnp.mean(terms, tuple(range(1, x.ndim)))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.core.program import Key, PyTree
-from rl_jax.generative.denoising import Denoise, Info, Network, per_image
+from rl_jax.generative.denoising import Denoise, Info, Network, image_distance, per_image
 
 TIMESTEPS = 1000
 TIMESTEP_SCALING = 10.0  # of LCM's boundary condition
@@ -93,12 +93,12 @@ def _timesteps(levels: np.ndarray, t: jax.Array) -> jax.Array:
     return jnp.round(jnp.interp(jnp.log(t), np.log(levels), np.arange(len(levels))))
 
 
-def guided(network: Network, unconditional: PyTree, scale: float) -> Network:
+def guided(network: Network, unconditional: PyTree, scale: float | jax.Array) -> Network:
     """Classifier-free guidance: noise(nothing) + scale (noise(condition) - noise(nothing)), in one call of both.
 
     Args:
       unconditional: the condition of an empty prompt, leaves [1, ...].
-      scale: 1 gives the conditional model.
+      scale: 1 gives the conditional model; a number, or one an image, [B, 1, ...].
 
     Source: Ho and Salimans 2022, arXiv 2207.12598, equation 6, whose w is scale - 1.
     """
@@ -144,4 +144,51 @@ def noise_prediction_loss(
     noise = jax.random.normal(noise_key, images.shape)
     noisy = jnp.sqrt(alpha) * images + jnp.sqrt(1.0 - alpha) * noise
     loss = jnp.mean(jnp.square(network(params, noisy, timesteps, condition) - noise))
+    return loss, {"model/loss": loss}
+
+
+def latent_consistency_distillation_loss(
+    network: Network, params: PyTree, target_params: PyTree, teacher: Network, teacher_params: PyTree,
+    latents: jax.Array, condition: PyTree, unconditional: PyTree, key: Key, *, alphas: np.ndarray,
+    guidance: tuple[float, float] = (2.0, 14.0), skip: int = 20, huber: float = 0.001,
+) -> tuple[jax.Array, Info]:  # fmt: skip
+    """Mean of d(f(z_t, t, w), f_target(z_s, s, w)), f the `latent_consistency` of the network, s = t - skip.
+
+    z_t is a noisy latent and z_s the teacher's DDIM step from it with guidance w: with e the noise that it predicts,
+
+        e = e(condition) + w (e(condition) - e(nothing)),   z_s = sqrt(a_s) x_0(z_t, e) + sqrt(1 - a_s) e.
+
+    d is the pseudo-Huber distance, w uniform over `guidance` for each image, and t uniform over skip - 1,
+    2 skip - 1, ..., where s of the first one is 0. No gradient flows through the target.
+
+    Args:
+      network: its condition is (condition, w [B]), since w is distilled into it; w is `guided`'s scale minus 1.
+      target_params: an exponential mean of `params` that the caller keeps, or `params` themselves.
+      teacher: a noise-predicting network of the condition alone.
+      latents: [B, ...], in the U-Net's units.
+      unconditional: the condition of an empty prompt, leaves [1, ...].
+      alphas: [T], a_t.
+
+    Raises:
+      ValueError: `skip` is below 1 or above T.
+
+    Source: LCM, algorithm 1, and the code of its authors.
+    """
+    if not 1 <= skip <= len(alphas):
+        raise ValueError(f"skip is {skip}: give 1 to {len(alphas)}, the number of timesteps")
+    level_key, noise_key, guidance_key = jax.random.split(key, 3)
+    timesteps = jnp.arange(skip - 1, len(alphas), skip)
+    start = timesteps[jax.random.randint(level_key, latents.shape[:1], 0, len(timesteps))]
+    levels = jnp.asarray(noise_levels(alphas))
+    t, s = levels[start], levels[jnp.maximum(start - skip, 0)]
+    w = jax.random.uniform(guidance_key, latents.shape[:1], minval=guidance[0], maxval=guidance[1])
+    chex.assert_shape([t, s, w], latents.shape[:1])
+    noisy = latents + per_image(t, latents) * jax.random.normal(noise_key, latents.shape)
+    told = guided(teacher, unconditional, per_image(1.0 + w, latents))
+    predicted = told(teacher_params, noisy / per_image(jnp.sqrt(1.0 + jnp.square(t)), noisy), start, condition)
+    # Divided by sqrt(a) DDIM's step is Euler's along dx / dsigma = noise.
+    earlier = noisy + per_image(s - t, latents) * predicted
+    model = latent_consistency(network, alphas)
+    target = jax.lax.stop_gradient(model(target_params, earlier, s, (condition, w)))
+    loss = jnp.mean(image_distance(model(params, noisy, t, (condition, w)), target, huber))
     return loss, {"model/loss": loss}

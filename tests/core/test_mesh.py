@@ -138,6 +138,7 @@ def test_upload_replicate_and_gather():
     batch = {"x": np.arange(64.0, dtype=np.float32).reshape(2, 8, 4), "n": np.asarray([3, 4])}
     laid = upload_batch(batch, mesh)
     assert {shard.data.shape for shard in laid["x"].addressable_shards} == {(1, 2, 4)}
+    assert upload_batch(laid, mesh)["x"] is laid["x"]
     whole = gather(laid)
     assert all(len(leaf.devices()) == 1 for leaf in jax.tree.leaves(whole))
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, batch))

@@ -10,8 +10,9 @@ from configs import rlcm as configs
 from experiments.declaration import Evaluations, Run, Scores
 from experiments.reproduce import load_preset
 from experiments.rlcm import reproduce, train
-from experiments.rlcm.domain import load_domain, train_judges
-from experiments.rlcm.pretraining import load_model, save_model
+from experiments.rlcm.domain import load_domain
+from experiments.rlcm.emoji import PARTS, load_emoji
+from experiments.rlcm.models import load_model, save_model
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -20,8 +21,7 @@ Image = pytest.importorskip("PIL.Image")
 def untrained(tmp_path_factory):
     """The file of a model as it is before any training."""
     domain, path = load_domain("digits"), tmp_path_factory.mktemp("model") / "model.npz"
-    params = domain.module.init(jax.random.key(0), domain.images[:1], np.zeros(1), np.zeros(1, np.int32))
-    save_model(path, params, kind="consistency", domain="digits")
+    save_model(path, domain.init(jax.random.key(0)), kind="consistency", domain="digits")
     return path
 
 
@@ -34,7 +34,7 @@ def test_every_preset_of_the_paper_names_configurations_that_exist():
 @pytest.mark.slow
 def test_a_pretraining_leaves_a_model_and_a_picture(tmp_path):
     summary = train.main(configs.get_config("tiny-pretrain"), tmp_path)
-    load_model(train.Path(summary["model"]), "consistency", "digits", load_domain("digits"))
+    load_model(train.Path(summary["model"]), "consistency", "digits", load_domain("digits").init)
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.size == (8 * 33, 10 * 33)
     assert 0.0 <= summary["judge_accuracy"][0] <= 1.0
@@ -58,30 +58,72 @@ def test_fine_tuning_goes_on_from_a_model_to_its_summary(preset, untrained, tmp_
 
 
 def test_judges_saw_different_halves_and_know_the_digits():
-    judges = train_judges(load_domain("digits"))
-    assert judges.accuracy > 0.9
+    domain = load_domain("digits")
+    judges = domain.judges()
+    half = np.random.default_rng(0).permutation(len(domain.images))[: len(domain.images) // 2]
+    assert (judges.log_probs(judges.judge, domain.images[half]).argmax(-1) == domain.prompts[half]).mean() > 0.9
     one, other = (jax.tree.leaves(params) for params in (judges.reward, judges.judge))
     assert any((x != y).any() for x, y in zip(one, other, strict=True))
 
 
+def test_the_emoji_come_back_from_their_latents_and_both_judges_know_them():
+    domain = load_domain("emoji")
+    assert len(domain.names) == 130 and domain.images.shape == (2600, 8, 8, 4)
+    np.testing.assert_allclose([domain.images.mean(), domain.images.std()], [0.0, 0.5], atol=1e-3)
+    latents, prompts = domain.images[:260], domain.prompts[:260]
+    pixels = np.asarray(domain.decode(latents))
+    error = np.sqrt(np.mean((pixels - (load_emoji().pixels / 2 + 0.5)) ** 2))
+    assert error < 0.08  # white for everything would be 0.34 off
+    assert domain.render(pixels).shape == (260, 32, 32, 3) and domain.render(pixels).dtype == np.uint8
+    judges = domain.judges()
+    assert (judges.log_probs(judges.judge, latents).argmax(-1) == prompts).mean() > 0.9
+    assert (judges.scores(judges.reward, latents).argmax(-1) == prompts).mean() > 0.9
+
+
+@pytest.mark.parametrize("domain", ["emoji", "digits"])
 @pytest.mark.parametrize("kind", ["consistency", "diffusion"])
-def test_the_committed_models_are_there_and_fit(kind):
-    config = configs.get_config("digits-compress" if kind == "consistency" else "digits-ddpo-compress")
-    params = train.load(config, load_domain("digits"))
+def test_the_committed_models_are_there_and_fit(domain, kind):
+    config = configs.get_config(f"{domain}-compress" if kind == "consistency" else f"{domain}-ddpo-compress")
+    params = train.load(config, load_domain(domain))
     assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in jax.tree.leaves(params))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(PARTS))
+def test_what_stands_beside_the_generator_trains(kind, tmp_path):
+    config = configs.get_config(f"emoji-pretrain-{kind}")
+    config.update_from_flattened_dict({"num_steps": 20, "loop.log_every": 10, "loop.chunk": 10, "loop.eval_every": 20})
+    summary = train.main(config, tmp_path)
+    load_model(train.Path(summary["model"]), kind, "emoji", PARTS[kind](load_emoji()).init)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    name = "contrastive/loss" if kind == "similarity" else "model/loss"
+    losses = [line[name] for line in lines if name in line]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_the_default_job_fine_tunes_emoji(tmp_path):
+    config = configs.get_config("quick")
+    small = {"num_steps": 2, "batch_size": 16, "loop.eval_every": 2, "loop.log_every": 2, "evaluation_images": 0}
+    config.update_from_flattened_dict(small | {"model.num_calls": 4, "tuning.chunk_size": 16, "checkpoint.every": 2})
+    summary = json.loads(json.dumps(train.main(config, tmp_path)))
+    assert summary["start"]["judge_accuracy"][0] > 0.5 and 600 < summary["flat_bytes"][0] < 700
+    with Image.open(tmp_path / "after.png") as picture:
+        assert picture.size == (train.COLUMNS * 33, train.ROWS * 33)
 
 
 def test_a_model_that_does_not_fit_is_named(tmp_path, untrained):
     domain, path = load_domain("digits"), tmp_path / "model.npz"
-    with pytest.raises(FileNotFoundError, match="no such model: make one with the preset pretrain"):
-        load_model(path, "consistency", "digits", domain)
+    with pytest.raises(FileNotFoundError, match="no such model: make one with a preset of pretraining"):
+        load_model(path, "consistency", "digits", domain.init)
     with pytest.raises(ValueError, match="'kind': 'consistency'.* and diffusion of digits is asked for"):
-        load_model(untrained, "diffusion", "digits", domain)
+        load_model(untrained, "diffusion", "digits", domain.init)
     save_model(path, {"params": {"a": np.zeros(3)}}, kind="consistency", domain="digits")
     with pytest.raises(ValueError, match=r"params/Dense_0/bias is None and the network's \(192,\): pretrain it again"):
-        load_model(path, "consistency", "digits", domain)
+        load_model(path, "consistency", "digits", domain.init)
     for fields, message in (
         ({"domain": "digit"}, "unknown domain 'digit': did you mean digits"),
+        ({"reward": "aesthetic"}, "reward 'aesthetic' needs clip, head"),
         ({"reward": "compress"}, "unknown reward 'compress'"),
         ({"task": "tune"}, "unknown config.task 'tune'"),
     ):
