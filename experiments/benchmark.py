@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark --suite=offline_rl
     python -m experiments.benchmark --suite=online
+    python -m experiments.benchmark --suite=generative
 
 Made-up data of Hopper's shapes and the authors' settings for hopper-medium, but for 10 critics in SAC-N and EDAC. Every
 variant runs in turn, `--repeats` times, so that a busy machine slows all alike; the figures are medians. Variants:
@@ -18,12 +19,24 @@ fused in a call, a variant of its own (`like_jax_corl`, `like_corl`); experiment
   purejaxrl    PureJaxRL's own PPO (only with --purejaxrl=DIR, a checkout of github.com/luchris429/purejaxrl, and its
                requirements gymnax<1 and distrax), whose settings ours are set to.
 
+`--suite=generative` measures a text-conditioned U-Net of 5.6 million parameters on images of 32x32 by 8 calls of a
+latent consistency model, all parameters trained, in float32. Variants:
+  sample       images sampled a second, with the log-densities of their steps.
+  train        images a second in a policy-gradient update over all of their steps.
+  diffusers    both by diffusers' UNet2DConditionModel of the same shape in PyTorch, on the same CPU (only with
+               --diffusers_python=PYTHON, an interpreter that has torch and diffusers). Where something else runs
+               beside, give both one free core (`taskset -c 0 python -m ...`): PyTorch's threads wait for each other.
+With --size=sd15 it is the U-Net of Stable Diffusion 1.5 as a latent consistency model has it, 860 million random
+parameters, in bfloat16 on latents of 64x64: images sampled a second by 8 calls, and the most memory that the device
+held. That takes an accelerator.
+
 FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
 operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
 `percent_of_sgemm` is the rate of floating-point operations over that of a large float32 matrix product measured in the
 same run. The last line on standard output is one JSON object.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -46,6 +59,11 @@ from rl_jax.core.program import Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.episodes import Episodes
 from rl_jax.envs.cartpole import cartpole
+from rl_jax.generative import fine_tuning as tuning
+from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
+from rl_jax.generative.policy import Sampler, consistency_sampler, sample
+from rl_jax.generative.pretrained import UNET
+from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
 
 SIZE, OBSERVATION, ACTION = 100_000, 11, 3
 # Updates in one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
@@ -57,7 +75,22 @@ for _name, _recipe in offline_rl.AGENTS.items():
     RECIPES.setdefault(_recipe.default_config().name, _name)
 SIZES = {"sac": {"agent.num_critics": 10}, "edac": {"agent.num_critics": 10}}
 
-SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online"], "What to measure.")
+# The generative suite: calls of a sampler, and by size the U-Net, images a batch and tokens of a prompt.
+MODEL_CALLS = 8
+UNETS = {
+    "small": (
+        UNetConfig(
+            sample_size=32, in_channels=3, out_channels=3, block_out_channels=(64, 96, 128), layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=128,
+        ), 8, 16,
+    ),
+    "sd15": (UNetConfig(time_cond_proj_dim=256, dtype=jnp.bfloat16), 8, 77),
+}  # fmt: skip
+
+SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online", "generative"], "What to measure.")
+SIZE_OF_UNET = flags.DEFINE_enum("size", "small", list(UNETS), "The U-Net of the generative suite.")
+DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of one timing.", lower_bound=0.01)
@@ -271,9 +304,87 @@ def online_suite() -> dict[str, Any]:
     return result
 
 
+def lcm_sampler(config: UNetConfig) -> tuple[Sampler, np.ndarray]:
+    """A latent consistency model's sampler of conditions [B, L, D], and its timesteps."""
+    module, alphas = UNet(config), scaled_linear_alphas()
+
+    def network(params: Any, x: jax.Array, times: jax.Array, context: jax.Array) -> jax.Array:
+        told = config.time_cond_proj_dim
+        guidance = None if told is None else guidance_embedding(jnp.full(len(x), 7.0), told)
+        return module.apply({"params": params}, x, times, context, guidance).astype(jnp.float32)
+
+    timesteps = lcm_timesteps(MODEL_CALLS)
+    return consistency_sampler(latent_consistency(network, alphas), noise_levels(alphas)[timesteps], 0.0), timesteps
+
+
+def generative_suite() -> dict[str, Any]:
+    size, python = SIZE_OF_UNET.value, Path(DIFFUSERS.value).expanduser()
+    if DIFFUSERS.value and not python.is_file():
+        raise ValueError(f"--diffusers_python={DIFFUSERS.value}: there is no such file, name a Python interpreter")
+    config, batch_size, tokens = UNETS[size]
+    sampler, timesteps = lcm_sampler(config)
+    shape = (batch_size, config.sample_size, config.sample_size, config.in_channels)
+
+    @jax.jit
+    def init(key: jax.Array) -> Any:
+        example = [jnp.zeros(x.shape, x.dtype) for x in UNET.inputs(config)]
+        return jax.tree.map(lambda x: x.astype(config.dtype), UNet(config).init(key, *example)["params"])
+
+    params = init(jax.random.key(0))
+    parameters = sum(x.size for x in jax.tree.leaves(params))
+    context = jax.random.normal(jax.random.key(1), (batch_size, tokens, config.cross_attention_dim))
+    drawn = jax.jit(lambda params, context, key: sample(sampler, params, shape, context, key))
+    keys = map(jax.random.key, itertools.count(3))
+
+    def sample_batch() -> int:
+        jax.block_until_ready(drawn(params, context, next(keys)))
+        return batch_size
+
+    result = {
+        "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
+        "calls": MODEL_CALLS, "batch_size": batch_size,
+    }  # fmt: skip
+    if size == "sd15":
+        result["images_per_s"] = rates({"sample": sample_batch})["sample"]
+        peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")  # a CPU counts nothing
+        return result | {"peak_memory_gb": None if peak is None else peak / 1e9}
+    settings = tuning.default_config()
+    settings.chunk_size = batch_size
+    trained = tuning.fine_tuning(settings, sampler, batch_size)
+    prompts = jnp.arange(batch_size)
+    rewards = jax.random.normal(jax.random.key(2), (batch_size,))
+    batch = tuning.Rewarded.of(drawn(params, context, next(keys)), prompts, context, rewards)
+    update = jax.jit(trained.update, donate_argnums=0)
+    carry = [trained.init(jax.tree.map(jnp.copy, params))]
+
+    def train_batch() -> int:
+        carry[0], _ = update(carry[0], batch, next(keys))
+        jax.block_until_ready(carry[0])
+        return batch_size
+
+    variants = {"sample": sample_batch, "train": train_batch}
+    if not DIFFUSERS.value:
+        logging.info("--diffusers_python is not given: ours is measured alone")
+        rate = rates(variants)
+        return result | {"images_per_s": rate["sample"], "trained_images_per_s": rate["train"]}
+    told = peers.DiffusersSettings(
+        config, batch_size, tokens, timesteps.tolist(), sampler.levels.tolist(), sampler.stds.tolist(),
+        settings.chunk_size, settings.learning_rate, settings.clip, settings.max_grad_norm,
+    )  # fmt: skip
+    with peers.diffusers_unet(python, told) as (theirs, their_parameters):
+        if their_parameters != parameters:
+            raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")
+        rate = rates(variants | {f"diffusers_{name}": run for name, run in theirs.items()})
+    for name, figure in (("sample", "images_per_s"), ("train", "trained_images_per_s")):
+        ours, peer = rate[name], rate[f"diffusers_{name}"]
+        result |= {figure: ours, f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": ours / peer}
+    return result
+
+
 def main(argv: list[str]) -> None:
     del argv
-    print(json.dumps({"offline_rl": offline_rl_suite, "online": online_suite}[SUITE.value]()), flush=True)
+    suites = {"offline_rl": offline_rl_suite, "online": online_suite, "generative": generative_suite}
+    print(json.dumps(suites[SUITE.value]()), flush=True)
 
 
 if __name__ == "__main__":

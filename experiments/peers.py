@@ -1,9 +1,9 @@
-"""Other libraries' updates for the benchmark: JAX-CORL's algorithms, CORL's ReBRAC (JAX too) and PureJaxRL's PPO.
+"""Other libraries' updates for the benchmark: JAX-CORL, CORL's ReBRAC (JAX too), PureJaxRL's PPO, diffusers' U-Net.
 
-All are loaded from a checkout and run as their own training loops run them: JAX-CORL's `update_n_times` unrolls 8
-updates in one jitted call, its decision transformer does one a call and cuts its sequences in a call of their own, and
-CORL's ReBRAC loops over an epoch in one call. PureJaxRL's PPO is a whole training, environments and all, in one call.
-Simulators and loggers that the files import are stubbed.
+The first three are loaded from a checkout and run as their own training loops run them: JAX-CORL's `update_n_times`
+unrolls 8 updates in one jitted call, its decision transformer does one a call and cuts its sequences in a call of their
+own, and CORL's ReBRAC loops over an epoch in one call. PureJaxRL's PPO is a whole training, environments and all, in
+one call. Simulators and loggers that the files import are stubbed.
 
 A rate is compared at equal sizes: `ours` brings our configuration to the peer's widths, depths, batch and numbers of
 sampled actions, and our core fuses as many updates a call as the peer does. Where our agent cannot take the peer's size
@@ -12,12 +12,18 @@ neither can change stays: LayerNorm in the critics of JAX-CORL's AWAC and TD3+BC
 
 PureJaxRL's PPO runs with the settings of its own file, and ours are set to them. What it does otherwise stays: it takes
 a time-out for a terminal and its values along with its actions, and hands out the statistics of every step of a call.
+
+diffusers' U-Net, in PyTorch, runs in another Python as a process that is told what to do next (diffusers_peer.py). Its
+shape, sampler, levels, loss, chunks and optimiser are set to ours.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
+import json
 import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.data.episodes import Episodes
+from rl_jax.generative.unet import UNetConfig
 
 CALLS = 6  # between two looks at the clock
 STUBBED = ("d4rl", "gym", "pyrallis", "wandb", "brax", "brax.envs", "brax.envs.wrappers.training", "navix")
@@ -223,6 +230,62 @@ def purejaxrl_ppo(checkout: Path, num_steps: int) -> Peer:
         "max_grad_norm": config["MAX_GRAD_NORM"],
     }  # fmt: skip
     return Peer(run, rollouts, ours)
+
+
+class DiffusersSettings(NamedTuple):
+    """What diffusers' process is told.
+
+    Attributes:
+      unet: of a U-Net in float32.
+      batch_size: images that are sampled, and trained on, at once.
+      tokens: L of the context.
+      timesteps, levels, stds: of the sampler, one a call.
+      chunk_size: steps of images whose gradient is computed at once; it divides batch_size times calls.
+      learning_rate, clip, max_grad_norm: of the update.
+    """
+
+    unet: UNetConfig
+    batch_size: int
+    tokens: int
+    timesteps: list[int]
+    levels: list[float]
+    stds: list[float]
+    chunk_size: int
+    learning_rate: float
+    clip: float
+    max_grad_norm: float
+
+
+@contextlib.contextmanager
+def diffusers_unet(python: Path, settings: DiffusersSettings) -> Iterator[tuple[dict[str, Callable[[], int]], int]]:
+    """(What samples and what trains a batch and returns its number of images, by "sample" and "train"; the U-Net's
+    number of parameters.)
+
+    Raises:
+      ValueError: `python` does not run, or has no torch or diffusers.
+    """
+    fields = {name: x for name, x in dataclasses.asdict(settings.unet).items() if name not in ("dtype", "remat")}
+    command = [python, Path(__file__).with_name("diffusers_peer.py"), json.dumps(settings._asdict() | {"unet": fields})]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise ValueError(f"--diffusers_python={python} does not run: {error.strerror}") from None
+
+    def answer() -> str:
+        line = process.stdout.readline()
+        if not line:
+            raise ValueError(f"--diffusers_python={python} ended ({process.wait()}); its own message stands above")
+        return line
+
+    def ask(what: str) -> int:
+        process.stdin.write(f"{what}\n")
+        process.stdin.flush()
+        return int(answer())
+
+    with process:
+        parameters = json.loads(answer())["parameters"]
+        yield {what: functools.partial(ask, what) for what in ("sample", "train")}, parameters
+        process.stdin.close()
 
 
 def _stateful(step: Callable[[Any, jax.Array], Any], state: Any) -> Callable[[], int]:

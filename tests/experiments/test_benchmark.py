@@ -51,6 +51,21 @@ def test_a_missing_checkout_is_one_clear_line(tmp_path):
     assert f"--jax_corl={tmp_path}: there is no algos/ in it" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_missing_python_is_one_clear_line(tmp_path):
+    done = run("--suite=generative", f"--diffusers_python={tmp_path}/python")
+    assert done.returncode == 1
+    assert "python: there is no such file, name a Python interpreter" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_generative_suite_to_its_json_line():
+    done = run("--suite=generative")
+    assert done.returncode == 0, done.stderr
+    assert "--diffusers_python is not given: ours is measured alone" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["parameters"] > 2e6 and result["images_per_s"] > 0 and result["trained_images_per_s"] > 0
+
+
 @pytest.mark.slow
 def test_the_online_suite_to_its_json_line():
     done = run("--suite=online")
