@@ -86,6 +86,7 @@ def _config(domain: str, kind: str) -> ConfigDict:
     }
     config.tuning = fine_tuning.default_config()
     config.pretraining = {
+        "method": "tune",  # of a consistency model: easy consistency tuning, or "distill" of a diffusion model
         "learning_rate": 1e-3,
         "decay": False,  # of the learning rate to 0, as a cosine
         "stages": 5,  # of ECT's gap, see generative.consistency.ect_gap

@@ -17,10 +17,18 @@ from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
 from rl_jax.data.captioned_images import augmented
 from rl_jax.data.transitions import sample_rows
-from rl_jax.generative.consistency import SIGMA_DATA, SIGMA_MIN, ect_gap, ect_loss
-from rl_jax.generative.denoising import Denoise, denoising_loss, scaled
+from rl_jax.generative.consistency import (
+    SIGMA_DATA,
+    SIGMA_MIN,
+    consistency_distillation_loss,
+    ect_gap,
+    ect_loss,
+)
+from rl_jax.generative.denoising import Denoise, denoising_loss, karras_levels, scaled
 
 KINDS = ("consistency", "diffusion")
+METHODS = ("tune", "distill")
+GRID = 18  # noise levels of a distillation, as Consistency Models has
 Evaluate = Callable[[TrainState, Key], dict[str, Any]]
 
 
@@ -34,31 +42,50 @@ def denoise_of(kind: str, domain: Domain) -> Denoise:
 class Pretraining(NamedTuple):
     """Attributes:
     init: key -> params.
-    loss: (params, step, data, key) -> (loss, info); it draws its batch from the data.
+    loss: (params, their exponential mean, step, data, key) -> (loss, info); it draws its batch from the data.
     data: arrays on the device.
     evaluate: (state of all runs, key) -> metrics.
     """
 
     init: Callable[[Key], PyTree]
-    loss: Callable[[PyTree, jax.Array, PyTree, Key], tuple[jax.Array, Metrics]]
+    loss: Callable[[PyTree, PyTree, jax.Array, PyTree, Key], tuple[jax.Array, Metrics]]
     data: PyTree
     evaluate: Evaluate
 
 
-def generator_pretraining(config: ConfigDict, domain: Domain, start: PyTree | None, evaluate: Evaluate) -> Pretraining:
-    """ECT or denoising, from scratch or from the parameters of a model."""
-    denoise, settings = denoise_of(config.model.kind, domain), config.pretraining
+def generator_pretraining(
+    config: ConfigDict, domain: Domain, diffusion: PyTree | None, evaluate: Evaluate
+) -> Pretraining:  # fmt: skip
+    """Denoising, or what makes a consistency model: ECT, or distillation of a diffusion model.
 
-    def loss(params: PyTree, step: jax.Array, data: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
+    Args:
+      diffusion: parameters of a diffusion model to start from, which is the teacher of a distillation; or None.
+    """
+    denoise, settings = denoise_of(config.model.kind, domain), config.pretraining
+    if settings.method not in METHODS:
+        raise ValueError(unknown("config.pretraining.method", settings.method, METHODS))
+    distilled = config.model.kind == "consistency" and settings.method == "distill"
+    if distilled and diffusion is None:
+        raise ValueError("a distillation has a diffusion model as its teacher: set pretraining.from_diffusion")
+    teacher, levels = denoise_of("diffusion", domain), karras_levels(GRID, SIGMA_MIN, config.model.most)
+
+    def loss(
+        params: PyTree, mean: PyTree, step: jax.Array, data: PyTree, key: Key
+    ) -> tuple[jax.Array, Metrics]:  # fmt: skip
         row_key, loss_key = jax.random.split(key)
-        images, prompts = shard_batch(sample_rows(data, row_key, config.batch_size, len(domain.images)))
+        rows, taught = data
+        images, prompts = shard_batch(sample_rows(rows, row_key, config.batch_size, len(domain.images)))
+        if distilled:
+            return consistency_distillation_loss(
+                denoise, params, mean, teacher, taught, images, prompts, loss_key, levels=levels
+            )
         if config.model.kind == "consistency":
             gap = ect_gap(step, config.num_steps, settings.stages)
             return ect_loss(denoise, params, images, prompts, loss_key, gap=gap, most=config.model.most)
         return denoising_loss(denoise, params, images, prompts, loss_key, sigma_data=SIGMA_DATA)
 
-    init = domain.init if start is None else lambda key: start
-    return Pretraining(init, loss, (domain.images, domain.prompts), evaluate)
+    init = domain.init if diffusion is None else lambda key: diffusion
+    return Pretraining(init, loss, ((domain.images, domain.prompts), diffusion if distilled else ()), evaluate)
 
 
 def part_pretraining(config: ConfigDict, kind: str) -> Pretraining:
@@ -69,8 +96,10 @@ def part_pretraining(config: ConfigDict, kind: str) -> Pretraining:
     if config.batch_size > prompts:
         raise ValueError(f"batch_size={config.batch_size}: a batch is of different prompts, of which are {prompts}")
 
-    def loss(params: PyTree, step: jax.Array, data: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
-        del step
+    def loss(
+        params: PyTree, mean: PyTree, step: jax.Array, data: PyTree, key: Key
+    ) -> tuple[jax.Array, Metrics]:  # fmt: skip
+        del mean, step
         prompt_key, style_key, augment_key, loss_key = jax.random.split(key, 4)
         drawn = jax.random.permutation(prompt_key, prompts)[: config.batch_size]
         images = data[drawn, jax.random.randint(style_key, drawn.shape, 0, styles)]
@@ -96,7 +125,9 @@ def pretraining_program(config: ConfigDict, pretraining: Pretraining) -> Program
         )
 
     def step(state: TrainState, data: PyTree, key: Key) -> tuple[TrainState, Metrics]:
-        gradient, info = jax.grad(pretraining.loss, has_aux=True)(state.params["model"], state.step, data, key)
+        gradient, info = jax.grad(pretraining.loss, has_aux=True)(
+            state.params["model"], state.target_params["model"], state.step, data, key
+        )
         updates, opt_state = tx.update(gradient, state.opt_state["model"], state.params["model"])
         params = optax.apply_updates(state.params["model"], updates)
         decay = jnp.minimum(settings.ema, (1.0 + state.step) / (10.0 + state.step))  # forgets the first steps soon

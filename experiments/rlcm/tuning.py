@@ -119,8 +119,8 @@ def evaluation(
     if config.model.kind == "consistency":
         calls |= {"_1_step": sampler.levels[:1], "_2_steps": sampler.levels[[0, len(sampler.levels) // 2]]}
 
-    blank = jax.eval_shape(domain.decode, jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)).shape
-    flat = float(jpeg_sizes(domain.render(np.full(blank, 0.5, np.float32)))[0])
+    middle = np.asarray(jax.jit(domain.decode)(jnp.zeros((1, *shape[1:]))))
+    flat = float(jpeg_sizes(domain.render(np.full_like(middle, middle.mean())))[0])
 
     def images(model: PyTree, levels: np.ndarray, key: Key) -> jax.Array:
         if config.model.kind == "consistency":

@@ -32,8 +32,11 @@ def test_every_preset_of_the_paper_names_configurations_that_exist():
 
 
 @pytest.mark.slow
-def test_a_pretraining_leaves_a_model_and_a_picture(tmp_path):
-    summary = train.main(configs.get_config("tiny-pretrain"), tmp_path)
+@pytest.mark.parametrize("method", ["tune", "distill"])
+def test_a_pretraining_leaves_a_model_and_a_picture(method, tmp_path):
+    config = configs.get_config("tiny-pretrain")
+    config.pretraining.update({"method": method, "from_diffusion": method == "distill"})
+    summary = train.main(config, tmp_path)
     load_model(train.Path(summary["model"]), "consistency", "digits", load_domain("digits").init)
     with Image.open(tmp_path / "samples.png") as picture:
         assert picture.size == (8 * 33, 10 * 33)
@@ -126,6 +129,8 @@ def test_a_model_that_does_not_fit_is_named(tmp_path, untrained):
         ({"reward": "aesthetic"}, "reward 'aesthetic' needs clip, head"),
         ({"reward": "compress"}, "unknown reward 'compress'"),
         ({"task": "tune"}, "unknown config.task 'tune'"),
+        ({"task": "pretrain", "pretraining.method": "teach"}, "unknown config.pretraining.method 'teach'"),
+        ({"task": "pretrain", "pretraining.method": "distill"}, "has a diffusion model as its teacher"),
     ):
         config = configs.get_config("tiny")
         config.model.path = str(untrained)
