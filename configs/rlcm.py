@@ -108,7 +108,7 @@ def _tune(domain: str, kind: str, reward: str) -> ConfigDict:
     every = 25
     config.tuning.update({"tracker_size": 64, "chunk_size": 1280 if kind == "consistency" else 1568})
     if domain == "emoji":
-        config.num_steps, config.batch_size, every = 60, 32, 20
+        config.num_steps, config.batch_size, every = 60, 32, 5 if kind == "consistency" else 20
         config.tuning.update({"tracker_size": 32, "chunk_size": 64 if kind == "consistency" else 98})
         config.tuning.learning_rate = 3e-4
         config.evaluation_images = 260

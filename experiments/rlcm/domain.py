@@ -94,7 +94,7 @@ def _digits() -> Domain:
     return Domain(
         images, labels, tuple(map(str, range(10))), np.arange(10), ClassConditionalMLP(10),
         decode=lambda x: scale * x + mean, render=lambda pixels: enlarged(to_bytes(pixels, 1.0, 0.0)),
-        judges=functools.partial(train_judges, images, labels, 10),
+        judges=functools.cache(functools.partial(train_judges, images, labels, 10)),
     )  # fmt: skip
 
 

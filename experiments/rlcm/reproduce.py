@@ -103,10 +103,14 @@ def _bytes_rise(scores: Scores) -> Finding:
 
 
 def _not_below_ddpo(scores: Scores) -> Finding:
-    """At every evaluation after a third of the updates; the value is the least lead, in bytes, of the means over
-    seeds."""
-    steps = scores.evaluations("rlcm", "compress").steps
-    ours, theirs = (column(scores, name, "compress", "bytes")[3 * steps >= steps[-1]] for name in ("rlcm", "ddpo"))
+    """At every evaluation that both have after a third of the updates; the value is the least lead, in bytes, of the
+    means over seeds."""
+    steps = [scores.evaluations(name, "compress").steps for name in ("rlcm", "ddpo")]
+    common = [step for step in np.intersect1d(*steps) if 3 * step >= steps[0][-1]]
+    ours, theirs = (
+        column(scores, name, "compress", "bytes")[np.isin(own, common)]
+        for name, own in zip(("rlcm", "ddpo"), steps, strict=True)
+    )
     lead = theirs.mean(1) - ours.mean(1)
     low, high = float(lead.min()), float(lead.max())
     return Finding(low, (low, high), low >= 0.0, _beside(scores, "ddpo", "compress"))
