@@ -21,6 +21,7 @@ def shown(data: Sequences, params) -> np.ndarray:
     return np.asarray(jax.jit(agent.act)(params, data, jax.random.key(0), 0.0))[:, 0]
 
 
+@pytest.mark.slow
 def test_asked_for_a_high_return_it_takes_the_better_action():
     """A bandit, best at 0.5: of the action of the data it tells more than their mean, which the clone would take."""
     actions = np.clip(RNG.normal(0.0, 0.4, (BATCH, 1)), -1, 1)
