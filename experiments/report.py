@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.declaration import Claim, MissingScores, Paper, Preset, Published, Scores
 from experiments.score_file import SavedRun
+from rl_jax.core.metrics import plain
 from rl_jax.core.provenance import write_atomically
 from rl_jax.evaluation.aggregate import (
     Estimate,
@@ -55,7 +56,8 @@ def write_report(
         "paper": head["paper"],
         "preset": head["preset"],
         "seeds": sorted({len(run.record["seeds"]) for run in saved.values()}),
-        "claims": claims,
+        # What never happens, such as a level that is not reached, has no number in JSON.
+        "claims": [claim | {name: plain(claim[name]) for name in ("value", "interval")} for claim in claims],
         "missing": dict(head["missing"]),
         "paths": {name: str(outdir / name) for name in (["scores.npz", "scores.json"] if saved else []) + written},
     }

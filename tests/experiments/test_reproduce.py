@@ -254,7 +254,9 @@ def test_tables_of_made_up_scores_have_the_numbers_by_hand(tmp_path):
         if name in SCORES
     }
     head = {"paper": "x", "preset": "p", "missing": {}}
-    result = report.write_report(paper, Preset(RUNS, (claim,)), saved, tmp_path, head)
+    never = Claim("never", "Never", "a time", lambda scores: declaration.Finding(np.inf, (2.0, np.inf), False))
+    result = report.write_report(paper, Preset(RUNS, (claim, never)), saved, tmp_path, head)
+    assert result["claims"][1]["value"] is None and result["claims"][1]["interval"] == [2.0, None]
     text = (tmp_path / "table.md").read_text()
     assert "Mind this." in text and "4 runs, 3 seeds each" in text and "the 2 episodes" in text
     a, b, reference = rows(text, "Over 2 tasks")
