@@ -30,7 +30,7 @@ def second_halves(request, tmp_path_factory):
     folders = {case.name: tmp_path_factory.mktemp(f"halves_{case.name}") for case in cases}
     for case in cases:
         stop_at(STEPS // 2 - 2, case, folders[case.name])
-    ended = finish(start(list(folders.items())))
+    ended = finish(start(list(folders.items())), timeout=240 + 60 * len(folders))
     assert ended.code == 0, ended.stderr
     lines = {name: untimed(read_metrics(folder / "metrics.jsonl")) for name, folder in folders.items()}
     return {name: (report, lines[name]) for name, report in zip(folders, ended.reports, strict=True)}
