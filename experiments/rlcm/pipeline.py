@@ -22,7 +22,7 @@ from rl_jax.core import sweep
 from rl_jax.core.config import unknown
 from rl_jax.core.fused import in_mesh
 from rl_jax.core.mesh import make_mesh, replicate, shard_batch, state_shardings
-from rl_jax.core.program import Feed, Key, Metrics, Program, PyTree, TrainState, overlapped
+from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState, in_turn, overlapped
 from rl_jax.data.cache import files_checksum
 from rl_jax.generative.clip import TextEncoder
 from rl_jax.generative.denoising import Network
@@ -39,7 +39,7 @@ from rl_jax.generative.fine_tuning import FineTuning, Rewarded, fine_tuning
 from rl_jax.generative.lora import apply_lora, init_lora
 from rl_jax.generative.policy import Sampler, Trajectory, ancestral_sampler, consistency_sampler, sample
 from rl_jax.generative.pretrained import Part, Pipeline, load_pipeline
-from rl_jax.generative.rewards import reward, to_bytes
+from rl_jax.generative.rewards import Reward, reward, to_bytes
 from rl_jax.generative.unet import SHARDING_RULES, UNet, UNetConfig, guidance_embedding
 from rl_jax.generative.vae import AutoencoderKL
 
@@ -79,7 +79,7 @@ def pipeline_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[s
     latent_shape = _checked(config, pipeline, mesh)
     frozen = _laid({"unet": pipeline.unet.params, "contexts": contexts_of(pipeline, prompts)}, mesh)
     decode = decoder(pipeline.vae, mesh)
-    score = reward(config.reward, **{name: x for name, x in config.reward_options.items() if x})
+    score = reward_of(config)
     # Nothing below holds on to the host's copies of the weights.
     unet, scheduler = pipeline.unet.config, pipeline.scheduler
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), pipeline.unet.params)
@@ -119,14 +119,10 @@ def pipeline_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[s
     def rewarded(drawn: tuple[Trajectory, np.ndarray, np.ndarray]) -> tuple[PyTree, dict[str, float]]:
         """The batch as a dictionary, which a checkpoint can hold, with the leading axis of one run."""
         trajectory, images, rows = drawn
-        steps = (np.swapaxes(x, 0, 1) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
-        batch = Rewarded(*steps, rows, rows, scores_of(images, rows))._asdict()
+        batch = Rewarded.of(trajectory, rows, rows, scores_of(images, rows))._asdict()
         return {name: x[None] for name, x in batch.items()}, {}
 
-    def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
-        return rewarded(draw(state, keys, step))
-
-    feed = overlapped(draw, rewarded) if config.overlap else Feed(collect, dict, lambda saved: None)
+    feed = (overlapped if config.overlap else in_turn)(draw, rewarded)
 
     def with_frozen(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
         batch, metrics = feed.collect(state, keys, step)
@@ -146,6 +142,11 @@ def pipeline_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[s
         "prompts_checksum": files_checksum(Path(settings.prompts).expanduser()),
     }  # fmt: skip
     return Program(init, step, feed._replace(collect=with_frozen), evaluate), inputs
+
+
+def reward_of(config: ConfigDict) -> Reward:
+    """`config.reward`, with what `config.reward_options` give it."""
+    return reward(config.reward, **{name: x for name, x in config.reward_options.items() if x})
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:

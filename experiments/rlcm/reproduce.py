@@ -77,6 +77,12 @@ def column(scores: Scores, method: str, task: str, name: str) -> np.ndarray:
     return scores.evaluations(method, task).returns[..., COLUMNS.index(name)]
 
 
+def bytes_gone(scores: Scores, method: str) -> np.ndarray:
+    """The share of a run's first bytes above the flat image that is gone, by evaluation and seed, [T, S]."""
+    size, flat = (column(scores, method, "compress", name) for name in ("bytes", "flat_bytes"))
+    return 1.0 - (size - flat) / (size[0] - flat[0])
+
+
 def _judged(values: np.ndarray, passes: Callable[[np.ndarray], np.ndarray], detail: str = "") -> Finding:
     """One value a seed; passes where every seed does."""
     low, high = bootstrap_interval(values)
@@ -92,9 +98,7 @@ def _beside(scores: Scores, method: str, task: str) -> str:
 
 
 def _bytes_fall(scores: Scores) -> Finding:
-    size, flat = (column(scores, "rlcm", "compress", name) for name in ("bytes", "flat_bytes"))
-    fall = 1.0 - (size[-1] - flat[-1]) / (size[0] - flat[0])
-    return _judged(fall, lambda x: x >= 0.5, _beside(scores, "rlcm", "compress"))
+    return _judged(bytes_gone(scores, "rlcm")[-1], lambda x: x >= 0.5, _beside(scores, "rlcm", "compress"))
 
 
 def _bytes_rise(scores: Scores) -> Finding:
@@ -116,15 +120,15 @@ def _not_below_ddpo(scores: Scores) -> Finding:
     return Finding(low, (low, high), low >= 0.0, _beside(scores, "ddpo", "compress"))
 
 
-def seconds_to(scores: Scores, method: str) -> np.ndarray:
-    """Seconds of training of all seeds together until the mean bytes of a seed are REACHED, [S]; infinite if never."""
+def seconds_to(scores: Scores, method: str, level: float) -> np.ndarray:
+    """Seconds of training of all seeds together until the mean bytes of a seed are `level`, [S]; infinite if never."""
     size, seconds = (column(scores, method, "compress", name) for name in ("bytes", "train_seconds"))
-    there = size <= REACHED
+    there = size <= level
     return np.where(there.any(0), seconds[there.argmax(0), np.arange(size.shape[1])], np.inf)
 
 
 def _faster_than_ddpo(scores: Scores) -> Finding:
-    ours, theirs = seconds_to(scores, "rlcm"), seconds_to(scores, "ddpo")
+    ours, theirs = (seconds_to(scores, method, REACHED) for method in ("rlcm", "ddpo"))
     if not np.isfinite(ours).all() or not np.isfinite(theirs).any():
         return Finding(np.inf, (0.0, np.inf), bool(np.isfinite(ours).all()), f"RLCM {ours}, DDPO {theirs} seconds")
     ratios = ours / np.where(np.isfinite(theirs), theirs, np.nanmax(theirs[np.isfinite(theirs)]))
@@ -134,9 +138,7 @@ def _faster_than_ddpo(scores: Scores) -> Finding:
 def _at_ddpos_end_sooner(scores: Scores) -> Finding:
     """The time of RLCM's seeds to DDPO's last bytes, over all of DDPO's time; infinite if never."""
     goal = column(scores, "ddpo", "compress", "bytes")[-1].mean()
-    size, seconds = (column(scores, "rlcm", "compress", name) for name in ("bytes", "train_seconds"))
-    there, whole = size <= goal, column(scores, "ddpo", "compress", "train_seconds")[-1].mean()
-    ours = np.where(there.any(0), seconds[there.argmax(0), np.arange(size.shape[1])], np.inf)
+    ours, whole = seconds_to(scores, "rlcm", goal), column(scores, "ddpo", "compress", "train_seconds")[-1].mean()
     detail = f"{goal:.0f} bytes: {np.round(ours).tolist()} against {whole:.0f} seconds of all seeds"
     if not np.isfinite(ours).all():
         return Finding(np.inf, (float(ours.min() / whole), np.inf), False, detail)
@@ -146,8 +148,8 @@ def _at_ddpos_end_sooner(scores: Scores) -> Finding:
 def _stopped_by_the_judge(scores: Scores) -> Finding:
     """How much of the bytes above the flat image is gone, at the best evaluation at which the judge sees JUDGE_FLOOR of
     what was asked for."""
-    size, flat, accuracy = (column(scores, "rlcm", "compress", x) for x in ("bytes", "flat_bytes", "judge_accuracy"))
-    fall = np.where(accuracy >= JUDGE_FLOOR, 1.0 - (size - flat) / (size[0] - flat[0]), 0.0)
+    accuracy = column(scores, "rlcm", "compress", "judge_accuracy")
+    fall = np.where(accuracy >= JUDGE_FLOOR, bytes_gone(scores, "rlcm"), 0.0)
     best = fall.argmax(0)
     steps = scores.evaluations("rlcm", "compress").steps[best]
     seen = accuracy[best, np.arange(len(best))]
@@ -169,8 +171,7 @@ def _kl_keeps_the_digits(scores: Scores) -> Finding:
     """At one of the coefficients digits are digits in the end and bytes are down; the value is its judge's accuracy, or
     that of the last coefficient where there is none."""
     for method in KL:
-        size, flat = (column(scores, method, "compress", name) for name in ("bytes", "flat_bytes"))
-        fall = 1.0 - (size[-1] - flat[-1]) / (size[0] - flat[0])
+        fall = bytes_gone(scores, method)[-1]
         accuracy = column(scores, method, "compress", "judge_accuracy")[-1]
         detail = f"coefficient {KL[method]:g}: bytes above the flat image fall by {fall.mean():.2f}"
         found = _judged(accuracy, lambda x: x >= 0.8, detail)

@@ -10,14 +10,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.rlcm.domain import Domain
+from experiments.rlcm.pipeline import reward_of
 from experiments.rlcm.pretraining import denoise_of
 from rl_jax.core.fused import default_seed_axis, over_runs
-from rl_jax.core.program import Feed, Key, Metrics, Program, PyTree, Resident, TrainState, overlapped
+from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState, in_turn, overlapped
 from rl_jax.generative.consistency import SIGMA_MIN, multistep
 from rl_jax.generative.denoising import geometric_levels
 from rl_jax.generative.fine_tuning import Rewarded, fine_tuning
 from rl_jax.generative.policy import Sampler, Trajectory, ancestral_sampler, consistency_sampler, sample
-from rl_jax.generative.rewards import Reward, jpeg_sizes, reward
+from rl_jax.generative.rewards import Reward, jpeg_sizes
 
 ALIGNMENT = "alignment"  # the one that the device computes: how much an image looks like its prompt, Judges.scores
 
@@ -35,8 +36,7 @@ def sampler_of(config: ConfigDict, domain: Domain) -> Sampler:
 
 def host_reward(config: ConfigDict) -> Reward | None:
     """The reward that the host computes; None where the device does."""
-    given = {name: x for name, x in config.reward_options.items() if x}
-    return None if config.reward == ALIGNMENT else reward(config.reward, **given)
+    return None if config.reward == ALIGNMENT else reward_of(config)
 
 
 def tuning_program(config: ConfigDict, domain: Domain, params: PyTree) -> Program:
@@ -88,13 +88,10 @@ def tuning_program(config: ConfigDict, domain: Domain, params: PyTree) -> Progra
         steps = (np.swapaxes(x, 1, 2) for x in (drawn.states, drawn.actions, drawn.log_probs))
         return Rewarded(*steps, prompts, prompts, rewards)._asdict(), {}
 
-    def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
-        return rewarded(jax.device_get(draw(state, keys, step)))
-
     def step(state: TrainState, batch: PyTree, key: Key) -> tuple[TrainState, Metrics]:
         return tuning.update(state, Rewarded(**batch), key)
 
-    feed = overlapped(draw, rewarded) if config.overlap else Feed(collect, dict, lambda saved: None)
+    feed = (overlapped if config.overlap else in_turn)(draw, rewarded)
     return Program(init, step, feed, evaluate)
 
 
@@ -128,12 +125,14 @@ def evaluation(
         return sample(sampler, model, shape, prompts, key).final
 
     @jax.jit
-    def all_runs(models: PyTree, key: Key) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
-        """By the calls, of each run: pixels, whether the judge sees what was asked for, and the device's reward."""
+    def all_runs(models: PyTree, key: Key) -> dict[str, tuple[jax.Array, jax.Array, jax.Array | None]]:
+        """By the calls, of each run: pixels, whether the judge sees what was asked for, and a reward by the device."""
 
-        def one(model: PyTree, levels: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def one(model: PyTree, levels: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array | None]:
             drawn = images(model, levels, key)
             right = judges.log_probs(judges.judge, drawn).argmax(-1) == prompts
+            if score is not None:  # the host's
+                return domain.decode(drawn), right, None
             return domain.decode(drawn), right, judges.scores(judges.reward, drawn)[jnp.arange(len(prompts)), prompts]
 
         return {name: jax.lax.map(functools.partial(one, levels=levels), models) for name, levels in calls.items()}
@@ -141,7 +140,7 @@ def evaluation(
     def evaluate(state: TrainState, key: Key) -> dict[str, Any]:
         found = {"eval/flat_bytes": flat}
         for name, drawn in all_runs(state.params["model"], key).items():
-            pixels, right, rewards = map(np.asarray, drawn)
+            pixels, right, rewards = jax.device_get(drawn)
             found[f"eval/judge_accuracy{name}"] = right.mean(-1, dtype=np.float64)
             grouped = pixels.reshape(len(pixels), len(domain.names), per_prompt, -1)
             found[f"eval/std_within_prompt{name}"] = grouped.std(2).mean((1, 2)).astype(np.float64)

@@ -97,6 +97,18 @@ class Program(NamedTuple):
     settings: PyTree = ()
 
 
+def in_turn(
+    sample: Callable[[TrainState, Key, int], PyTree],
+    score: Callable[[PyTree], tuple[PyTree, dict[str, float]]],
+) -> Feed:
+    """A Feed that samples a batch and then scores it; nothing of it has to be saved. Arguments: see `overlapped`."""
+
+    def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
+        return score(jax.device_get(sample(state, keys, step)))
+
+    return Feed(collect, dict, lambda saved: None)
+
+
 def overlapped(
     sample: Callable[[TrainState, Key, int], PyTree],
     score: Callable[[PyTree], tuple[PyTree, dict[str, float]]],

@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from rl_jax.core.extras import require
 from rl_jax.core.program import PyTree
 from rl_jax.generative.clip import unit
-from rl_jax.generative.pretrained import torch_axes, torch_name
+from rl_jax.generative.pretrained import open_safetensors, torch_axes, torch_name
 
 WIDTH = 768  # of ViT-L/14's embedding
 # Units by their number in the authors' list, in which dropouts, off at test, have numbers too.
@@ -121,9 +120,5 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *other
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    require("safetensors", "generative")
-    safetensors = require("safetensors.numpy", "generative")
-    try:
-        return safetensors.load_file(file)
-    except Exception as error:
-        raise ValueError(f"{file} is not a whole safetensors file ({error}): copy it again") from None
+    with open_safetensors(file) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}

@@ -40,7 +40,7 @@ class Rewarded(NamedTuple):
 
     @classmethod
     def of(cls, trajectory: Trajectory, prompts: jax.Array, condition: PyTree, rewards: jax.Array) -> "Rewarded":
-        steps = (jnp.swapaxes(x, 0, 1) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
+        steps = (x.swapaxes(0, 1) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
         return cls(*steps, prompts, condition, rewards)
 
 

@@ -261,7 +261,7 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -
     wanted = {_canonical(published_name(network, keys), network): (keys, leaf.shape) for keys, leaf in shapes.items()}
     params, unexpected, mismatched = {}, [], []
     for file in _weight_files(folder, network.weights, variant):
-        with _open(file) as tensors:
+        with open_safetensors(file) as tensors:
             for published in tensors.keys():
                 if re.search(network.others, published):
                     continue
@@ -359,7 +359,8 @@ def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     )
 
 
-def _open(file: Path) -> Any:
+def open_safetensors(file: Path) -> Any:
+    """The tensors of a file, read one by one in a `with`; ValueError where it is damaged."""
     safetensors = require("safetensors", "generative")
     try:
         return safetensors.safe_open(file, framework="numpy")
