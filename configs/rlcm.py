@@ -2,12 +2,13 @@
 
     python -m experiments.rlcm.train --config=configs/rlcm.py:PRESET --workdir=DIR
 
-Presets; <domain> is emoji (32x32, of 130 animals by their names) or digits (8x8), <reward> is compress, incompress or
-align, how much an image looks like its prompt:
+Presets; <domain> is emoji (32x32, of 130 animals by their names) or digits (8x8), <scale> is one of these or
+emoji-large, with updates for a GPU, and <reward> is compress, incompress or align, how much an image looks like its
+prompt:
   quick                    RLCM on emoji for small JPEG files, from the committed model: minutes on 2 CPU cores.
-  <domain>-<reward>        RLCM from the committed consistency model, 3 seeds.
-  <domain>-ddpo-<reward>   the same by DDPO on 50 steps of the committed diffusion model: several times as long.
-  <domain>-compress-kl     with the divergence from the pretrained model in the loss, at tuning.kl_coefficient.
+  <scale>-<reward>         RLCM from the committed consistency model, 3 seeds.
+  <scale>-ddpo-<reward>    the same by DDPO on 50 steps of the committed diffusion model: several times as long.
+  <scale>-compress-kl      with the divergence from the pretrained model in the loss, at tuning.kl_coefficient.
   pretrain                 the committed consistency model of emoji, by easy consistency tuning of the diffusion model.
   <domain>-pretrain        a consistency model; of emoji it is `pretrain`.
   <domain>-pretrain-ddpo   a diffusion model, which DDPO starts from.
@@ -37,6 +38,8 @@ PIPELINE_REWARDS = {
     "align": ("similarity", 4e-4, 120, 16, 32.0, 32),
     "vlm": ("vlm", 4e-4, 120, 16, 32.0, 32),
 }
+# Images of an update, and the steps of them whose gradient is in memory at once: by RLCM's 8 and by DDPO's 49 steps.
+SCALES = {"emoji": (32, 64, 98), "emoji-large": (520, 1040, 980), "digits": (160, 1280, 1568)}
 REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": "alignment"}
 
 
@@ -55,10 +58,12 @@ def get_config(preset: str = "quick") -> ConfigDict:
     for domain in ("emoji", "digits"):
         for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
             presets[f"{domain}-pretrain{name}"] = functools.partial(_pretrain, domain, kind)
+    for scale in SCALES:
+        for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
             for reward in REWARDS:
-                presets[f"{domain}{name}-{reward}"] = functools.partial(_tune, domain, kind, reward)
-        presets[f"{domain}-compress-kl"] = lambda domain=domain: _with(
-            _tune(domain, "consistency", "compress"), {"tuning.kl_coefficient": 0.1}
+                presets[f"{scale}{name}-{reward}"] = functools.partial(_tune, scale, kind, reward)
+        presets[f"{scale}-compress-kl"] = lambda scale=scale: _with(
+            _tune(scale, "consistency", "compress"), {"tuning.kl_coefficient": 0.1}
         )
     for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
         for reward in PIPELINE_REWARDS:
@@ -99,22 +104,19 @@ def _config(domain: str, kind: str) -> ConfigDict:
     return config
 
 
-def _tune(domain: str, kind: str, reward: str) -> ConfigDict:
-    config = _config(domain, kind)
+def _tune(scale: str, kind: str, reward: str) -> ConfigDict:
+    config = _config(scale.removesuffix("-large"), kind)
     config.reward = REWARDS[reward]
     config.num_seeds = 3
-    config.num_steps = 300
-    config.batch_size = 160
-    every = 25
-    config.tuning.update({"tracker_size": 64, "chunk_size": 1280 if kind == "consistency" else 1568})
-    if domain == "emoji":
-        config.num_steps, config.batch_size, every = 60, 32, 5 if kind == "consistency" else 20
-        config.tuning.update({"tracker_size": 32, "chunk_size": 64 if kind == "consistency" else 98})
-        config.tuning.learning_rate = 3e-4
+    config.num_steps, every = 200 if reward == "align" else 300, 25
+    config.batch_size, *chunk_sizes = SCALES[scale]
+    config.tuning.update({"tracker_size": 64, "chunk_size": chunk_sizes[kind == "diffusion"]})
+    config.tuning.learning_rate = 3e-5 if reward == "align" else 1e-4
+    if scale == "emoji":
+        config.num_steps, every = 60, 5 if kind == "consistency" else 20
+        config.tuning.update({"tracker_size": 32, "learning_rate": 3e-4})
+    if config.domain == "emoji":
         config.evaluation_images = 260
-    elif reward == "align":
-        config.tuning.learning_rate = 3e-5
-        config.num_steps = 200
     config.loop.eval_every = config.loop.log_every = config.loop.chunk = config.checkpoint.every = every
     return config
 

@@ -161,11 +161,37 @@ def test_claims_by_hand():
         train_seconds={rlcm: [0, 10, 30], ddpo: [0, 40, 120]}, bytes_1_step={rlcm: [0, 0, 500]},
         bytes_2_steps={rlcm: [0, 0, 460]},
     )  # fmt: skip
-    found = {}
-    for claim in reproduce.CLAIMS:
-        if claim.name in ("bytes_fall", "not_below_ddpo", "faster_than_ddpo", "two_steps_between"):
-            found[claim.name] = claim.check(scores)
+    claims = {claim.name: claim for claim in reproduce.claims(reproduce.AT_600)}
+    names = ("bytes_fall", "not_below_ddpo", "faster_than_ddpo", "two_steps_between")
+    found = {name: claims[name].check(scores) for name in names}
     assert found["bytes_fall"].value == pytest.approx(0.75) and found["bytes_fall"].passed
     assert found["not_below_ddpo"].value == -10 and not found["not_below_ddpo"].passed
     assert found["faster_than_ddpo"].value == pytest.approx(0.25) and found["faster_than_ddpo"].passed
     assert found["two_steps_between"].value == pytest.approx(40 / 56) and found["two_steps_between"].passed
+    sooner = reproduce.AT_DDPOS_END.check(scores)  # 580 bytes, first seen after 30 seconds
+    assert sooner.value == pytest.approx(30 / 120) and sooner.passed
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "fall", "passed"), [([0.9, 0.85, 0.2], 0.15, True), ([0.9, 0.79, 0.2], 0.0, False)]
+)
+def test_the_judge_stops_a_run(accuracies, fall, passed):
+    rlcm = ("rlcm", "compress")
+    scores = scores_of(
+        bytes={rlcm: [744, 684, 444]}, flat_bytes={rlcm: [344] * 3}, judge_accuracy={rlcm: accuracies}
+    )
+    claims = {claim.name: claim for claim in reproduce.claims(reproduce.AT_600)}
+    found = claims["stopped_by_the_judge"].check(scores)
+    assert found.value == pytest.approx(fall) and found.passed == passed
+
+
+def test_one_coefficient_of_the_divergence_is_enough():
+    methods = [(name, "compress") for name in reproduce.KL]
+    scores = scores_of(
+        bytes=dict(zip(methods, ([744, 0, 444], [744, 0, 684], [744, 0, 740]), strict=True)),
+        flat_bytes={method: [344] * 3 for method in methods},
+        judge_accuracy=dict(zip(methods, ([1, 0, 0.3], [1, 0, 0.85], [1, 0, 0.9]), strict=True)),
+    )
+    claims = {claim.name: claim for claim in reproduce.claims(reproduce.AT_600)}
+    found = claims["kl_keeps_what_was_asked"].check(scores)
+    assert found.passed and found.value == pytest.approx(0.85) and "0.2" in found.detail
