@@ -23,12 +23,13 @@ fused in a call, a variant of its own (`like_jax_corl`, `like_corl`); experiment
 latent consistency model, all parameters trained, in float32. Variants:
   sample       images sampled a second, with the log-densities of their steps.
   train        images a second in a policy-gradient update over all of their steps.
-  diffusers    both by diffusers' UNet2DConditionModel of the same shape in PyTorch, on the same CPU (only with
+  diffusers    both by diffusers' UNet2DConditionModel of the same shape in PyTorch, on the same device (only with
                --diffusers_python=PYTHON, an interpreter that has torch and diffusers). Where something else runs
                beside, give both one free core (`taskset -c 0 python -m ...`): PyTorch's threads wait for each other.
 With --size=sd15 it is the U-Net of Stable Diffusion 1.5 as a latent consistency model has it, 860 million random
-parameters, in bfloat16 on latents of 64x64: images sampled a second by 8 calls, and the most memory that the device
-held. That takes an accelerator.
+parameters, in bfloat16 on latents of 64x64, which takes an accelerator: images sampled a second by 8 calls, at two
+sizes of a batch, and the most memory that the device held; and how many images fit, which is tried. The process takes
+XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves the rest to diffusers.
 
 FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
 operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
@@ -61,7 +62,7 @@ from rl_jax.data.episodes import Episodes
 from rl_jax.envs.cartpole import cartpole
 from rl_jax.generative import fine_tuning as tuning
 from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
-from rl_jax.generative.policy import Sampler, consistency_sampler, sample
+from rl_jax.generative.policy import Sampler, Trajectory, consistency_sampler, sample
 from rl_jax.generative.pretrained import UNET
 from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
 
@@ -304,17 +305,106 @@ def online_suite() -> dict[str, Any]:
     return result
 
 
-def lcm_sampler(config: UNetConfig) -> tuple[Sampler, np.ndarray]:
-    """A latent consistency model's sampler of conditions [B, L, D], and its timesteps."""
-    module, alphas = UNet(config), scaled_linear_alphas()
+class Diffusion(NamedTuple):
+    """A latent consistency model with random weights, and its sampler.
+
+    Attributes:
+      sampler: of conditions [B, L, D].
+      timesteps: of its calls.
+      params: of its U-Net.
+      drawn: (params, conditions, key) -> Trajectory, jitted.
+      images: B -> (the shape of B images, their conditions).
+    """
+
+    sampler: Sampler
+    timesteps: np.ndarray
+    params: Any
+    drawn: Callable[..., Trajectory]
+    images: Callable[[int], tuple[tuple[int, ...], jax.Array]]
+
+
+def diffusion(config: UNetConfig, tokens: int) -> Diffusion:
+    module, alphas, timesteps = UNet(config), scaled_linear_alphas(), lcm_timesteps(MODEL_CALLS)
 
     def network(params: Any, x: jax.Array, times: jax.Array, context: jax.Array) -> jax.Array:
         told = config.time_cond_proj_dim
         guidance = None if told is None else guidance_embedding(jnp.full(len(x), 7.0), told)
         return module.apply({"params": params}, x, times, context, guidance).astype(jnp.float32)
 
-    timesteps = lcm_timesteps(MODEL_CALLS)
-    return consistency_sampler(latent_consistency(network, alphas), noise_levels(alphas)[timesteps], 0.0), timesteps
+    sampler = consistency_sampler(latent_consistency(network, alphas), noise_levels(alphas)[timesteps], 0.0)
+
+    @jax.jit
+    def init(key: jax.Array) -> Any:
+        example = [jnp.zeros(x.shape, x.dtype) for x in UNET.inputs(config)]
+        return jax.tree.map(lambda x: x.astype(config.dtype), module.init(key, *example)["params"])
+
+    def images(number: int) -> tuple[tuple[int, ...], jax.Array]:
+        context = jax.random.normal(jax.random.key(1), (number, tokens, config.cross_attention_dim))
+        return (number, config.sample_size, config.sample_size, config.in_channels), context
+
+    @jax.jit
+    def drawn(params: Any, context: jax.Array, key: jax.Array) -> Trajectory:
+        return sample(sampler, params, images(len(context))[0], context, key)
+
+    return Diffusion(sampler, timesteps, init(jax.random.key(0)), drawn, images)
+
+
+def sampling(model: Diffusion, batch_size: int) -> Variant:
+    _, context = model.images(batch_size)
+    keys = map(jax.random.key, itertools.count(3))
+
+    def run() -> int:
+        jax.block_until_ready(model.drawn(model.params, context, next(keys)))
+        return batch_size
+
+    return run
+
+
+def training(model: Diffusion, batch_size: int) -> tuple[Variant, ConfigDict]:
+    """A policy-gradient update of all parameters over all steps of one sampled batch, and its settings."""
+    settings = tuning.default_config()
+    settings.chunk_size = batch_size
+    trained = tuning.fine_tuning(settings, model.sampler, batch_size)
+    context, keys = model.images(batch_size)[1], map(jax.random.key, itertools.count(3))
+    rewards = jax.random.normal(jax.random.key(2), (batch_size,))
+    drawn = model.drawn(model.params, context, next(keys))
+    batch = tuning.Rewarded.of(drawn, jnp.arange(batch_size), context, rewards)
+    update = jax.jit(trained.update, donate_argnums=0)
+    carry = [trained.init(jax.tree.map(jnp.copy, model.params))]
+
+    def run() -> int:
+        carry[0], _ = update(carry[0], batch, next(keys))
+        jax.block_until_ready(carry[0])
+        return batch_size
+
+    return run, settings
+
+
+def memory(name: str) -> float | None:
+    """Of the first device, in GB: "peak_bytes_in_use" since the start, "bytes_limit"; None on a CPU, which has none."""
+    found = jax.devices()[0].memory_stats() or {}
+    return found[name] / 1e9 if name in found else None
+
+
+def most_images(model: Diffusion, peaks: dict[int, float], limit: float) -> int:
+    """The images that one batch can have, in steps of 8: by the memory of two smaller batches, then tried.
+
+    Args:
+      peaks: the most memory held, in GB, by the size of a batch.
+      limit: of the memory, in GB.
+    """
+    (few, low), (many, high) = sorted(peaks.items())
+    most = int(few + (limit - low) / ((high - low) / (many - few))) // 8 * 8
+    while most > many:
+        try:
+            sampling(model, most)()
+            return most
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            logging.info("%d images do not fit", most)
+            most = most * 7 // 8 // 8 * 8
+    return many
 
 
 def generative_suite() -> dict[str, Any]:
@@ -322,62 +412,44 @@ def generative_suite() -> dict[str, Any]:
     if DIFFUSERS.value and not python.is_file():
         raise ValueError(f"--diffusers_python={DIFFUSERS.value}: there is no such file, name a Python interpreter")
     config, batch_size, tokens = UNETS[size]
-    sampler, timesteps = lcm_sampler(config)
-    shape = (batch_size, config.sample_size, config.sample_size, config.in_channels)
-
-    @jax.jit
-    def init(key: jax.Array) -> Any:
-        example = [jnp.zeros(x.shape, x.dtype) for x in UNET.inputs(config)]
-        return jax.tree.map(lambda x: x.astype(config.dtype), UNet(config).init(key, *example)["params"])
-
-    params = init(jax.random.key(0))
-    parameters = sum(x.size for x in jax.tree.leaves(params))
-    context = jax.random.normal(jax.random.key(1), (batch_size, tokens, config.cross_attention_dim))
-    drawn = jax.jit(lambda params, context, key: sample(sampler, params, shape, context, key))
-    keys = map(jax.random.key, itertools.count(3))
-
-    def sample_batch() -> int:
-        jax.block_until_ready(drawn(params, context, next(keys)))
-        return batch_size
-
+    model = diffusion(config, tokens)
+    parameters = sum(x.size for x in jax.tree.leaves(model.params))
     result = {
         "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
         "calls": MODEL_CALLS, "batch_size": batch_size,
     }  # fmt: skip
-    if size == "sd15":
-        result["images_per_s"] = rates({"sample": sample_batch})["sample"]
-        peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")  # a CPU counts nothing
-        return result | {"peak_memory_gb": None if peak is None else peak / 1e9}
-    settings = tuning.default_config()
-    settings.chunk_size = batch_size
-    trained = tuning.fine_tuning(settings, sampler, batch_size)
-    prompts = jnp.arange(batch_size)
-    rewards = jax.random.normal(jax.random.key(2), (batch_size,))
-    batch = tuning.Rewarded.of(drawn(params, context, next(keys)), prompts, context, rewards)
-    update = jax.jit(trained.update, donate_argnums=0)
-    carry = [trained.init(jax.tree.map(jnp.copy, params))]
-
-    def train_batch() -> int:
-        carry[0], _ = update(carry[0], batch, next(keys))
-        jax.block_until_ready(carry[0])
-        return batch_size
-
-    variants = {"sample": sample_batch, "train": train_batch}
-    if not DIFFUSERS.value:
+    variants, settings = {"sample": sampling(model, batch_size)}, tuning.default_config()
+    if size == "small":
+        variants["train"], settings = training(model, batch_size)
+    if DIFFUSERS.value:
+        told = peers.DiffusersSettings(
+            config, "cpu" if jax.default_backend() == "cpu" else "cuda", batch_size, tokens, model.timesteps.tolist(),
+            model.sampler.levels.tolist(), model.sampler.stds.tolist(), settings.chunk_size, settings.learning_rate,
+            settings.clip, settings.max_grad_norm,
+        )  # fmt: skip
+        with peers.diffusers_unet(python, told) as (theirs, their_parameters):
+            if their_parameters != parameters:
+                raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")
+            rate = rates(variants | {f"diffusers_{name}": theirs[name] for name in variants})
+    else:
         logging.info("--diffusers_python is not given: ours is measured alone")
         rate = rates(variants)
-        return result | {"images_per_s": rate["sample"], "trained_images_per_s": rate["train"]}
-    told = peers.DiffusersSettings(
-        config, batch_size, tokens, timesteps.tolist(), sampler.levels.tolist(), sampler.stds.tolist(),
-        settings.chunk_size, settings.learning_rate, settings.clip, settings.max_grad_norm,
-    )  # fmt: skip
-    with peers.diffusers_unet(python, told) as (theirs, their_parameters):
-        if their_parameters != parameters:
-            raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")
-        rate = rates(variants | {f"diffusers_{name}": run for name, run in theirs.items()})
     for name, figure in (("sample", "images_per_s"), ("train", "trained_images_per_s")):
-        ours, peer = rate[name], rate[f"diffusers_{name}"]
-        result |= {figure: ours, f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": ours / peer}
+        if name in rate:
+            result[figure] = rate[name]
+        if f"diffusers_{name}" in rate:
+            peer = rate[f"diffusers_{name}"]
+            result |= {f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": rate[name] / peer}
+    if size == "sd15":
+        peaks = {batch_size: memory("peak_bytes_in_use")}
+        larger = 4 * batch_size
+        result["images_per_s_larger_batch"] = rates({"sample": sampling(model, larger)})["sample"]
+        peaks[larger] = memory("peak_bytes_in_use")
+        result |= {"peak_memory_gb": peaks[batch_size], "peak_memory_gb_larger_batch": peaks[larger]}
+        result["larger_batch_size"] = larger
+        if peaks[larger] is not None:
+            limit = memory("bytes_limit")
+            result |= {"memory_gb": limit, "most_images": most_images(model, peaks, limit)}
     return result
 
 

@@ -5,7 +5,7 @@
 SETTINGS is JSON, see `peers.DiffusersSettings`. The first line on standard output is {"parameters": ...}; then for each
 line on standard input, "sample" or "train", a batch is sampled by all calls, or trained on over all steps, and one line
 with the number of its images is written. Sampler and loss are those of rl_jax/generative/policy.py and fine_tuning.py,
-written as these libraries are used: eager, in float32, gradients summed over the chunks of a batch.
+written as these libraries are used: eager, gradients summed over the chunks of a batch.
 """
 
 import json
@@ -18,18 +18,26 @@ def main(settings: dict[str, Any]) -> None:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(**settings["unet"])
+    torch.set_default_device(settings["device"])
+    dtype = getattr(torch, settings["dtype"])
+    unet = UNet2DConditionModel(**settings["unet"]).to(dtype)
     optimizer = torch.optim.Adam(unet.parameters(), lr=settings["learning_rate"])
     size, chunk, calls = settings["batch_size"], settings["chunk_size"], len(settings["levels"])
     shape = (size, settings["unet"]["in_channels"], *[settings["unet"]["sample_size"]] * 2)
     timesteps, levels, stds = (torch.tensor(settings[name]) for name in ("timesteps", "levels", "stds"))
     context = torch.randn(size, settings["tokens"], settings["unet"]["cross_attention_dim"])
+    told = settings["unet"]["time_cond_proj_dim"]
+    guidance = None if told is None else torch.randn(1, told, dtype=dtype)
+
+    def noise(scaled: Any, times: Any, context: Any) -> Any:
+        own = None if guidance is None else guidance.expand(len(scaled), -1)
+        return unet(scaled.to(dtype), times, context.to(dtype), timestep_cond=own).sample.float()
 
     def step_mean(states: Any, steps: Any, context: Any) -> Any:
         """LCM's consistency function, of x_0 + level * noise."""
         level, scaled_time = levels[steps].view(-1, 1, 1, 1), 10.0 * timesteps[steps].view(-1, 1, 1, 1)
         scaled = states / torch.sqrt(1.0 + level**2)
-        clean = states - level * unet(scaled, timesteps[steps], context).sample
+        clean = states - level * noise(scaled, timesteps[steps], context)
         total = scaled_time**2 + 0.25
         return scaled_time / torch.sqrt(total) * clean + 0.25 / total * scaled
 
@@ -64,6 +72,8 @@ def main(settings: dict[str, Any]) -> None:
     print(json.dumps({"parameters": sum(x.numel() for x in unet.parameters())}), flush=True)
     for line in sys.stdin:
         sample() if line.strip() == "sample" else train(rows, advantages)
+        if settings["device"] == "cuda":
+            torch.cuda.synchronize()
         print(size, flush=True)
 
 

@@ -236,7 +236,8 @@ class DiffusersSettings(NamedTuple):
     """What diffusers' process is told.
 
     Attributes:
-      unet: of a U-Net in float32.
+      unet: of a U-Net, whose dtype the peer's has too.
+      device: "cpu" or "cuda".
       batch_size: images that are sampled, and trained on, at once.
       tokens: L of the context.
       timesteps, levels, stds: of the sampler, one a call.
@@ -245,6 +246,7 @@ class DiffusersSettings(NamedTuple):
     """
 
     unet: UNetConfig
+    device: str
     batch_size: int
     tokens: int
     timesteps: list[int]
@@ -265,7 +267,8 @@ def diffusers_unet(python: Path, settings: DiffusersSettings) -> Iterator[tuple[
       ValueError: `python` does not run, or has no torch or diffusers.
     """
     fields = {name: x for name, x in dataclasses.asdict(settings.unet).items() if name not in ("dtype", "remat")}
-    command = [python, Path(__file__).with_name("diffusers_peer.py"), json.dumps(settings._asdict() | {"unet": fields})]
+    told = settings._asdict() | {"unet": fields, "dtype": jnp.dtype(settings.unet.dtype).name}
+    command = [python, Path(__file__).with_name("diffusers_peer.py"), json.dumps(told)]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except OSError as error:
