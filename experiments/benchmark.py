@@ -37,7 +37,6 @@ operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the
 same run. The last line on standard output is one JSON object.
 """
 
-import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +50,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from configs import offline_rl
-from experiments import peers
+from experiments import image_benchmark, peers
 from experiments.offline_rl.learner import make_agent, make_learner
 from rl_jax.agents import ppo
 from rl_jax.agents.online import online_program
@@ -60,11 +59,6 @@ from rl_jax.core.program import Metrics, Program, Resident, TrainState
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.episodes import Episodes
 from rl_jax.envs.cartpole import cartpole
-from rl_jax.generative import fine_tuning as tuning
-from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
-from rl_jax.generative.policy import Sampler, Trajectory, consistency_sampler, sample
-from rl_jax.generative.pretrained import UNET
-from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
 
 SIZE, OBSERVATION, ACTION = 100_000, 11, 3
 # Updates in one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
@@ -76,21 +70,8 @@ for _name, _recipe in offline_rl.AGENTS.items():
     RECIPES.setdefault(_recipe.default_config().name, _name)
 SIZES = {"sac": {"agent.num_critics": 10}, "edac": {"agent.num_critics": 10}}
 
-# The generative suite: calls of a sampler, and by size the U-Net, images a batch and tokens of a prompt.
-MODEL_CALLS = 8
-UNETS = {
-    "small": (
-        UNetConfig(
-            sample_size=32, in_channels=3, out_channels=3, block_out_channels=(64, 96, 128), layers_per_block=1,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=128,
-        ), 8, 16,
-    ),
-    "sd15": (UNetConfig(time_cond_proj_dim=256, dtype=jnp.bfloat16), 8, 77),
-}  # fmt: skip
-
 SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online", "generative"], "What to measure.")
-SIZE_OF_UNET = flags.DEFINE_enum("size", "small", list(UNETS), "The U-Net of the generative suite.")
+SIZE_OF_UNET = flags.DEFINE_enum("size", "small", list(image_benchmark.UNETS), "The U-Net of the generative suite.")
 DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
@@ -305,157 +286,12 @@ def online_suite() -> dict[str, Any]:
     return result
 
 
-class Diffusion(NamedTuple):
-    """A latent consistency model with random weights, and its sampler.
-
-    Attributes:
-      sampler: of conditions [B, L, D].
-      timesteps: of its calls.
-      params: of its U-Net.
-      drawn: (params, conditions, key) -> Trajectory, jitted.
-      images: B -> (the shape of B images, their conditions).
-    """
-
-    sampler: Sampler
-    timesteps: np.ndarray
-    params: Any
-    drawn: Callable[..., Trajectory]
-    images: Callable[[int], tuple[tuple[int, ...], jax.Array]]
-
-
-def diffusion(config: UNetConfig, tokens: int) -> Diffusion:
-    module, alphas, timesteps = UNet(config), scaled_linear_alphas(), lcm_timesteps(MODEL_CALLS)
-
-    def network(params: Any, x: jax.Array, times: jax.Array, context: jax.Array) -> jax.Array:
-        told = config.time_cond_proj_dim
-        guidance = None if told is None else guidance_embedding(jnp.full(len(x), 7.0), told)
-        return module.apply({"params": params}, x, times, context, guidance).astype(jnp.float32)
-
-    sampler = consistency_sampler(latent_consistency(network, alphas), noise_levels(alphas)[timesteps], 0.0)
-
-    @jax.jit
-    def init(key: jax.Array) -> Any:
-        example = [jnp.zeros(x.shape, x.dtype) for x in UNET.inputs(config)]
-        return jax.tree.map(lambda x: x.astype(config.dtype), module.init(key, *example)["params"])
-
-    def images(number: int) -> tuple[tuple[int, ...], jax.Array]:
-        context = jax.random.normal(jax.random.key(1), (number, tokens, config.cross_attention_dim))
-        return (number, config.sample_size, config.sample_size, config.in_channels), context
-
-    @jax.jit
-    def drawn(params: Any, context: jax.Array, key: jax.Array) -> Trajectory:
-        return sample(sampler, params, images(len(context))[0], context, key)
-
-    return Diffusion(sampler, timesteps, init(jax.random.key(0)), drawn, images)
-
-
-def sampling(model: Diffusion, batch_size: int) -> Variant:
-    _, context = model.images(batch_size)
-    keys = map(jax.random.key, itertools.count(3))
-
-    def run() -> int:
-        jax.block_until_ready(model.drawn(model.params, context, next(keys)))
-        return batch_size
-
-    return run
-
-
-def training(model: Diffusion, batch_size: int) -> tuple[Variant, ConfigDict]:
-    """A policy-gradient update of all parameters over all steps of one sampled batch, and its settings."""
-    settings = tuning.default_config()
-    settings.chunk_size = batch_size
-    trained = tuning.fine_tuning(settings, model.sampler, batch_size)
-    context, keys = model.images(batch_size)[1], map(jax.random.key, itertools.count(3))
-    rewards = jax.random.normal(jax.random.key(2), (batch_size,))
-    drawn = model.drawn(model.params, context, next(keys))
-    batch = tuning.Rewarded.of(drawn, jnp.arange(batch_size), context, rewards)
-    update = jax.jit(trained.update, donate_argnums=0)
-    carry = [trained.init(jax.tree.map(jnp.copy, model.params))]
-
-    def run() -> int:
-        carry[0], _ = update(carry[0], batch, next(keys))
-        jax.block_until_ready(carry[0])
-        return batch_size
-
-    return run, settings
-
-
-def memory(name: str) -> float | None:
-    """Of the first device, in GB: "peak_bytes_in_use" since the start, "bytes_limit"; None on a CPU, which has none."""
-    found = jax.devices()[0].memory_stats() or {}
-    return found[name] / 1e9 if name in found else None
-
-
-def most_images(model: Diffusion, peaks: dict[int, float], limit: float) -> int:
-    """The images that one batch can have, in steps of 8: by the memory of two smaller batches, then tried.
-
-    Args:
-      peaks: the most memory held, in GB, by the size of a batch.
-      limit: of the memory, in GB.
-    """
-    (few, low), (many, high) = sorted(peaks.items())
-    most = int(few + (limit - low) / ((high - low) / (many - few))) // 8 * 8
-    while most > many:
-        try:
-            sampling(model, most)()
-            return most
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            logging.info("%d images do not fit", most)
-            most = most * 7 // 8 // 8 * 8
-    return many
-
-
-def generative_suite() -> dict[str, Any]:
-    size, python = SIZE_OF_UNET.value, Path(DIFFUSERS.value).expanduser()
-    if DIFFUSERS.value and not python.is_file():
-        raise ValueError(f"--diffusers_python={DIFFUSERS.value}: there is no such file, name a Python interpreter")
-    config, batch_size, tokens = UNETS[size]
-    model = diffusion(config, tokens)
-    parameters = sum(x.size for x in jax.tree.leaves(model.params))
-    result = {
-        "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
-        "calls": MODEL_CALLS, "batch_size": batch_size,
-    }  # fmt: skip
-    variants, settings = {"sample": sampling(model, batch_size)}, tuning.default_config()
-    if size == "small":
-        variants["train"], settings = training(model, batch_size)
-    if DIFFUSERS.value:
-        told = peers.DiffusersSettings(
-            config, "cpu" if jax.default_backend() == "cpu" else "cuda", batch_size, tokens, model.timesteps.tolist(),
-            model.sampler.levels.tolist(), model.sampler.stds.tolist(), settings.chunk_size, settings.learning_rate,
-            settings.clip, settings.max_grad_norm,
-        )  # fmt: skip
-        with peers.diffusers_unet(python, told) as (theirs, their_parameters):
-            if their_parameters != parameters:
-                raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")
-            rate = rates(variants | {f"diffusers_{name}": theirs[name] for name in variants})
-    else:
-        logging.info("--diffusers_python is not given: ours is measured alone")
-        rate = rates(variants)
-    for name, figure in (("sample", "images_per_s"), ("train", "trained_images_per_s")):
-        if name in rate:
-            result[figure] = rate[name]
-        if f"diffusers_{name}" in rate:
-            peer = rate[f"diffusers_{name}"]
-            result |= {f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": rate[name] / peer}
-    if size == "sd15":
-        peaks = {batch_size: memory("peak_bytes_in_use")}
-        larger = 4 * batch_size
-        result["images_per_s_larger_batch"] = rates({"sample": sampling(model, larger)})["sample"]
-        peaks[larger] = memory("peak_bytes_in_use")
-        result |= {"peak_memory_gb": peaks[batch_size], "peak_memory_gb_larger_batch": peaks[larger]}
-        result["larger_batch_size"] = larger
-        if peaks[larger] is not None:
-            limit = memory("bytes_limit")
-            result |= {"memory_gb": limit, "most_images": most_images(model, peaks, limit)}
-    return result
-
-
 def main(argv: list[str]) -> None:
     del argv
-    suites = {"offline_rl": offline_rl_suite, "online": online_suite, "generative": generative_suite}
+    suites = {
+        "offline_rl": offline_rl_suite, "online": online_suite,
+        "generative": lambda: image_benchmark.suite(SIZE_OF_UNET.value, DIFFUSERS.value, rates),
+    }  # fmt: skip
     print(json.dumps(suites[SUITE.value]()), flush=True)
 
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs.offline_rl import AGENTS
-from experiments import benchmark
+from experiments import benchmark, image_benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,6 +56,21 @@ def test_a_missing_python_is_one_clear_line(tmp_path):
     done = run("--suite=generative", f"--diffusers_python={tmp_path}/python")
     assert done.returncode == 1
     assert "python: there is no such file, name a Python interpreter" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_of_batches_that_do_not_fit_the_next_smaller_is_tried(monkeypatch):
+    tried = []
+
+    def sampling(model, batch_size):
+        tried.append(batch_size)
+        if batch_size > fit:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return lambda: batch_size
+
+    monkeypatch.setattr(image_benchmark, "sampling", sampling)
+    for fit, wanted, steps in ((100, 96, [128, 112, 96]), (300, 128, [128]), (50, 64, [128, 112, 96, 80])):
+        tried.clear()
+        assert image_benchmark.fitting(None, 131, 64) == wanted and tried == steps
 
 
 @pytest.mark.slow
