@@ -115,6 +115,9 @@ def _tune(scale: str, kind: str, reward: str) -> ConfigDict:
     if scale == "emoji":
         config.num_steps, every = 60, 5 if kind == "consistency" else 20
         config.tuning.update({"tracker_size": 32, "learning_rate": 3e-4})
+        if reward == "align":  # an image of each prompt, so that a prompt's own statistics count after 16 updates
+            config.num_steps, config.batch_size, every = 100, 130, 20
+            config.tuning.update({"learning_rate": 1e-4, "chunk_size": 104 if kind == "consistency" else 98})
     if config.domain == "emoji":
         config.evaluation_images = 260
     config.loop.eval_every = config.loop.log_every = config.loop.chunk = config.checkpoint.every = every

@@ -3,7 +3,7 @@
 Presets, of 3 seeds: RLCM for compressibility, incompressibility and alignment, DDPO with 50 steps for compressibility,
 and RLCM for compressibility with the divergence in its loss, at three coefficients. Times of the first and of DDPO are
 compared: run these two alone, or both beside as much.
-  emoji         32x32 emoji of animals with captions, 60 updates of 32 images: hours on CPU cores.
+  emoji         32x32 emoji of animals with captions, 60 updates of 32 images (align: 100 of 130): hours on CPU cores.
   emoji-large   the same, 300 updates of 520 images (align: 200) at the learning rates of digits: takes a GPU.
   digits        8x8 digits, 300 updates of 160 images (align: 200).
   tiny          seconds: what the tests run.
