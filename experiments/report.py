@@ -117,9 +117,9 @@ def _markdown(
     rows = [
         [
             claim["text"] + (f": {label(claim['detail'])}" if claim["detail"] in paper.labels else ""), claim["rule"],
-            _interval(claim["value"], *claim["interval"], digits=_digits(claim)) if claim["interval"] else "",
+            _interval(claim["value"], *claim["interval"]) if claim["interval"] else "",
             "**fail**" if claim["verdict"] == "fail" else claim["verdict"],
-            "" if claim["paper_value"] is None else f"{claim['paper_value']:.{_digits(claim)}f}",
+            "" if claim["paper_value"] is None else _number(claim["paper_value"]),
         ]
         for claim in claims
     ]  # fmt: skip
@@ -132,13 +132,13 @@ def _markdown(
         row = aggregates[method]
         cells = ["missing", "", "", ""]
         if row is not None:
-            improvement = _interval(*row.improvement, digits=2) if row.improvement else ""
+            improvement = _interval(*row.improvement) if row.improvement else ""
             steps = sorted({int(scores.evaluations(method, task).steps[-1]) for task in scores.tasks})
-            cells = [_interval(*row.iqm), f"{row.mean:.1f}", improvement, " or ".join(f"{step:,}" for step in steps)]
+            cells = [_interval(*row.iqm), _number(row.mean), improvement, " or ".join(f"{step:,}" for step in steps)]
         rows.append([label(method), *cells, *(_published_mean(x, method, scores.tasks) for x in paper.published)])
     reference = _or_none(scores.reference)
     if reference is not None:
-        rows.append([f"*{paper.reference}*", "", f"{reference.mean():.1f}", "", "", *[""] * len(others)])
+        rows.append([f"*{paper.reference}*", "", _number(reference.mean()), "", "", *[""] * len(others)])
     header = ["method", "IQM [95%]", "mean", f"P(better than {label(paper.baseline)}) [95%]", "steps", *others]
     parts += [f"## Over {_count(len(scores.tasks), 'task')}", _table(header, rows)]
 
@@ -149,12 +149,12 @@ def _markdown(
             cells = ["missing", "", ""]
             if evaluations is not None:
                 final = evaluations.scores[-1].mean(1)
-                each = " ".join(f"{x:.1f}" for x in final)
+                each = " ".join(map(_number, final))
                 cells = [_interval(*_over_seeds(final)), each, f"{evaluations.steps[-1]:,}"]
             rows.append([label(method), *cells, *(_published_cell(x, method, task) for x in paper.published)])
         reference = _or_none(lambda task=task: scores.reference([task]))
         if reference is not None:
-            rows.append([f"*{paper.reference}*", f"{reference[0]:.1f}", "", "", *[""] * len(others)])
+            rows.append([f"*{paper.reference}*", _number(reference[0]), "", "", *[""] * len(others)])
         header = ["method", "mean over seeds [95%]", "each seed", "steps", *others]
         parts += [f"## {task}", _table(header, rows)]
     if paper.published:
@@ -229,16 +229,16 @@ def _published_mean(source: Published, method: str, tasks: Sequence[str]) -> str
     means = [source.values.get(method, {})[task][0] for task in tasks if task in source.values.get(method, {})]
     if not means:
         return ""
-    return f"{np.mean(means):.1f}" + ("" if len(means) == len(tasks) else f" ({len(means)} of {len(tasks)} tasks)")
+    return _number(np.mean(means)) + ("" if len(means) == len(tasks) else f" ({len(means)} of {len(tasks)} tasks)")
 
 
-def _interval(value: float, low: float, high: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
 
 
-def _digits(claim: Mapping[str, Any]) -> int:
-    """Probabilities with two digits, scores with one."""
-    return 2 if claim["rule"].startswith("P(") else 1
+def _number(x: float) -> str:
+    """Probabilities, ratios and other numbers below 10 with two digits, scores with one."""
+    return f"{x:.{2 if abs(x) < 10 else 1}f}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -265,8 +265,8 @@ def test_tables_of_made_up_scores_have_the_numbers_by_hand(tmp_path):
     assert b[5] == "40.0 (1 of 2 tasks)"
     assert reference[0] == "*behaviour policy*" and reference[2] == "60.0"
     a, b, reference = rows(text, "t")
-    assert a == ["A", "4.0 [1.0, 9.0]", "1.0 2.0 9.0", "20", ""]
-    assert b == ["B", "4.0 [3.0, 5.0]", "3.0 4.0 5.0", "20", "40.0 ± 1.5"] and reference[1] == "50.0"
+    assert a == ["A", "4.00 [1.00, 9.00]", "1.00 2.00 9.00", "20", ""]
+    assert b == ["B", "4.00 [3.00, 5.00]", "3.00 4.00 5.00", "20", "40.0 ± 1.5"] and reference[1] == "50.0"
     assert rows(text, "Claims")[0][0] == "B > A" and rows(text, "Claims")[0][-1] == "0.88"
     assert "CORL on D4RL (other data)" in text and "- CORL on D4RL: a page" in text
 
