@@ -11,7 +11,7 @@ what the images of each run are worth in the end, with what an independent judge
 A pretraining writes samples.png and model.npz, which --config.model.path takes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from experiments.rlcm.pretraining import generator_pretraining, part_pretraining
 from experiments.rlcm.tuning import evaluation, host_reward, sampler_of, tuning_program
 from rl_jax.core.config import unknown
 from rl_jax.core.loop import run
-from rl_jax.core.program import Program, PyTree
+from rl_jax.core.program import Program, PyTree, TrainState
 from rl_jax.core.runtime import is_main_process
 from rl_jax.generative.policy import sample
 
@@ -63,14 +63,14 @@ def load(config: ConfigDict, domain: Domain, kind: str = "") -> PyTree:
     return load_model(path.expanduser(), kind, config.domain, domain.init)
 
 
-def draw(config: ConfigDict, domain: Domain, params: PyTree, path: Path) -> None:
-    """Writes COLUMNS images of each prompt, or of ROWS of the prompts; always of the same noise."""
+def painter(config: ConfigDict, domain: Domain) -> Callable[[PyTree, Path], None]:
+    """(params, path) -> None: writes COLUMNS images of each prompt, or of ROWS of the prompts; always of the same
+    noise."""
     shown = np.linspace(0, len(domain.names) - 1, min(ROWS, len(domain.names))).round().astype(np.int32)
     prompts = np.repeat(shown, COLUMNS)
-    shape = (len(prompts), *domain.images.shape[1:])
-    sampler = sampler_of(config, domain)
-    drawn = jax.jit(lambda p: domain.decode(sample(sampler, p, shape, prompts, jax.random.key(0)).final))(params)
-    save_grid(domain.render(np.asarray(drawn)), COLUMNS, path)
+    shape, sampler = (len(prompts), *domain.images.shape[1:]), sampler_of(config, domain)
+    drawn = jax.jit(lambda params: domain.decode(sample(sampler, params, shape, prompts, jax.random.key(0)).final))
+    return lambda params, path: save_grid(domain.render(np.asarray(drawn(params))), COLUMNS, path)
 
 
 def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -80,29 +80,49 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     headline = "eval/reward" if config.domain == "pipeline" else by_judge
     result = run(program, config, workdir, headline=headline, inputs=inputs)
     summary = {"paper": config.paper, "preset": config.preset, "step": result.step, "workdir": str(workdir)}
-    if not is_main_process():
-        return summary
-    if config.domain == "pipeline":
-        return summary | outcomes(result.evaluations[-1] if result.evaluations else {})
-    first = jax.tree.map(lambda x: x[0], jax.device_get(result.state.replace(step=None)))
-    if config.task == "pretrain":
-        model = first.target_params["model"]
-        save_model(workdir / "model.npz", model, kind=config.model.kind, domain=config.domain)
-        if config.model.kind not in PARTS:
-            draw(config, load_domain(config.domain), model, workdir / "samples.png")
-        return summary | {"model": str(workdir / "model.npz")} | outcomes(result.evaluations[-1])
-    domain = load_domain(config.domain)
-    start = load(config, domain)
-    draw(config, domain, start, workdir / "before.png")
-    draw(config, domain, first.params["model"], workdir / "after.png")
-    at_start = program.evaluate(
-        result.state.replace(params={"model": jax.tree.map(lambda x: x[None], start)}), jax.random.key(config.seed)
-    )
-    summary |= {"images": result.step * config.batch_size, "start": outcomes(at_start)}
     summary |= outcomes(result.evaluations[-1] if result.evaluations else {})
-    curves = reproduce.rewards(workdir, summary, Path(__file__).parent / "results" / config.domain)
-    save_rewards(curves, reproduce.TASKS[reproduce.task_of(config.preset)], workdir / "rewards.png")
+    if config.domain == "pipeline":
+        return summary
+    if config.task == "pretrain":
+        return summary | pretrained(config, result.state, workdir)
+    return tuned(config, program, result.state, summary | {"images": result.step * config.batch_size}, workdir)
+
+
+def pretrained(config: ConfigDict, state: TrainState, workdir: Path) -> dict[str, Any]:
+    """Writes what a pretraining leaves."""
+    if not is_main_process():
+        return {}
+    path, model = workdir / "model.npz", first_run(state.target_params["model"])
+    save_model(path, model, kind=config.model.kind, domain=config.domain)
+    if config.model.kind not in PARTS:
+        painter(config, load_domain(config.domain))(model, workdir / "samples.png")
+    return {"model": str(path)}
+
+
+def tuned(
+    config: ConfigDict, program: Program, state: TrainState, summary: dict[str, Any], workdir: Path
+) -> dict[str, Any]:
+    """Writes the pictures that fine-tuning leaves; the summary with what images were worth at the start."""
+    domain = load_domain(config.domain)
+    start = jax.device_get(load(config, domain))
+    # In the place of every run's parameters, so that the evaluation is not compiled again.
+    as_runs = jax.tree.map(
+        lambda x, own: jax.device_put(np.broadcast_to(x, own.shape), own.sharding), start, state.params["model"]
+    )
+    at_start = program.evaluate(state.replace(params={"model": as_runs}), jax.random.key(config.seed))
+    summary = summary | {"start": outcomes(at_start)}
+    if is_main_process():
+        paint = painter(config, domain)
+        paint(start, workdir / "before.png")
+        paint(first_run(state.params["model"]), workdir / "after.png")
+        curves = reproduce.rewards(workdir, summary, Path(__file__).parent / "results" / config.domain)
+        save_rewards(curves, reproduce.TASKS[reproduce.task_of(config.preset)], workdir / "rewards.png")
     return summary
+
+
+def first_run(params: PyTree) -> PyTree:
+    """The host's copy of the first run's parameters."""
+    return jax.tree.map(lambda x: x[0], jax.device_get(params))
 
 
 def outcomes(metrics: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -17,8 +17,14 @@ def orthogonal(
     Under `vmap` the members are made one after another: jaxlib's batched QR factorisation waits, on the CPU's thread
     pool, for work that it has queued in the same pool, and as many of them at once as there are cores hang for ever.
     """
+    return _orthogonal(tuple(shape), dtype, gain)(key)
+
+
+@functools.cache
+def _orthogonal(shape: tuple[int, ...], dtype: jnp.dtype, gain: float) -> Callable[[jax.Array], jax.Array]:
+    """Made once for a shape: a new function would be compiled anew for each network that is initialised op by op."""
     draw = nn.initializers.orthogonal(gain)
-    return jax.custom_batching.sequential_vmap(lambda key: draw(key, shape, dtype))(key)
+    return jax.jit(jax.custom_batching.sequential_vmap(lambda key: draw(key, shape, dtype)))
 
 
 def uniform_within(bound: float) -> Callable[..., jax.Array]:

@@ -29,8 +29,10 @@ from rl_jax.agents import (
     xql,
 )
 from rl_jax.agents.agent import Agent
+from rl_jax.core.config import flat
 from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
 from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
+from rl_jax.core.sweep import with_settings
 from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Demonstrations, Transitions
 
@@ -163,20 +165,28 @@ def start(learner: Program, num_seeds: int = 1) -> tuple[TrainState, Window]:
 
 
 @functools.cache
-def compiled(name: str, steps: int, config: str) -> Callable[..., tuple[TrainState, Window]]:
-    """The fused step of an agent with a config (JSON); the data are an argument, so one program serves many probes."""
-    agent = CASES[name].make(ConfigDict(json.loads(config)), 1)
-    learner = program(agent, CASES[name].batch(transitions(0.0, 0.0)))
-    fused = fused_step(learner, steps, seed_axis="map", on_nan="abort", data_by_run=False)
-    return jax.jit(fused, donate_argnums=(0, 1))
+def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainState, Window]]:
+    """The fused step of an agent with what of its config (JSON) is no float; floats and data are arguments, so that one
+    program serves many probes."""
+
+    def run(state: TrainState, window: Window, data: PyTree, keys: Key, floats: Mapping[str, Any]) -> tuple:
+        config = with_settings(ConfigDict({"agent": json.loads(fixed)}), floats)
+        learner = program(CASES[name].make(config.agent, 1), data)
+        step = fused_step(learner, steps, seed_axis="map", on_nan="abort", data_by_run=False)
+        return step(state, window, data, keys)
+
+    return jax.jit(run, donate_argnums=(0, 1))
 
 
 def train(name: str, data: PyTree, steps: int = 1500, **overrides: Any) -> tuple[TrainState, Metrics]:
     """One run of `steps` updates on a batch: its final state, and its metrics averaged over all updates."""
     data = jax.tree.map(jnp.asarray, data)
     state, window = start(program(make_agent(name, **overrides), data))
-    fused = compiled(name, steps, make_config(name, **overrides).to_json())
-    state, window = fused(state, window, data, run_keys("train", 0, 1))
+    fields = flat(ConfigDict({"agent": make_config(name, **overrides)}))
+    floats = {field: jnp.float32(value) for field, value in fields.items() if isinstance(value, float)}
+    fixed = make_config(name, **overrides)
+    fixed.update_from_flattened_dict({field.removeprefix("agent."): 0.0 for field in floats})
+    state, window = compiled(name, steps, fixed.to_json())(state, window, data, run_keys("train", 0, 1), floats)
     step = state.step
     state = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=step)
     return state, {metric: float(total[0]) / steps for metric, total in window.sums.items()}
