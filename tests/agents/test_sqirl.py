@@ -94,7 +94,8 @@ def test_one_step_of_iteration_falls_into_the_trap_and_two_do_not(k, best, regre
     assert policy_return(TRAP, greedy(agent, state, TRAP)) == best
 
 
-@pytest.mark.parametrize("regressor", [pytest.param("table", marks=pytest.mark.slow), "network"])
+@pytest.mark.slow
+@pytest.mark.parametrize("regressor", ["table", "network"])
 def test_candidates_of_k_and_m_run_side_by_side_as_alone(regressor):
     """k and m are traced, the shapes are the largest ones': each run is the one that has the same room alone."""
     fields = {"regressor": regressor, "max_k": 3, "max_num_episodes": 40, "num_epochs": 5, "batch_size": 32}

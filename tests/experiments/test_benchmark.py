@@ -21,6 +21,7 @@ def run(*args: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_one_agent_to_its_json_line():
     done = run("--agent=bc")
     assert done.returncode == 0, done.stderr

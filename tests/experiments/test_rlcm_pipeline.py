@@ -109,7 +109,7 @@ def one_run(tree):
     return jax.tree.map(lambda x: x[0], tree)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["lcm", pytest.param("sd", marks=pytest.mark.slow)])
 def test_two_updates_train_adapters_and_nothing_else_and_go_on_after_a_stop(name, folders, tmp_path, one_device):
     config = config_of(folders, name, overlap=name == "sd")
     program, inputs = pipeline_program(config, tmp_path)

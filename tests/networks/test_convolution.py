@@ -28,7 +28,7 @@ def test_gradients_are_those_of_xla(size, kernel, strides, padding):
     weights = jax.random.normal(jax.random.key(2), plain(x, k).shape)
     np.testing.assert_array_equal(convolve(x, k, strides, padding), plain(x, k))
     ours, theirs = (
-        jax.grad(lambda *inputs, f=f: jnp.sum(weights * jnp.tanh(f(*inputs))), argnums=(0, 1))(x, k)
+        jax.jit(jax.grad(lambda *inputs, f=f: jnp.sum(weights * jnp.tanh(f(*inputs))), argnums=(0, 1)))(x, k)
         for f in (lambda x, k: convolve(x, k, strides, padding), plain)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
@@ -54,6 +54,6 @@ def test_in_a_loop_every_convolution_has_the_form_of_the_fast_kernels():
 
 def test_many_kernels_at_once_under_vmap():
     x, k = jnp.ones((2, 3, 6, 6, 4)), jax.random.normal(jax.random.key(0), (2, 3, 3, 4, 5))
-    each = jax.grad(lambda k, x: jnp.sum(convolve(x, k, (1, 1), "SAME") ** 2))
-    together = jax.vmap(each)(k, x)
+    each = jax.jit(jax.grad(lambda k, x: jnp.sum(convolve(x, k, (1, 1), "SAME") ** 2)))
+    together = jax.jit(jax.vmap(each))(k, x)
     np.testing.assert_allclose(together, jnp.stack([each(*one) for one in zip(k, x, strict=True)]), rtol=1e-4)

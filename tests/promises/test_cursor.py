@@ -73,6 +73,7 @@ def test_a_feed_is_asked_once_a_step_and_continues_its_stream(case, tmp_path):
         assert jax.tree.all(jax.tree.map(np.array_equal, batch, straight[step][1])), step
 
 
+@pytest.mark.slow
 def test_fed_names_every_feed(tmp_path):
     feeds = [
         case.name for case in CASES if isinstance(make_program(case, make_config(case), tmp_path)[0].source, Feed)

@@ -6,17 +6,18 @@ of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a leaf's la
 with jax 0.12. A mean taken over one device's share, the likely defect, changes the first digits.
 """
 
-import pytest
-
 from tests.promises.cases import WHOLE
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("chunk", [1, 8])
-def test_chunk_length(case, chunk, whole, tmp_path):
-    assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": chunk}), whole(case))
+def test_chunk_length(case, whole, tmp_path):
+    assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 8}), whole(case))
+
+
+def test_one_step_at_a_time(costly_case, whole, tmp_path):
+    assert_same(execute(costly_case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(costly_case))
 
 
 def test_intervals(case, whole, unbroken):
