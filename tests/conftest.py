@@ -1,4 +1,4 @@
-"""What every test session needs before jax is imported: the platform, eight virtual CPU devices, and a quick compiler."""
+"""What every test session needs before jax is imported: the platform, eight virtual CPU devices, a quick compiler."""
 
 import os
 
