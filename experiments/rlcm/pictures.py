@@ -26,6 +26,6 @@ def save_rewards(curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
     """
     panels = {
         "images rewarded": {label: (images, worth) for label, (images, _, worth) in curves.items()},
-        "seconds of training": {label: (seconds, worth) for label, (_, seconds, worth) in curves.items()},
+        "seconds of training, a run": {label: (seconds, worth) for label, (_, seconds, worth) in curves.items()},
     }
     plot_curves(panels, path, labels=list(curves), score=score, x_label="")

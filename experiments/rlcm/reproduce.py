@@ -59,7 +59,8 @@ def task_of(preset: str) -> str:
 
 def rewards(workdir: Path, summary: Mapping[str, Any], results: Path) -> dict[str, tuple[np.ndarray, ...]]:
     """What a finished run's images were worth, and what those of DDPO's saved runs on the same task were, if there are
-    any: label -> (images rewarded [T], seconds of training [T], worth [T, S])."""
+    any: label -> (images rewarded [T], seconds of training [T], worth [T, S]). Images and seconds are those of one of a
+    program's S runs: its seconds over S."""
     task, per_update = task_of(summary["preset"]), summary["images"] // summary["step"]
     found = {summary["preset"]: (read(workdir, summary), per_update)}
     for run in load_runs(results).values():
@@ -68,7 +69,7 @@ def rewards(workdir: Path, summary: Mapping[str, Any], results: Path) -> dict[st
             found[f"{LABELS['ddpo']}, saved results"] = (run.evaluations, saved["images"] // saved["step"])
     seconds = COLUMNS.index("train_seconds")
     return {
-        label: (worth.steps * images, worth.returns[:, 0, seconds], worth.scores[..., 0])
+        label: (worth.steps * images, worth.returns[:, 0, seconds] / worth.scores.shape[1], worth.scores[..., 0])
         for label, (worth, images) in found.items()
     }
 
