@@ -39,7 +39,7 @@ same run. The last line on standard output is one JSON object.
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ from ml_collections import ConfigDict
 from configs import offline_rl
 from experiments import image_benchmark, peers
 from experiments.offline_rl.learner import make_agent, make_learner
+from experiments.peers import Variant
 from rl_jax.agents import ppo
 from rl_jax.agents.online import online_program
 from rl_jax.core.fused import default_seed_axis, empty_window, fused_step, init_runs, run_keys
@@ -80,8 +81,6 @@ AGENT = flags.DEFINE_multi_enum("agent", list(RECIPES), list(RECIPES), "Agents t
 JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
 CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
 PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose PPO to measure in the same run.")
-
-Variant = Callable[[], int]  # does some updates to their end and returns how many
 
 
 class Cost(NamedTuple):

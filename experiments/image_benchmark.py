@@ -12,6 +12,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments import peers
+from experiments.peers import Variant
 from rl_jax.generative import fine_tuning
 from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
 from rl_jax.generative.policy import Sampler, Trajectory, consistency_sampler, sample
@@ -31,7 +32,7 @@ UNETS = {
     "sd15": (UNetConfig(time_cond_proj_dim=256, dtype=jnp.bfloat16), 8, 77),
 }  # fmt: skip
 
-Variant = Callable[[], int]  # does something some times to its end and returns how often
+Rates = Callable[[dict[str, Variant]], dict[str, float]]  # variants -> what each does a second
 
 
 class Diffusion(NamedTuple):
@@ -115,9 +116,7 @@ def memory(name: str) -> float | None:
     return found[name] / 1e9 if name in found else None
 
 
-def in_memory(
-    model: Diffusion, few: int, rates: Callable[[dict[str, Variant]], dict[str, float]]
-) -> dict[str, float | None]:
+def in_memory(model: Diffusion, few: int, rates: Rates) -> dict[str, float | None]:
     """What the memory of batches of `few` images, which were sampled before, and of four times as many tells."""
     many, low = 4 * few, memory("peak_bytes_in_use")
     rate = rates({"sample": sampling(model, many)})["sample"]
@@ -144,7 +143,7 @@ def fitting(model: Diffusion, most: int, least: int) -> int:
     return least
 
 
-def suite(size: str, diffusers_python: str, rates: Callable[[dict[str, Variant]], dict[str, float]]) -> dict[str, Any]:
+def suite(size: str, diffusers_python: str, rates: Rates) -> dict[str, Any]:
     """The figures of a U-Net of UNETS.
 
     Args:

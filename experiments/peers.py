@@ -38,6 +38,7 @@ import numpy as np
 from rl_jax.data.episodes import Episodes
 from rl_jax.generative.unet import UNetConfig
 
+Variant = Callable[[], int]  # does some updates, or images, to their end and returns how many
 CALLS = 6  # between two looks at the clock
 STUBBED = ("d4rl", "gym", "pyrallis", "wandb", "brax", "brax.envs", "brax.envs.wrappers.training", "navix")
 

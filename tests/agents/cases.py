@@ -182,11 +182,11 @@ def train(name: str, data: PyTree, steps: int = 1500, **overrides: Any) -> tuple
     """One run of `steps` updates on a batch: its final state, and its metrics averaged over all updates."""
     data = jax.tree.map(jnp.asarray, data)
     state, window = start(program(make_agent(name, **overrides), data))
-    fields = flat(ConfigDict({"agent": make_config(name, **overrides)}))
-    floats = {field: jnp.float32(value) for field, value in fields.items() if isinstance(value, float)}
-    fixed = make_config(name, **overrides)
-    fixed.update_from_flattened_dict({field.removeprefix("agent."): 0.0 for field in floats})
-    state, window = compiled(name, steps, fixed.to_json())(state, window, data, run_keys("train", 0, 1), floats)
+    config = ConfigDict({"agent": make_config(name, **overrides)})
+    floats = {field: jnp.float32(value) for field, value in flat(config).items() if isinstance(value, float)}
+    config.update_from_flattened_dict(dict.fromkeys(floats, 0.0))
+    fused = compiled(name, steps, config.agent.to_json())
+    state, window = fused(state, window, data, run_keys("train", 0, 1), floats)
     step = state.step
     state = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=step)
     return state, {metric: float(total[0]) / steps for metric, total in window.sums.items()}

@@ -48,9 +48,10 @@ def test_text_steers_the_image():
     )  # fmt: skip
     model = TextToImage(unet, text)
     x, labels, tokens = jnp.ones((2, 4, 4, 4)), jnp.zeros(2), jnp.array([[1, 2, 3, 3], [1, 5, 3, 3]])
-    shapes, apply = jax.eval_shape(model.init, jax.random.key(0), x, labels, tokens), jax.jit(model.apply)
+    fresh, apply = jax.jit(model.init)(jax.random.key(0), x, labels, tokens), jax.jit(model.apply)
+    np.testing.assert_array_equal(apply(fresh, x, labels, tokens), 0.0)
     draws = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: 0.3 * draws.normal(size=leaf.shape).astype(np.float32), shapes)
+    params = jax.tree.map(lambda leaf: leaf + 0.3 * draws.normal(size=leaf.shape).astype(np.float32), fresh)
     first, second = apply(params, x, labels, tokens)
     assert first.shape == (4, 4, 4) and float(jnp.abs(first - second).max()) > 1e-3
     noisier = apply(params, x, labels + 1.0, tokens)
