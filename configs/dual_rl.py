@@ -69,7 +69,7 @@ _HIDDEN = {"expert": {"hopper": 200, "halfcheetah": 200, "walker2d": 100}, "few-
 SETTINGS = {
     f"{task}-{level}-with-{kind}": (f"{task}-{level}", f"{task}-expert", hidden[task])
     for task in TASKS for level in ("random", "medium") for kind, hidden in _HIDDEN.items()
-}  # fmt: skip
+}
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
@@ -93,7 +93,7 @@ def _quick() -> ConfigDict:
     config.update_from_flattened_dict(
         {"num_seeds": 3, "num_steps": 10_000, "batch_size": 256, "dataset.num_steps": 100_000, "loop.eval_every": 2500,
          "checkpoint.every": 5000}
-    )  # fmt: skip
+    )
     return config
 
 

@@ -91,7 +91,7 @@ AGENTS = {
     "cql": Recipe(
         cql.default_config, {"dataset.normalize_observations": True},
         {"hopper-medium": {"dataset.normalize_rewards": True}},
-    ),  # fmt: skip
+    ),
     "cal_ql": Recipe(
         cql.cal_ql_config, {"dataset.normalize_observations": True, "dataset.columns": ("mc_returns",)}
     ),
@@ -101,14 +101,14 @@ AGENTS = {
         rebrac.default_config, {"batch_size": 1024, "dataset.columns": ("next_actions",)},
         {name: {"agent.actor_penalty": actor, "agent.critic_penalty": critic}
          for name, (actor, critic) in _REBRAC.items()},
-    ),  # fmt: skip
+    ),
     # CORL's own results come from batches of 4096 at a learning rate of 8e-4.
     "dt": Recipe(
         dt.default_config,
         {"num_steps": 100_000, "batch_size": 64, "loop.eval_every": 10_000, "checkpoint.every": 10_000,
          "dataset.normalize_observations": True, "dataset.context_length": 20},
         _DT,
-    ),  # fmt: skip
+    ),
 }
 
 

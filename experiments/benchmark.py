@@ -103,7 +103,7 @@ def synthetic_episodes() -> Episodes:
     return Episodes(
         normal(SIZE, OBSERVATION), np.clip(normal(SIZE, ACTION), -1, 1), normal(SIZE), np.zeros(SIZE, bool), truncated,
         normal(SIZE, OBSERVATION), starts,
-    )  # fmt: skip
+    )
 
 
 def make_config(name: str, overrides: Mapping[str, Any] = {}) -> ConfigDict:
@@ -223,7 +223,7 @@ def measure(name: str, episodes: Episodes) -> dict[str, Any]:
     logging.info(
         "%s: %.4g GFLOP and %.4g MB an update, compiled in %.1f s; %d updates fused; updates/s:",
         name, cost.flops / 1e9, cost.bytes / 1e6, compile_one, chunk,
-    )  # fmt: skip
+    )
     rate = rates(variants)
     figures = {
         "updates_per_s": rate["fused"],
@@ -278,7 +278,7 @@ def online_suite() -> dict[str, Any]:
         "suite": "online", "device": jax.devices()[0].device_kind, "seeds": SEEDS.value,
         "ppo_env_steps_per_s": rate["fused"], f"ppo_env_steps_per_s_{SEEDS.value}_seeds": rate["fused_seeds"],
         "ppo_compile_s": compile_one, f"ppo_compile_s_{SEEDS.value}_seeds": compile_many,
-    }  # fmt: skip
+    }
     if PUREJAXRL.value:
         result["ppo_purejaxrl_env_steps_per_s"] = rate["purejaxrl"]
         result["ppo_ratio_to_purejaxrl"] = rate["fused"] / rate["purejaxrl"]
@@ -290,7 +290,7 @@ def main(argv: list[str]) -> None:
     suites = {
         "offline_rl": offline_rl_suite, "online": online_suite,
         "generative": lambda: image_benchmark.suite(SIZE_OF_UNET.value, DIFFUSERS.value, rates),
-    }  # fmt: skip
+    }
     print(json.dumps(suites[SUITE.value]()), flush=True)
 
 

@@ -30,7 +30,7 @@ UNETS = {
         ), 8, 16,
     ),
     "sd15": (UNetConfig(time_cond_proj_dim=256, dtype=jnp.bfloat16), 8, 77),
-}  # fmt: skip
+}
 
 Rates = Callable[[dict[str, Variant]], dict[str, float]]  # variants -> what each does a second
 
@@ -162,7 +162,7 @@ def suite(size: str, diffusers_python: str, rates: Rates) -> dict[str, Any]:
     result = {
         "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
         "calls": MODEL_CALLS, "batch_size": batch_size,
-    }  # fmt: skip
+    }
     variants, settings = {"sample": sampling(model, batch_size)}, fine_tuning.default_config()
     if size == "small":
         variants["train"], settings = training(model, batch_size)
@@ -171,7 +171,7 @@ def suite(size: str, diffusers_python: str, rates: Rates) -> dict[str, Any]:
             config, "cpu" if jax.default_backend() == "cpu" else "cuda", batch_size, tokens, model.timesteps.tolist(),
             model.sampler.levels.tolist(), model.sampler.stds.tolist(), settings.chunk_size, settings.learning_rate,
             settings.clip, settings.max_grad_norm,
-        )  # fmt: skip
+        )
         with peers.diffusers_unet(python, told) as (theirs, their_parameters):
             if their_parameters != parameters:
                 raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")

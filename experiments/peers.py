@@ -78,7 +78,7 @@ _JAX_CORL = {
     "xql": _Algorithm(
         "xql", "XQL", {"agent.hidden_dims": "hidden_dims", "agent.random_actions": "sample_random_times"}
     ),
-}  # fmt: skip
+}
 
 
 def jax_corl(name: str, episodes: Episodes, checkout: Path) -> Peer | None:
@@ -141,7 +141,7 @@ def _jax_corl_dt(episodes: Episodes, checkout: Path) -> Peer:
     ours = {
         "agent.embedding_dim": config.embed_dim, "agent.num_layers": config.n_blocks, "agent.num_heads": config.n_heads,
         "dataset.context_length": config.context_len, "batch_size": config.batch_size,
-    }  # fmt: skip
+    }
     return Peer(_stateful(step, module.create_dt_train_state(jax.random.PRNGKey(0), *sizes, config)), 1, ours)
 
 
@@ -153,7 +153,7 @@ def corl_rebrac(episodes: Episodes, checkout: Path, fused: int) -> Peer:
         "states": transitions.observations, "actions": transitions.actions, "rewards": transitions.rewards,
         "next_states": transitions.next_observations, "next_actions": transitions.next_actions,
         "dones": 1 - transitions.masks,
-    }  # fmt: skip
+    }
     data = {name: jnp.asarray(column) for name, column in data.items()}
     example = data["states"][:1], data["actions"][:1]
     actor_network = module.DetActor(
@@ -172,7 +172,7 @@ def corl_rebrac(episodes: Episodes, checkout: Path, fused: int) -> Peer:
     both = {
         "gamma": config.gamma, "actor_bc_coef": config.actor_bc_coef, "critic_bc_coef": config.critic_bc_coef,
         "tau": config.tau, "policy_noise": config.policy_noise, "noise_clip": config.noise_clip,
-    }  # fmt: skip
+    }
     full = functools.partial(module.update_td3, **both, normalize_q=config.normalize_q)
     critic_alone = functools.partial(module.update_td3_no_targets, **both)
     names = ("critic_loss", "q_min", "actor_loss", "bc_mse_policy", "bc_mse_random", "action_mse")
@@ -212,7 +212,7 @@ def purejaxrl_ppo(checkout: Path, num_steps: int) -> Peer:
         "LR": 2.5e-4, "NUM_ENVS": 4, "NUM_STEPS": 128, "TOTAL_TIMESTEPS": num_steps, "UPDATE_EPOCHS": 4,
         "NUM_MINIBATCHES": 4, "GAMMA": 0.99, "GAE_LAMBDA": 0.95, "CLIP_EPS": 0.2, "ENT_COEF": 0.01, "VF_COEF": 0.5,
         "MAX_GRAD_NORM": 0.5, "ACTIVATION": "tanh", "ENV_NAME": "CartPole-v1", "ANNEAL_LR": True, "DEBUG": False,
-    }  # fmt: skip
+    }
     train = jax.jit(module.make_train(config))
     rollouts, carry = config["NUM_UPDATES"], [jax.random.PRNGKey(0)]
 
@@ -229,7 +229,7 @@ def purejaxrl_ppo(checkout: Path, num_steps: int) -> Peer:
         "gae_lambda": config["GAE_LAMBDA"], "clip": config["CLIP_EPS"], "value_clip": config["CLIP_EPS"],
         "value_coefficient": config["VF_COEF"] / 2, "entropy_coefficient": config["ENT_COEF"],
         "max_grad_norm": config["MAX_GRAD_NORM"],
-    }  # fmt: skip
+    }
     return Peer(run, rollouts, ours)
 
 

@@ -137,7 +137,7 @@ def _start(run: Run, folder: Path, cores: Sequence[int] | None) -> _Process | No
                 popen = subprocess.Popen(
                     [sys.executable, *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
                     pass_fds=[lock.fileno()], start_new_session=True,
-                )  # fmt: skip
+                )
         place = f"pid {popen.pid}" + (f" on cores {','.join(map(str, cores))}" if cores is not None else "")
         return _Process(run, popen, stack.pop_all(), out, log, logged, time.monotonic(), place)
 

@@ -77,7 +77,7 @@ def judge(claim: Claim, scores: Scores) -> dict[str, Any]:
     return verdict | {
         "verdict": "pass" if found.passed else "fail", "value": found.value, "interval": list(found.interval),
         "detail": found.detail,
-    }  # fmt: skip
+    }
 
 
 def _aggregate(paper: Paper, scores: Scores, method: str) -> Aggregate | None:
@@ -122,7 +122,7 @@ def _markdown(
             "" if claim["paper_value"] is None else _number(claim["paper_value"]),
         ]
         for claim in claims
-    ]  # fmt: skip
+    ]
     header = ["claim", "rule", "value [interval]", "verdict", "published (other data)"]
     parts += ["## Claims", _table(header, rows)]
 
@@ -170,7 +170,7 @@ def _how_made(saved: Mapping[str, SavedRun], head: Mapping[str, Any]) -> str:
     seeds, episodes = ({value(r) for r in records} for value in (lambda r: len(r["seeds"]), lambda r: r["episodes"]))
     revisions = sorted({
         f"{git['revision'][:12]}{'' if git['clean'] else ' with changes'}" for r in records for git in r["git"] if git
-    })  # fmt: skip
+    })
     devices = sorted({device for record in records for device in record["devices"]})
     return (
         f"Made by `{command}` from scores.npz: {_count(len(records), 'run')}, {_numbers(seeds, 'seed')} each. A seed's "
@@ -293,7 +293,7 @@ def _figures(
         "improvement.png": (improvements, lambda path: plot_improvement(
             improvements, path, labels=labels, baseline=label(paper.baseline)
         )),
-    }  # fmt: skip
+    }
     for name, (there, draw) in drawings.items():
         if there:
             draw(outdir / name)

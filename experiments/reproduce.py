@@ -129,7 +129,7 @@ def main(argv: list[str]) -> None:
     report = reproduce(
         paper, (PAPER.value, PRESET.value), outdir,
         only=ONLY.value, jobs=JOBS.value, report_only=REPORT_ONLY.value,
-    )  # fmt: skip
+    )
     for claim in report["claims"]:
         logging.info("%s: %s", claim["verdict"], claim["text"])
     for name, reason in report["missing"].items():

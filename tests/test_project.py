@@ -30,7 +30,7 @@ FLOORS = [
 HEIGHT = {package: height for height, packages in enumerate(FLOORS) for package in packages}
 OPTIONAL = [
     "gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "safetensors", "wandb"
-]  # fmt: skip
+]
 LOCKED_EXTRAS = ["mujoco", "atari", "minigrid", "datasets", "analysis", "generative", "notebooks", "test"]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 

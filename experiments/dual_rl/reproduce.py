@@ -40,12 +40,12 @@ LABELS = {
     "fdvl_chi2_coded": "f-DVL (chi2 as coded)", "bc_expert": "BC on the demonstration", "smodice": "SMODICE",
     "oril": "ORIL", "iq_learn": "IQ-Learn", "recoil": "ReCOIL", "recoil_objective": "ReCOIL (as stated)",
     "recoil_v": "ReCOIL-V", "xql_unclipped": "XQL without clip", "xql_raw": "XQL as stated (no clip, no scale)",
-}  # fmt: skip
+}
 MARGIN = 5.0  # normalised score that f-DVL may lie below XQL
 
 QUICK_SETS = ("hopper-medium-replay", "halfcheetah-medium-replay", "walker2d-medium")
 PAPER_SETS = tuple(f"{task}-{level}" for task in ("hopper", "halfcheetah", "walker2d")
-                   for level in ("medium", "medium-replay"))  # fmt: skip
+                   for level in ("medium", "medium-replay"))
 QUICK_SETTINGS = ("hopper-random-with-few-expert", "walker2d-random-with-few-expert")
 
 COMMON = {"num_seeds": 3, "batch_size": 256, "dataset.num_steps": 200_000, "eval_episodes": 10, "tensorboard": False}
@@ -54,7 +54,7 @@ QUICK = COMMON | {"num_steps": 20_000, "loop.eval_every": 5000, "checkpoint.ever
 QUICK_IMITATION = COMMON | {
     "num_steps": 10_000, "loop.eval_every": 2500, "checkpoint.every": 10_000, "expert.hidden": 6,
     "expert.num_steps": 20_000,
-}  # fmt: skip
+}
 BATCH_SIZES = (16, 256)
 PAPER_SCALE = {"num_seeds": 5, "tensorboard": False}
 
@@ -95,7 +95,7 @@ def _stability_claims() -> tuple[Claim, ...]:
         Claim(f"{method}_diverges_less_than_{other}", f"{LABELS[method]} diverges less than {LABELS[other]}",
               "percentage of stable runs, difference above 0", _diverges_less(method, other))
         for other in ("xql_unclipped", "xql_raw") for method in ("fdvl_tv", "fdvl_chi2")
-    )  # fmt: skip
+    )
 
 
 def _stability() -> Preset:
@@ -103,7 +103,7 @@ def _stability() -> Preset:
         Run(arm, f"batch-{size}", "experiments.dual_rl.stability", f"configs/dual_rl.py:stability/{arm}",
             {"batch_size": size})
         for size in BATCH_SIZES for arm in STABILITY
-    )  # fmt: skip
+    )
     return Preset(runs, _stability_claims())
 
 
@@ -115,7 +115,7 @@ def _offline_claims() -> tuple[Claim, ...]:
                   not_worse_than(method, "xql", MARGIN)),
             Claim(f"{method}_not_below_iql", f"{LABELS[method]} within or above IQL's interval",
                   "IQM at least the lower end of IQL's interval", _within_or_above(method, "iql")),
-        ]  # fmt: skip
+        ]
     return tuple(claims)
 
 

@@ -99,7 +99,7 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return {
         "paper": config.paper, "preset": config.preset, "workdir": str(workdir), "runs": int(bad[-1].size),
         "diverged": counts,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -71,11 +71,11 @@ def make_program(config: ConfigDict, workdir: Path) -> Experiment:
     replay = ReplayBuffer(
         config.num_seeds, config.replay.capacity, *observation, *action, prior=learner.prior,
         offline_fraction=config.replay.offline_fraction, discount=discount,
-    )  # fmt: skip
+    )
     collector = Collector(
         pool, learner.act, replay, seed=config.seed, batch_size=config.batch_size, env_steps=config.collect.env_steps,
         random_steps=config.collect.random_steps, prepare=learner.prepare, reward_scale=learner.reward_scale,
-    )  # fmt: skip
+    )
 
     def step(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         return learner.update(state, shard_batch(batch), key)
@@ -92,7 +92,7 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds,
         "return": None, "score": None, "score_before": None, "behaviour_score": None,
         "updates_per_s": result.updates_per_s, "workdir": str(workdir),
-    }  # fmt: skip
+    }
     if not is_main_process() or not result.evaluations:
         return summary
     returns = {"return": read_episodes(workdir / "episodes.npz").episodes.returns[-1]}

@@ -41,7 +41,7 @@ AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
     "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
     "iq_learn": iq_learn,
-}  # fmt: skip
+}
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
 EXPERT = "expert"  # the per-step field that marks an expert's demonstrations
 TARGET = "target_return"  # a field of the agents that read sequences
@@ -101,7 +101,7 @@ def make_learner(config: ConfigDict, episodes: Episodes) -> Learner:
     episodes, mean, std = prepare_episodes(
         episodes, top_fraction=config.dataset.top_fraction,
         normalize_observations=config.dataset.normalize_observations, scale_rewards=config.dataset.normalize_rewards,
-    )  # fmt: skip
+    )
     shows_expert = EXPERT in episodes.extras
     if shows_expert != (config.agent.name in IMITATORS):
         wanted = "demonstrations and offline data" if not shows_expert else "one set, without marks of an expert"

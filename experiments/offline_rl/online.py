@@ -102,7 +102,7 @@ def fine_tuned(config: ConfigDict, dataset: Dataset, started: bool) -> OnlineLea
     return OnlineLearner(
         init, learner.agent.update, learner.act, learner.data, lambda x: normalize_observations(x, mean, std),
         reward_scale, inputs, dataset.episodes.complete_returns,
-    )  # fmt: skip
+    )
 
 
 def read_pretrained(config: ConfigDict, program: Program, checksum: str) -> TrainState:

@@ -32,7 +32,7 @@ from experiments.offline_rl.published import CORL, JAX_CORL
 LABELS = {
     "bc": "BC", "bc10": "10%-BC", "td3_bc": "TD3+BC", "awac": "AWAC", "cql": "CQL", "iql": "IQL", "xql": "XQL",
     "rebrac": "ReBRAC", "sac_n": "SAC-N", "edac": "EDAC", "dt": "DT",
-}  # fmt: skip
+}
 CLONING = ("bc", "bc10")  # imitate the data or a part of it; the others learn from all rewards
 
 LEVELS = ("medium", "medium-replay", "medium-expert")
@@ -42,7 +42,7 @@ QUICK_SETS = ("hopper-medium-replay", "halfcheetah-medium", "walker2d-medium-exp
 QUICK = {
     "num_seeds": 3, "num_steps": 30_000, "dataset.num_steps": 200_000, "loop.eval_every": 5000,
     "checkpoint.every": 30_000, "eval_episodes": 10, "tensorboard": False,
-}  # fmt: skip
+}
 
 
 def _shorter(num_steps: int, eval_every: int) -> dict[str, int]:
@@ -67,7 +67,7 @@ PAPER_SCALE = {"num_seeds": 5, "tensorboard": False}
 IMPROVEMENTS = (
     ("bc10", "bc"), ("td3_bc", "bc"), ("iql", "bc"), ("awac", "bc"), ("cql", "bc"), ("rebrac", "td3_bc"),
     ("edac", "bc"), ("dt", "bc"),
-)  # fmt: skip
+)
 MARGIN = 5.0  # normalised score that XQL may lie below IQL
 
 
@@ -79,7 +79,7 @@ def _runs(methods: Sequence[str], sets: Sequence[str], common: dict, own: dict) 
             common | own.get(method, {}),
         )
         for name in sets for method in methods
-    )  # fmt: skip
+    )
 
 
 def _claims(methods: Sequence[str], sets: Sequence[str]) -> tuple[Claim, ...]:
@@ -90,21 +90,21 @@ def _claims(methods: Sequence[str], sets: Sequence[str]) -> tuple[Claim, ...]:
             "P(better) above 0.5", better_than(method, baseline), published_probability(CORL, method, baseline, sets),
         )
         for method, baseline in IMPROVEMENTS if method in methods and baseline in methods
-    ]  # fmt: skip
+    ]
     if "xql" in methods:
         claims.append(
             Claim(
                 "xql_not_below_iql", "XQL >= IQL", f"difference of IQMs above -{MARGIN:g}",
                 not_worse_than("xql", "iql", MARGIN), published_difference(JAX_CORL, "xql", "iql", sets),
             )
-        )  # fmt: skip
+        )
     offline = [method for method in methods if method not in CLONING]
     best = Claim(
         "best_above_behaviour", "the best offline RL agent > the behaviour policy",
         f"IQM of (score - behaviour policy's score) above 0, for the best of {len(offline)}, interval at "
         f"{100 - 5 / len(offline):.4g}%",
         best_above_reference(offline),
-    )  # fmt: skip
+    )
     return (*claims, best)
 
 
@@ -143,7 +143,7 @@ def _tiny() -> Preset:
         Run(method, sets[0], "experiments.offline_rl.train", f"configs/offline_rl.py:tiny-{method}",
             {"tensorboard": False})
         for method in methods
-    )  # fmt: skip
+    )
     return Preset(runs, _claims(methods, sets))
 
 

@@ -80,7 +80,7 @@ def train(experiment: Experiment, config: ConfigDict, workdir: Path) -> dict[str
     summary = {
         "paper": config.paper, "preset": config.preset, "step": result.step, "seeds": config.num_seeds, "score": None,
         "behaviour_score": behaviour_score, "updates_per_s": result.updates_per_s, "workdir": str(workdir),
-    }  # fmt: skip
+    }
     if is_main_process() and result.evaluations:
         title = f"{config.agent.name} on {experiment.inputs['dataset']}"
         steps, curves = read_metric(workdir / METRICS_FILE, HEADLINE)

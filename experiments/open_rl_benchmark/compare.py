@@ -23,7 +23,7 @@ GRID_POINTS = 1000
 OWN_FIELDS = (
     *MAY_CHANGE, "run", "column", "seed", "num_seeds", "sweep", "preset", "tag", "command", "python", "git", "packages",
     "devices", "machine", "inputs", "starts", "started", "state", "last_step", "error",
-)  # fmt: skip
+)
 
 
 class Group(NamedTuple):

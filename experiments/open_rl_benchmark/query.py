@@ -90,7 +90,7 @@ def answer(query: Query) -> dict[str, Any]:
     grids["system.png"] = report.draw_system(groups, out / "system.png")
     table = report.markdown(
         cells, totals, value=score, last=query.last, repetitions=query.repetitions, remarks=said
-    )  # fmt: skip
+    )
     write_atomically(out / "table.md", table)
     write_atomically(out / "table.csv", report.comma_separated(cells, totals, query.repetitions))
     manifest = {
@@ -106,7 +106,7 @@ def answer(query: Query) -> dict[str, Any]:
         "grids": grids,
         "remarks": said,
         "versions": report.versions(),
-    }  # fmt: skip
+    }
     write_atomically(out / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False) + "\n")
     print(table, file=sys.stderr)
     shown = {id(member.run): member.run for group in groups for member in group.members}
@@ -149,7 +149,7 @@ def main() -> None:
     flags.DEFINE_string(
         "normalize", defaults.normalize,
         f"{', '.join(NORMALIZE)}, or a JSON file with constants, such as an earlier manifest.",
-    )  # fmt: skip
+    )
     flags.DEFINE_integer("repetitions", defaults.repetitions, "Bootstrap resamples of an interval.", lower_bound=100)
     flags.DEFINE_string("out", defaults.out, "The folder to write to.")
     flags.DEFINE_string("parquet", defaults.parquet, "A Parquet file to write the long table of the chosen runs to.")

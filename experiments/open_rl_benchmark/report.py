@@ -27,7 +27,7 @@ SYSTEM_METRICS = ("system/cpu_percent", "system/memory_gb", "system/device_memor
 PACKAGES = ("rl_jax", "numpy", "pyarrow", "rliable", "matplotlib")
 CSV_FIELDS = (
     "task", "filter", "runs", "mean", "std", "iqm", "iqm_low", "iqm_high", "first_end", "last_end", "without_value",
-)  # fmt: skip
+)
 
 
 Totals = Mapping[str, Estimate | str]  # label -> IQM of all runs, or why there is none
@@ -96,7 +96,7 @@ def comma_separated(cells: Cells, totals: Totals, repetitions: int) -> str:
         write(
             task, label, cell_interval(cell, repetitions), runs=len(cell.values), mean=cell.mean, std=cell.std,
             without_value=len(cell.without), **ends,
-        )  # fmt: skip
+        )
     for label, total in totals.items():
         if isinstance(total, Estimate):
             write("all", label, total, runs=sum(len(cell.values) for (_, name), cell in cells.items() if name == label))

@@ -95,7 +95,7 @@ def _digits() -> Domain:
         images, labels, tuple(map(str, range(10))), np.arange(10), ClassConditionalMLP(10),
         decode=lambda x: scale * x + mean, render=lambda pixels: enlarged(to_bytes(pixels, 1.0, 0.0)),
         judges=functools.cache(functools.partial(train_judges, images, labels, 10)),
-    )  # fmt: skip
+    )
 
 
 @functools.cache
@@ -112,12 +112,12 @@ def _emoji() -> Domain:
         lambda params, x: emoji.prompt_similarity(params, images(x)),
         lambda params, x: emoji.judge_log_probs(params, images(x)),
         parts["similarity"], parts["judge"],
-    )  # fmt: skip
+    )
     return Domain(
         (latents - mean) / scale, prompts, data.names, data.tokens, emoji.generator(data.tokenizer),
         decode=lambda x: images(x) / 2.0 + 0.5, render=lambda pixels: to_bytes(pixels, 1.0, 0.0),
         judges=lambda: judges,
-    )  # fmt: skip
+    )
 
 
 def load_part(kind: str) -> PyTree:

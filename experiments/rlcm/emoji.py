@@ -67,7 +67,7 @@ def generator(tokenizer: Tokenizer) -> nn.Module:
         sample_size=8, block_out_channels=(64, 96), down_block_types=(not_so, attends),
         up_block_types=(attends.replace("Down", "Up"), not_so.replace("Down", "Up")), layers_per_block=1,
         attention_head_dim=4, norm_num_groups=8,
-    )  # fmt: skip
+    )
     return TextToImage(unet, text_config(tokenizer))
 
 
@@ -75,7 +75,7 @@ def text_config(tokenizer: Tokenizer) -> TextConfig:
     return TextConfig(
         hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
         vocab_size=len(tokenizer.vocab), max_position_embeddings=CONTEXT,
-    )  # fmt: skip
+    )
 
 
 class Part(NamedTuple):
@@ -143,7 +143,7 @@ def clip_config(data: Emoji) -> CLIPConfig:
     vision = VisionConfig(
         hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, image_size=32, patch_size=8,
         projection_dim=64,
-    )  # fmt: skip
+    )
     end = data.tokenizer.vocab[END]
     return CLIPConfig(dataclasses.replace(text_config(data.tokenizer), eos_token_id=end), vision)
 
@@ -163,7 +163,7 @@ def _similarity(data: Emoji) -> Part:
 
 PARTS: dict[str, Callable[[Emoji], Part]] = {
     "autoencoder": _autoencoder, "judge": _judge, "similarity": _similarity,
-}  # fmt: skip
+}
 
 
 def prompt_similarity(params: PyTree, images: jax.Array) -> jax.Array:

@@ -140,7 +140,7 @@ def pipeline_program(config: ConfigDict, workdir: Path) -> tuple[Program, dict[s
     inputs = {
         "pipeline": folder.name, "unet_checksum": files_checksum(folder / "unet"),
         "prompts_checksum": files_checksum(Path(settings.prompts).expanduser()),
-    }  # fmt: skip
+    }
     return Program(init, step, feed._replace(collect=with_frozen), evaluate), inputs
 
 
@@ -183,7 +183,7 @@ def contexts_of(pipeline: Pipeline, prompts: tuple[str, ...]) -> np.ndarray:
 
 def pipeline_sampler(
     config: ConfigDict, unet: UNetConfig, scheduler: Mapping[str, Any], frozen: PyTree | None
-) -> Sampler:  # fmt: skip
+) -> Sampler:
     """RLCM's sampler or DDPO's; its parameters are adapters, its conditions the prompts' numbers, int32 [B].
 
     Args:
@@ -194,14 +194,14 @@ def pipeline_sampler(
     alphas = scaled_linear_alphas(
         scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_start", 0.00085),
         scheduler.get("beta_end", 0.012),
-    )  # fmt: skip
+    )
     levels, network = noise_levels(alphas), _network(config, unet, frozen)
     if model.kind == "consistency":
         timesteps = lcm_timesteps(model.num_calls, len(alphas), scheduler.get("original_inference_steps", 50))
         return consistency_sampler(
             latent_consistency(network, alphas), levels[timesteps], 0.0,
             last_step=model.last_step, reduction=model.reduction,
-        )  # fmt: skip
+        )
     timesteps = ddim_timesteps(model.num_calls, len(alphas), scheduler.get("steps_offset", 1))
     if frozen is not None:
         empty = jnp.array([len(frozen["contexts"]) - 1])

@@ -55,7 +55,7 @@ class Pretraining(NamedTuple):
 
 def generator_pretraining(
     config: ConfigDict, domain: Domain, diffusion: PyTree | None, evaluate: Evaluate
-) -> Pretraining:  # fmt: skip
+) -> Pretraining:
     """Denoising, or what makes a consistency model: ECT, or distillation of a diffusion model.
 
     Args:
@@ -71,7 +71,7 @@ def generator_pretraining(
 
     def loss(
         params: PyTree, mean: PyTree, step: jax.Array, data: PyTree, key: Key
-    ) -> tuple[jax.Array, Metrics]:  # fmt: skip
+    ) -> tuple[jax.Array, Metrics]:
         row_key, loss_key = jax.random.split(key)
         rows, taught = data
         images, prompts = shard_batch(sample_rows(rows, row_key, config.batch_size, len(domain.images)))
@@ -98,7 +98,7 @@ def part_pretraining(config: ConfigDict, kind: str) -> Pretraining:
 
     def loss(
         params: PyTree, mean: PyTree, step: jax.Array, data: PyTree, key: Key
-    ) -> tuple[jax.Array, Metrics]:  # fmt: skip
+    ) -> tuple[jax.Array, Metrics]:
         del mean, step
         prompt_key, style_key, augment_key, loss_key = jax.random.split(key, 4)
         drawn = jax.random.permutation(prompt_key, prompts)[: config.batch_size]

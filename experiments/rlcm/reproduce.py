@@ -27,7 +27,7 @@ from rl_jax.evaluation.statistics import bootstrap_interval
 COLUMNS = (
     "bytes", "bytes_1_step", "bytes_2_steps", "judge_accuracy", "judge_accuracy_1_step", "judge_accuracy_2_steps",
     "std_within_prompt", "flat_bytes", "train_seconds",
-)  # fmt: skip
+)
 KL = {"rlcm_kl_0.1": 0.1, "rlcm_kl_0.2": 0.2, "rlcm_kl_0.3": 0.3}  # coefficients
 LABELS = {"rlcm": "RLCM", **{name: f"RLCM, {x:g} KL" for name, x in KL.items()}, "ddpo": "DDPO, 50 steps"}
 TASKS = {"compress": "bytes", "incompress": "bytes", "align": "judge_accuracy_2_steps"}
@@ -185,11 +185,11 @@ def _kl_keeps_what_was_asked(scores: Scores) -> Finding:
 AT_600 = Claim(
     "faster_than_ddpo", f"RLCM is at {REACHED} bytes in a third of DDPO's time", "ratio, every seed 1/3 or less",
     _faster_than_ddpo, 28 / 125,
-)  # fmt: skip
+)
 AT_DDPOS_END = Claim(
     "at_ddpos_end_sooner", "RLCM has DDPO's last bytes in a third of DDPO's time", "ratio, every seed 1/3 or less",
     _at_ddpos_end_sooner, 28 / 125,
-)  # fmt: skip
+)
 
 
 def claims(speed: Claim) -> tuple[Claim, ...]:
@@ -211,7 +211,7 @@ def claims(speed: Claim) -> tuple[Claim, ...]:
         Claim("stopped_by_the_judge", "Stopped while the judge still sees what was asked for, bytes have fallen",
               f"share of the bytes above the flat image at accuracy {JUDGE_FLOOR} or more, every seed 0.1 or more",
               _stopped_by_the_judge),
-    )  # fmt: skip
+    )
 
 
 def _run(method: str, task: str, preset: str, **overrides: Any) -> Run:

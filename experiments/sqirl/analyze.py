@@ -114,7 +114,7 @@ def figures(name: str, mdp: TabularMDP, sticky: float) -> dict[str, Any]:
         "mdp": name, "states": mdp.num_states, "actions": mdp.num_actions, "horizon": mdp.horizon, "sticky": sticky,
         "exploration_policy": policy is not None, "greedy_on_random_q_is_optimal": analysis.min_k == 1,
         **analysis._asdict(), "simple_bound": simple, "gorp_bound": bound, "seconds": seconds,
-    }  # fmt: skip
+    }
 
 
 def finite(value: Any) -> Any:

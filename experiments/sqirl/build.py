@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
         save_mdp(outdir / f"{name}.npz", mdp, screens)
         built[name] = {
             "states": mdp.num_states, "actions": mdp.num_actions, "horizon": mdp.horizon, "checksum": checksum(mdp)
-        }  # fmt: skip
+        }
         logging.info("%s: %d states, %d actions", name, mdp.num_states, mdp.num_actions)
     print(json.dumps(built), flush=True)
 

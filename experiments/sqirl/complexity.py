@@ -145,7 +145,7 @@ def main(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "samples": samples.tolist(), "solved": solved.tolist(), "min_k": analysis.min_k,
         "effective_planning_window": analysis.effective_planning_window, "best_return": analysis.best_return,
         "random_return": analysis.random_return, "stochastic_effective_horizon": horizon, "log10_bound": bound,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def _game(config: ConfigDict) -> Problem:
     env = ending_at_the_horizon(
         atari(config.atari.rom, horizon=config.horizon, frameskip=config.atari.frameskip, sticky=config.sticky,
               frame_stack=config.atari.frame_stack, reward_scale=config.atari.reward_scale)
-    )  # fmt: skip
+    )
 
     def returns(act: Act, timed: bool) -> Callable[[TrainState, Key], np.ndarray]:
         del timed

@@ -34,7 +34,7 @@ QUICK = (
     "simple_crossing_9_distance", "door_key_5x5", "multi_room_2", "breakout_8_fs30",
     "asterix_5_fs30", "four_rooms_distance", "unlock", "lava_gap_7_lava", "multi_room_2_doors",
     "door_key_5x5_doors_pick_up",
-)  # fmt: skip
+)
 SCREENS = ("freeway_10_fs30_framestack", "lava_gap_5", "empty_5x5")
 GORP = ("freeway_10_fs30", "maze_easy_l0_30_fs1", "MiniGrid-KeyCorridorS3R1-v0")
 RESAMPLES = 10_000
@@ -115,7 +115,7 @@ def _solves_as_many_as(method: str) -> Callable[[Scores], Finding]:
         gap = ours.astype(float) - theirs
         low, high = bootstrap_interval(gap)
         return Finding(float(gap.mean()), (float(low), float(high)), float(gap.mean()) >= -0.1,
-                       f"{ours.sum()} against {theirs.sum()} of {len(gap)}")  # fmt: skip
+                       f"{ours.sum()} against {theirs.sum()} of {len(gap)}")
 
     return check
 
@@ -127,7 +127,7 @@ def _solves_within(method: str, mdp: str, samples: int) -> Callable[[Scores], Fi
         evaluations = scores.evaluations(method, mdp)
         log, solved = evaluations.scores[-1].mean(1), evaluations.returns[-1].min() > 0
         return Finding(float(log.max()), (float(log.min()), float(log.max())),
-                       bool(solved and log.max() <= np.log10(samples)))  # fmt: skip
+                       bool(solved and log.max() <= np.log10(samples)))
 
     return check
 
@@ -141,7 +141,7 @@ def _within_the_bound(mdp: str) -> Callable[[Scores], Finding]:
         low, high = np.percentile(log, [2.5, 97.5])
         passed = solved.mean() > 0.5 and np.median(log) <= evaluations.reference_score
         return Finding(float(np.median(log)), (float(low), float(high)), bool(passed),
-                       f"{solved.sum()} of {len(log)} seeds solve it")  # fmt: skip
+                       f"{solved.sum()} of {len(log)} seeds solve it")
 
     return check
 
@@ -167,7 +167,7 @@ def _checks() -> Preset:
           for mdp, steps in bounds.items()),
         Claim("one_step_falls_into_the_trap", "Where min-k is 2, k = 1 fails and k = 2 does not",
               "share of seeds that solve trap, k = 2 less k = 1", _falls_into_the_trap),
-    ))  # fmt: skip
+    ))
 
 
 def _claims() -> tuple[Claim, ...]:
@@ -182,7 +182,7 @@ def _claims() -> tuple[Claim, ...]:
         Claim(f"{a}_correlates_with_{b}", f"{first} rank MDPs as {second} do",
               "Spearman's rho over MDPs that both solve above 0", _correlates(one, other))
         for a, first, one, b, second, other in pairs
-    ]  # fmt: skip
+    ]
     return (
         *correlations,
         Claim("sqirl_solves_as_many_as_dqn", "SQIRL solves about as many MDPs as DQN",
@@ -192,7 +192,7 @@ def _claims() -> tuple[Claim, ...]:
         Claim("maze_within_20000", "SQIRL, k = 1, solves maze_easy_l0_30_fs1 within 20,000 samples",
               "log10 of the worst seed's samples at most 4.3",
               _solves_within("sqirl_k1", "maze_easy_l0_30_fs1", 20_000)),
-    )  # fmt: skip
+    )
 
 
 def draw(scores: Scores, outdir: Path) -> list[str]:
@@ -213,17 +213,17 @@ def _screens() -> Preset:
     runs = _runs(
         ("ppo", "dqn", "sqirl_k1", "sqirl_k2"), SCREENS, COMMON | {"samples": 100_000},
         {"agent.exploration_steps": 10_000}, "-screens",
-    )  # fmt: skip
+    )
     return Preset(runs, tuple(
         Claim(f"sqirl_solves_{mdp}", f"SQIRL, k = 1, solves {mdp} from screens within 100,000 samples",
               "log10 of the worst seed's samples at most 5", _solves_within("sqirl_k1", mdp, 100_000))
         for mdp in SCREENS
-    ))  # fmt: skip
+    ))
 
 
 def _tiny() -> Preset:
     overrides = {"num_seeds": 2, "samples": 2000, "agent.hidden_dims": (16, 16), "loop.eval_every": 1,
-                 "search.growth": 64}  # fmt: skip
+                 "search.growth": 64}
     runs = _runs(("sqirl_k1", "ppo"), ("empty_5x5",), overrides, {})
     return Preset(runs, (_claims()[0],))
 

@@ -56,7 +56,7 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
             params, {"critic": tx.init(params["critic"])},
             target_params={"critic": jax.tree.map(jnp.copy, params["critic"])},
             extra={"copies": copies, "buffer": buffer, "added": jnp.zeros((), jnp.int32)},
-        )  # fmt: skip
+        )
 
     def explored(key: Key, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Which actions are random, [T, N] bool, and what those are."""
@@ -134,7 +134,7 @@ def empty_buffer(observations: jax.Array, size: int) -> Steps:
     return Steps(
         column(observation, dtype), column((), jnp.int32), column((), jnp.float32), column((), jnp.float32),
         column((), bool), column(observation, dtype),
-    )  # fmt: skip
+    )
 
 
 def write(buffer: Steps, rollout: Steps, added: jax.Array) -> Steps:

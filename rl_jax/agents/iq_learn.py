@@ -88,11 +88,11 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
         params["critic"], opt_state["critic"], critic_info = gradient_step(
             lambda p: critic_loss(p, params["actor"], next_v, union, critic_key), params["critic"], tx,
             opt_state["critic"],
-        )  # fmt: skip
+        )
         params["actor"], opt_state["actor"], actor_info = gradient_step(
             lambda p: actor_loss(p, params["critic"], union.observations, actor_key), params["actor"], actor_tx,
             opt_state["actor"],
-        )  # fmt: skip
+        )
         target_params = {
             "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
         }

@@ -59,7 +59,7 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
         params, opt_state, discriminator_info = gradient_step(
             lambda p: discriminator_loss(p, batch, discriminator_key), state.params["discriminator"], tx,
             state.opt_state["discriminator"],
-        )  # fmt: skip
+        )
         union = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch.expert, batch.offline)
         rewards = jax.nn.sigmoid(discriminator.apply(params, pairs(union)))
         state, learner_info = learner.update(state, union.replace(rewards=rewards), learner_key)

@@ -60,7 +60,7 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
         actor_loss, actor_info = policy_gradient_loss(
             policy.log_prob(batch.actions), batch.log_prob, advantages, mask,
             clip_low=config.clip, clip_high=config.clip,
-        )  # equation 7  # fmt: skip
+        )  # equation 7
         returns = batch.advantages + batch.values
         value_loss, value_info = clipped_value_loss(values, batch.values, returns, mask, clip=config.value_clip)
         exploration_loss, entropy_info = entropy_loss(policy.entropy(), mask)
@@ -112,7 +112,7 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
         copies, rollout, episodes = collect(
             environment, state.extra["copies"], lambda x, noise: Categorical(network.apply(params, x)[0]).sample(noise),
             noise, collect_key,
-        )  # fmt: skip
+        )
         state, info = update(state.replace(extra={"copies": copies}), to_learn_from(params, rollout), update_key)
         return state, episodes | info
 

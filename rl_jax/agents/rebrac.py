@@ -70,7 +70,7 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
             actor_params, actor_opt_state, info = gradient_step(
                 lambda params: actor_loss(params, critic_params, batch), state.params["actor"], tx,
                 state.opt_state["actor"],
-            )  # fmt: skip
+            )
             # The authors' target policy follows the policy from before this update.
             new = {"actor": state.params["actor"], "critic": critic_params}
             target_params = optax.incremental_update(new, state.target_params, config.tau)

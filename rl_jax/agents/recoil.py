@@ -73,7 +73,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
         loss = (objective if config.form == "objective" else fixed_targets)(q_expert, q_offline, next_v, batch)
         return loss, {
             "critic/loss": loss, "critic/mean_expert": jnp.mean(q_expert), "critic/mean_offline": jnp.mean(q_offline),
-        }  # fmt: skip
+        }
 
     def actor_loss(params: PyTree, advantages: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))

@@ -40,7 +40,7 @@ def recoil_v(config: ConfigDict, action_dim: int) -> Agent:
         loss = mixture_dual_loss(
             initial, residuals(params, batch.expert), residuals(params, batch.offline),
             PEARSON_CHI2.positive_conjugate, config.discount, config.mixture,
-        )  # fmt: skip
+        )
         return loss, {"value/loss": loss, "value/mean": jnp.mean(initial)}
 
     def actor_loss(params: PyTree, weights: Demonstrations, batch: Demonstrations) -> tuple[jax.Array, Metrics]:

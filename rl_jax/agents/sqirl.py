@@ -99,7 +99,7 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
                 "scales": jnp.zeros(max_k),
                 "samples": jnp.zeros((), jnp.int32),
             },
-        )  # fmt: skip
+        )
 
     def episodes(frozen: PyTree, timestep: jax.Array, key: Key) -> tuple[Buffer, jax.Array]:
         """(steps [T, M], whether each was taken [T, M]) of episodes that act at random from `timestep` on; M is
@@ -140,7 +140,7 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         fitted, scales, losses = regressor.fit(
             (state.params["critic"], state.opt_state["critic"]), extra["scales"], buffer,
             jnp.minimum(added, config.buffer_size), num_updates, fit_key,
-        )  # fmt: skip
+        )
         frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), frozen, fitted[0])
         extra = {"buffer": buffer, "added": added, "scales": scales, "samples": extra["samples"] + samples}
         metrics = {f"critic/loss_{j + 1}": losses[j] for j in range(max_k)}
@@ -153,7 +153,7 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         params = jax.tree.map(
             lambda frozen, newest: jnp.where(time < state.step, frozen[time], newest),
             state.target_params["critic"], state.params["critic"],
-        )  # fmt: skip
+        )
         return greedy(params, observations)
 
     return TimedAgent(init, step, act)
@@ -209,7 +209,7 @@ def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     def fit(
         fitted: tuple[PyTree, PyTree], scales: jax.Array, buffer: Buffer, filled: jax.Array, num_updates: jax.Array,
         key: Key,
-    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:  # fmt: skip
+    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:
         def one_update(number: jax.Array, carry: Any) -> Any:
             params, opt_state, scales, _ = carry
             batch = shard_batch(sample_rows(buffer, jax.random.fold_in(key, number), config.batch_size, filled))
@@ -246,7 +246,7 @@ def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     def fit(
         fitted: tuple[PyTree, PyTree], scales: jax.Array, buffer: Buffer, filled: jax.Array, num_updates: jax.Array,
         key: Key,
-    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:  # fmt: skip
+    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:
         del fitted, num_updates, key
         there = (jnp.arange(len(buffer.actions)) < filled).astype(jnp.float32)
         cells = buffer.observations * num_actions + buffer.actions

@@ -66,7 +66,7 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
             actor_params, actor_opt_state, info = gradient_step(
                 lambda params: actor_loss(params, critic_params, batch), state.params["actor"], tx,
                 state.opt_state["actor"],
-            )  # fmt: skip
+            )
             new = {"actor": actor_params, "critic": critic_params}
             target_params = optax.incremental_update(new, state.target_params, config.tau)
             return actor_params, actor_opt_state, target_params, info

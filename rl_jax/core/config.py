@@ -54,7 +54,7 @@ def check_core_config(config: ConfigDict, combinations: int = 1) -> None:
     at_least = {
         "num_seeds": 1, "num_steps": 0, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 0,
         "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0,
-    }  # fmt: skip
+    }
     for field, least in at_least.items():
         value = config
         for part in field.split("."):

@@ -176,7 +176,7 @@ class _Run:
                     self.workdir, step=step, lines=records.lines, tensorboard=config.tensorboard,
                     wandb_project=config.wandb_project, config=provenance.plain_config(config),
                     groups=self.groups,
-                )  # fmt: skip
+                )
                 stack.callback(self.writer.close)
             if step >= config.num_steps:
                 logging.info("the run in %s is finished: all %d steps are done, nothing to train", self.workdir, step)
@@ -280,7 +280,7 @@ class _Run:
             step = fused_step(
                 self.program, count, seed_axis=self.seed_axis, on_nan=self.config.loop.on_nan,
                 data_by_run=self.feed is not None,
-            )  # fmt: skip
+            )
             jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self.shardings, self.everywhere))
             # Only the paper's pure functions see the mesh: `evaluate` and `collect` may compute on one device.
             with jax.set_mesh(self.mesh):

@@ -50,7 +50,7 @@ class MetricWriter:
     def __init__(
         self, workdir: Path, *, step: int, lines: int, tensorboard: bool, wandb_project: str, config: Mapping[str, Any],
         groups: Mapping[str, slice] | None = None,
-    ):  # fmt: skip
+    ):
         self._groups = groups or {"": slice(None)}
         path = workdir / "metrics.jsonl"
         _keep_lines(path, lines)
@@ -64,7 +64,7 @@ class MetricWriter:
             self._wandb = wandb.init(
                 project=wandb_project, name=workdir.name, dir=str(workdir), config=dict(config),
                 id=_run_id(workdir), resume="allow",
-            )  # fmt: skip
+            )
 
     def write(self, step: int, metrics: Values) -> None:
         """Writes one line; every metric is a number or an array [S]."""
@@ -129,7 +129,7 @@ class ProgressLine:
             BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("steps"), TextColumn("{task.fields[rate]}"),
             TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[headline]}"),
             console=console, disable=not console.is_terminal, speed_estimate_period=120,
-        )  # fmt: skip
+        )
         self._task = self._progress.add_task("train", total=total, completed=done, rate="", headline="")
 
     def __enter__(self) -> "ProgressLine":

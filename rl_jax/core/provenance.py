@@ -28,7 +28,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy
 # May change between two starts of one run: how long it trains, how often it looks, where it lies.
 MAY_CHANGE = (
     "num_steps", "loop", "checkpoint", "mesh", "sharding_rules", "distributed", "tensorboard", "wandb_project",
-)  # fmt: skip
+)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -104,7 +104,7 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
             # Seed and swept fields of every column of metrics.jsonl.
             "runs": labels(config),
         }
-    )  # fmt: skip
+    )
     write_atomically(workdir / "config.json", json.dumps(plain_config(config), indent=1) + "\n")
     write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
     first, now = (datetime.fromisoformat(starts[i]["time"]) for i in (0, -1))

@@ -106,7 +106,7 @@ class ReplayBuffer:
         picks = np.stack([
             self._pick(generator, batch_size, int(complete) - first)
             for generator, complete in zip(generators, self._complete, strict=True)
-        ])  # fmt: skip
+        ])
         offline = picks < self._prior_size
         # Collected rows by their place in the ring; prior rows are put over what this reads for them.
         rows = (first + np.maximum(picks - self._prior_size, 0)) % self.capacity
@@ -132,7 +132,7 @@ class ReplayBuffer:
         return np.concatenate([
             generator.integers(prior, size=num_prior) if num_prior else np.zeros(0, np.int64),
             prior + generator.integers(collected, size=batch_size - num_prior),
-        ])  # fmt: skip
+        ])
 
     def save(self) -> dict[str, np.ndarray | int]:
         """What was collected, as arrays; the prior data are not part of it."""

@@ -105,5 +105,5 @@ def write_rows(buffer: PyTree, rows: PyTree, kept: jax.Array, added: jax.Array) 
     buffer = jax.tree.map(
         lambda old, new: old.at[places].set(new.reshape(-1, *new.shape[axes:]).astype(old.dtype), mode="drop"),
         buffer, rows,
-    )  # fmt: skip
+    )
     return buffer, added + jnp.sum(kept, dtype=jnp.int32)

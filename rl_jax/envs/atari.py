@@ -111,7 +111,7 @@ class AtariState(NamedTuple):
 def atari(
     rom: str, *, horizon: int, frameskip: int, sticky: float = 0.0, frame_stack: int = 4, reward_scale: float = 1.0,
     seed: int = 0, num_threads: int | None = None,
-) -> Environment:  # fmt: skip
+) -> Environment:
     """A game as an environment of pure functions whose steps run on the host.
 
     Every episode begins where the game does, so `reset` ignores its key; the step at the horizon is `truncated`.
@@ -136,7 +136,7 @@ def atari(
     shapes = (
         jax.ShapeDtypeStruct((SNAPSHOT_BYTES,), jnp.uint8), jax.ShapeDtypeStruct((SIZE, SIZE), jnp.uint8),
         jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.bool_),
-    )  # fmt: skip
+    )
 
     def reset(key: Key) -> tuple[AtariState, jax.Array]:
         del key

@@ -112,7 +112,7 @@ class Collector:
             done, observations=self._prepare(before.astype(np.float32)), actions=actions,
             rewards=rewards * self._reward_scale, masks=1.0 - terminated,
             next_observations=self._prepare(after.astype(np.float32)),
-        )  # fmt: skip
+        )
         self._returns += rewards
         self._lengths += 1
         if done.any():
@@ -132,7 +132,7 @@ class Collector:
         return {
             "pool": self._pool.save(), "replay": self._replay.save(), "episodes": self._episodes.copy(),
             "returns": self._returns.copy(), "lengths": self._lengths.copy(),
-        }  # fmt: skip
+        }
 
     def restore(self, saved: dict[str, PyTree]) -> None:
         """Goes on exactly from what `save` gave."""

@@ -30,7 +30,7 @@ SHAPING = {  # what is rewarded beside success: each unit of it, as it comes and
 def explore_minigrid(
     env_id: str, *, horizon: int = 100, navigation_only: bool = False, shaping: Collection[str] = (), seed: int = 0,
     max_states: int = 1_000_000,
-) -> tuple[TabularMDP, Screens]:  # fmt: skip
+) -> tuple[TabularMDP, Screens]:
     """The MDP of one level, with 1 for success whatever the time it took, as in BRIDGE, and what its states look like.
 
     Screens are the whole grid, uint8 [width, height, 3]: MiniGrid's codes of object, colour and state, with the agent
@@ -58,7 +58,7 @@ def explore_minigrid(
     kept = [
         name for name, value in vars(env).items()
         if isinstance(value, (world.WorldObj, grids.Grid)) or name in ("agent_pos", "agent_dir", "carrying")
-    ]  # fmt: skip
+    ]
     measures: dict[str, Callable[[], float]] = {
         "distance": lambda: -_way_to_goal(env),
         "open_doors": lambda: sum(getattr(cell, "is_open", False) for cell in env.grid.grid),

@@ -99,7 +99,7 @@ def check_mdp(mdp: TabularMDP, source: str = "the MDP") -> TabularMDP:
     _refuse(
         (transitions < TERMINAL) | (transitions >= num_states), transitions, source, "transitions",
         f"use state numbers 0 to {num_states - 1}, or -1 where the episode ends",
-    )  # fmt: skip
+    )
     _refuse(~np.isfinite(rewards), rewards, source, "rewards", "every reward must be a finite number")
     if isinstance(mdp.horizon, bool) or int(mdp.horizon) != mdp.horizon or mdp.horizon < 1:
         raise ValueError(f"{source}: horizon is {mdp.horizon!r}: give a whole number of steps, at least 1")

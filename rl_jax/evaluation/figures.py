@@ -219,4 +219,4 @@ def _legend(figure, entries: Mapping, order: Sequence[str], columns: int | None)
     figure.legend(
         [entries[label] for label in shown], shown, fontsize=SMALL, frameon=False, handlelength=2.6,
         loc="outside lower center" if columns else "outside right center", ncols=columns or 1,
-    )  # fmt: skip
+    )

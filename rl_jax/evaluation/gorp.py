@@ -74,7 +74,7 @@ def gorp(mdp: TabularMDP, keys: jax.Array, *, k: int, episodes: int, policy: np.
 def _gorp(
     transitions: jax.Array, rewards: jax.Array, logits: jax.Array | None, sequences: jax.Array, keys: jax.Array, *,
     horizon: int, episodes: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Actions [R, T], returns [R] and steps by iteration [R, T]; sequences [A^k, k]."""
     num_sequences, k = sequences.shape
     num_states, num_actions = transitions.shape
@@ -423,7 +423,7 @@ def _berry_esseen(sequences: _Values, episodes: int) -> Bounds:
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.minimum(
             0.33554 * (sequences.third + 0.415 * cubed), 0.3328 * (sequences.third + 0.429 * cubed)
-        ) / (cubed * math.sqrt(episodes))  # fmt: skip
+        ) / (cubed * math.sqrt(episodes))
     error = np.where(sequences.variance == 0.0, 0.0, error)
     mean, deviation = sequences.explored, np.sqrt(sequences.variance / float(episodes))
     cuts = np.arange(1, RESOLUTION + 1) / RESOLUTION

@@ -127,7 +127,7 @@ def _analyze(mdp: TabularMDP, sticky: float, policy: np.ndarray | None, num_ks: 
         float(found.random.best[0]), best, worst, tuple(found.worst_return.tolist()), min_k, window,
         tuple(found.gap.tolist()), float(min(stochastic, default=math.inf)), simple,
         reachable_states(mdp, sticky > 0),
-    )  # fmt: skip
+    )
     return analysis, min_k is not None and window is not None and simple_settled
 
 
@@ -355,7 +355,7 @@ class Found(NamedTuple):
 def _backward(
     transitions: jax.Array, rewards: jax.Array, policy: jax.Array | None, sticky: jax.Array, *, horizon: int,
     num_ks: int, is_sticky: bool,
-) -> Found:  # fmt: skip
+) -> Found:
     """The recursion, from the last step to the first."""
     dynamics = _Dynamics.of(transitions, rewards, is_sticky=is_sticky)
     num_actions = transitions.shape[1]

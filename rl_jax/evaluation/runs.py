@@ -150,6 +150,6 @@ def read_table(path: str | os.PathLike) -> list[Run]:
             Series(metric, None if column != column else int(column), part["step"].to_numpy(np.int64),
                    part["wall_seconds"].to_numpy(np.float64), part["value"].to_numpy(np.float64))
             for (metric, column), part in rows.groupby(["metric", "column"], sort=False, dropna=False)
-        ]  # fmt: skip
+        ]
         runs.append(Run(name, attributes, columns, functools.partial(list, series)))
     return runs

@@ -28,7 +28,7 @@ def earlier_level(t: jax.Array, gap: jax.Array | float) -> jax.Array:
 def ect_loss(
     consistency: Denoise, params: PyTree, images: jax.Array, condition: PyTree, key: Key, *, gap: jax.Array | float,
     most: float, sigma_data: float = SIGMA_DATA, huber: float = 0.0, log_mean: float = -1.1, log_std: float = 2.0,
-) -> tuple[jax.Array, Info]:  # fmt: skip
+) -> tuple[jax.Array, Info]:
     """Mean of w(t) (sqrt(|f(x_t, t) - f(x_r, r)|^2 + huber^2) - huber), x_t and x_r the same image and noise.
 
     w(t) = 1 / t^2 + 1 / sigma_data^2; no gradient flows through f(x_r, r), which is the image itself where r is 0.
@@ -65,7 +65,7 @@ def ect_gap(step: jax.Array, num_steps: int, stages: int) -> jax.Array:
 def consistency_distillation_loss(
     consistency: Denoise, params: PyTree, target_params: PyTree, teacher: Denoise, teacher_params: PyTree,
     images: jax.Array, condition: PyTree, key: Key, *, levels: np.ndarray, huber: float | None = None,
-) -> tuple[jax.Array, Info]:  # fmt: skip
+) -> tuple[jax.Array, Info]:
     """Mean of d(f(x_t, t), f_target(x_s, s)) over images and neighbours t > s of the levels, each with weight 1.
 
     x_t = x_0 + t noise, and x_s is one Heun step of the teacher from it, so that both lie on one trajectory. No
@@ -95,7 +95,7 @@ def consistency_distillation_loss(
 def multistep(
     consistency: Denoise, params: PyTree, levels: np.ndarray, sigma_min: float, shape: tuple[int, ...],
     condition: PyTree, key: Key,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """Images of a shape [B, ...] by a call at each of the levels, falling; one is enough (Consistency Models,
     algorithm 1)."""
     keys = jax.random.split(key, len(levels))

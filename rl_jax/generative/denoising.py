@@ -70,7 +70,7 @@ def scaled(network: Network, sigma_data: float, sigma_min: float = 0.0) -> Denoi
 def denoising_loss(
     denoise: Denoise, params: PyTree, images: jax.Array, condition: PyTree, key: Key, *, sigma_data: float,
     log_mean: float = -1.2, log_std: float = 1.2,
-) -> tuple[jax.Array, Info]:  # fmt: skip
+) -> tuple[jax.Array, Info]:
     """Mean of (t^2 + sigma_data^2) / (t sigma_data)^2 (D(x_0 + t noise, t) - x_0)^2, with log t normal.
 
     Source: EDM, equations 2 and 8 and table 1.
@@ -86,7 +86,7 @@ def denoising_loss(
 
 def heun_step(
     denoise: Denoise, params: PyTree, x: jax.Array, t: jax.Array, s: jax.Array, condition: PyTree
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """x_s [B, ...] of x = x_t along the probability-flow ODE, by Heun's rule: two calls of the denoiser.
 
     With d(x, t) = (x - D(x, t)) / t and e = x + (s - t) d(x, t): x_s = x + (s - t) (d(x, t) + d(e, s)) / 2, which is

@@ -151,7 +151,7 @@ def latent_consistency_distillation_loss(
     network: Network, params: PyTree, target_params: PyTree, teacher: Network, teacher_params: PyTree,
     latents: jax.Array, condition: PyTree, unconditional: PyTree, key: Key, *, alphas: np.ndarray,
     guidance: tuple[float, float] = (2.0, 14.0), skip: int = 20, huber: float = 0.001,
-) -> tuple[jax.Array, Info]:  # fmt: skip
+) -> tuple[jax.Array, Info]:
     """Mean of d(f(z_t, t, w), f_target(z_s, s, w)), f the `latent_consistency` of the network, s = t - skip.
 
     z_t is a noisy latent and z_s the teacher's DDIM step from it with guidance w: with e the noise that it predicts,

@@ -95,7 +95,7 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
         statistics, advantages = per_prompt_advantages(
             state.extra["statistics"], batch.prompts, batch.rewards,
             min_count=config.tracker_min_count, clip=config.advantage_clip,
-        )  # fmt: skip
+        )
         size, horizon = batch.log_probs.shape
         chunk = min(config.chunk_size, horizon * size)
         if horizon * size % (config.updates_per_epoch * chunk):
@@ -108,7 +108,7 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
         rows = (
             batch.states, batch.actions, batch.log_probs, steps, jax.tree.map(at_all_times, batch.condition),
             at_all_times(advantages),
-        )  # fmt: skip
+        )
         rows = jax.tree.map(lambda x: x.reshape(horizon * size, *x.shape[2:]), rows)
         reference = state.target_params.get("reference")
 
@@ -140,7 +140,7 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
         metrics = jax.tree.map(jnp.mean, infos) | {
             "reward/mean": jnp.mean(batch.rewards), "reward/std": jnp.std(batch.rewards),
             "advantages/std": jnp.std(advantages),
-        }  # fmt: skip
+        }
         return state.replace(
             params={"model": carry[0]}, opt_state={"model": carry[1]}, extra={"statistics": statistics}
         ), metrics

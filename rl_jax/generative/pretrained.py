@@ -31,7 +31,7 @@ LISTS = "down_blocks|up_blocks|resnets|attentions|transformer_blocks|downsampler
 LATER = {
     "sample_size", "transformer_layers_per_block", "use_linear_projection", "time_cond_proj_dim", "scaling_factor",
     "hidden_act", "layer_norm_eps", "eos_token_id",
-}  # fmt: skip
+}
 # Of an autoencoder's attention.
 OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 BESIDE = r"^vision_model\.(?=visual_projection)"  # it stands beside the encoder, and in our tree under it
@@ -111,7 +111,7 @@ UNET = Network(
         "time_embedding_type": "positional", "conv_in_kernel": 3, "conv_out_kernel": 3, "attention_type": "default",
     },
     alike=("upcast_attention", "addition_embed_type_num_heads"),
-)  # fmt: skip
+)
 VAE = Network(
     class_name="AutoencoderKL",
     config=VAEConfig,

@@ -72,7 +72,7 @@ def _below(high: float, function: Function, *, closed: bool = False) -> Function
 def _of_positive_ratios(
     generator: Function, derivative: Function, conjugate: Function, weight: Function, high: float = jnp.inf,
     closed: bool = False,
-) -> Divergence:  # fmt: skip
+) -> Divergence:
     """A divergence whose f'^-1 is never negative, so that both conjugates are one."""
     generator, derivative = _for_positive(generator, derivative)
     conjugate = _below(high, conjugate, closed=closed)

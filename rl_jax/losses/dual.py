@@ -61,7 +61,7 @@ def normalized_kl_dual_loss(
 def mixture_dual_loss(
     initial_values: jax.Array, expert_residuals: jax.Array, offline_residuals: jax.Array, conjugate: Function,
     discount: float, beta: float,
-) -> jax.Array:  # fmt: skip
+) -> jax.Array:
     """ReCOIL: imitation by matching mixtures, beta d + (1 - beta) d_S with beta d_E + (1 - beta) d_S.
 
     beta (1 - discount) E_{d_0}[V] + E_mixture[f*(residual)] - (1 - beta) E_{d_S}[residual], to be minimised. Only the

@@ -55,7 +55,7 @@ def _gradients(
     of_kernel = lax.conv_general_dilated(
         x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), (1, 1), pads, rhs_dilation=strides,
         dimension_numbers=NUMBERS,
-    )  # fmt: skip
+    )
     # Rows and columns that the strides never reached hang over.
     return of_x, of_kernel[:, : widths[0], : widths[1]].transpose(1, 2, 0, 3)
 

@@ -88,7 +88,7 @@ CASES = {
             "decay_steps": 4, "max_weight": 2.0, "max_clip": 0.5, "huber_delta": 1.0, "noise_std": 0.2,
             "random_actions": 1,
         },
-    ),  # fmt: skip
+    ),
     "cql": Case(cql.cql, cql.default_config),
     "sac": Case(sac.sac, sac.default_config, {"log_std_min": 0.1}),
     "edac": Case(edac.edac, edac.default_config, {"log_std_min": 0.1}),
@@ -119,7 +119,7 @@ SIZE = 128
 SMALL = {
     "hidden_dims": (32, 32), "num_critics": 2, "num_samples": 4, "embedding_dim": 16, "num_layers": 1,
     "learning_rate": 3e-3,
-}  # fmt: skip
+}
 # A short horizon, quick targets and policies as quick as their critics: values settle in a thousand updates.
 FAST = {"discount": 0.5, "tau": 0.05, "actor_learning_rate": 3e-3}
 GENTLE = {"conservatism": 0.01}  # at its own weight CQL's regulariser outweighs rewards as small as the probes'
@@ -146,7 +146,7 @@ def transitions(observations, actions, rewards=0.0, masks=0.0, next_observations
     return Transitions(
         observations[:, None], actions[:, None], rewards, column(masks), after[:, None],
         next_actions=np.roll(actions, -1)[:, None], mc_returns=rewards,
-    )  # fmt: skip
+    )
 
 
 def program(agent: Agent, data: PyTree) -> Program:

@@ -30,13 +30,13 @@ def test_asked_for_a_high_return_it_takes_the_better_action():
     data = EMPTY.replace(
         actions=(actions * one)[:, :, None].astype(np.float32), returns_to_go=(rewards * one).astype(np.float32),
         timesteps=np.zeros_like(EMPTY.timesteps), mask=np.broadcast_to(one, (BATCH, LENGTH)).astype(np.float32),
-    )  # fmt: skip
+    )
     state, _ = train("dt", data, steps=600, **SETTINGS)
     asked = np.array([1.0, 0.5, 0.1], np.float32)
     context = Sequences(
         np.zeros((3, 1, 1), np.float32), np.zeros((3, 1, 1), np.float32), asked[:, None], np.zeros((3, 1), np.int32),
         np.ones((3, 1), np.float32),
-    )  # fmt: skip
+    )
     best, fair, poor = shown(context, state.params)
     assert best == pytest.approx(0.5, abs=0.1)
     assert best > fair + 0.2 > poor + 0.4

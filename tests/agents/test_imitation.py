@@ -70,12 +70,12 @@ def test_smodice_reads_the_experts_actions_only_if_its_discriminator_sees_action
 @pytest.mark.parametrize(
     "name, overrides", [*((name, {}) for name in AGENTS), ("iq_learn", {"expert_only": False})],
     ids=[*AGENTS, "iq_learn_of_both"],
-)  # fmt: skip
+)
 def test_the_policy_is_nearer_to_the_expert_than_cloning_all_data(name, overrides, masks):
     error = np.mean(np.square(modes(name, demonstrations(masks), **overrides) - EXPERT))
     # Uniform actions have mean 0: the mean action of a share of experts is that share of the expert's.
     cloning = {part: np.mean(np.square((1 - share) * EXPERT)) for part, share in
-               {"offline": SHARE, "both": (1 + SHARE) / 2}.items()}  # fmt: skip
+               {"offline": SHARE, "both": (1 + SHARE) / 2}.items()}
     assert error < 0.5 * cloning["both"] < 0.2 * cloning["offline"]
 
 

@@ -34,7 +34,7 @@ SMALL = {
         "target_every": 160, "exploration_steps": 4000, "final_epsilon": 0.5, "learning_rate": 5e-3,
         "discount": DISCOUNT,
     },
-}  # fmt: skip
+}
 MODULES = {"ppo": ppo, "dqn": dqn}
 NAMES = list(MODULES)
 # `make test` asks one agent for what the core promises of all programs.
@@ -43,7 +43,7 @@ NETWORKS = {"ppo": {"actor_critic"}, "dqn": {"critic"}}
 PROBES = [
     probes.constant_reward, probes.observed_reward, probes.chosen_reward, probes.matched_reward, probes.late_reward,
     probes.time_out,
-]  # fmt: skip
+]
 # Observations, V and, where it matters, the best action at each.
 ANSWERS = {
     probes.constant_reward: ([0.0], [1.0], None),
@@ -268,7 +268,7 @@ def test_a_rollout_counts_episodes_and_hands_out_their_last_observations():
     copies, steps, metrics = go(copies, draws)
     assert {name: float(x) for name, x in metrics.items()} == {
         "episode/return": 3.0, "episode/length": 3.0, "episode/count": 10.0,
-    }  # fmt: skip
+    }
     np.testing.assert_array_equal(steps.ends[:, 0], [0, 0, 1, 0, 0, 1, 0])
     np.testing.assert_array_equal(steps.masks, np.ones((7, 5)))
     np.testing.assert_array_equal(copies.returns, np.ones(5))
@@ -283,7 +283,7 @@ def test_the_next_observation_is_the_same_episodes():
     copies, steps, _ = collect(
         environment, start(environment, 2, jax.random.key(0)), lambda x, draws: draws, jnp.zeros((5, 2), jnp.int32),
         jax.random.key(1),
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(steps.observations[:, 0, 0], [0, 1, 0, 1, 0])
     np.testing.assert_array_equal(steps.next_observations[:, 0, 0], [1, 1, 1, 1, 1])
     np.testing.assert_array_equal(steps.rewards[:, 0], [0, 1, 0, 1, 0])
@@ -297,7 +297,7 @@ def test_the_buffer_holds_the_latest_steps():
     _, steps, _ = collect(
         environment, start(environment, 2, jax.random.key(0)), lambda x, draws: draws, jnp.zeros((2, 2), jnp.int32),
         jax.random.key(1),
-    )  # fmt: skip
+    )
     for added in range(0, 20, 4):
         numbered = steps._replace(actions=added + jnp.arange(4, dtype=jnp.int32).reshape(2, 2))
         buffer = dqn.write(buffer, numbered, jnp.int32(added))
@@ -334,7 +334,7 @@ def test_ppo_balances_the_pole_within_500_000_steps(seed):
     config.update({
         "activation": "tanh", "num_envs": 4, "batch_size": 128, "clip": 0.2, "value_clip": 0.2,
         "value_coefficient": 0.25, "decay_steps": 976,
-    })  # fmt: skip
+    })
     program = online_program(ppo.ppo(config, cartpole()))
     state = init_runs(program, run_keys("init", seed, 1), "map")
     empty = empty_window(program, state, (), data_by_run=False)

@@ -165,7 +165,7 @@ def test_nothing_readable_is_an_error_and_moves_nothing(tmp_path):
     (lambda s: s.replace(params={"w": s.params["w"][:, :5], "b": s.params["b"]}), r"params/w: \(1, 300\)"),
     (lambda s: s.replace(params=s.params | {"c": s.params["b"]}), "params/c: nothing"),
     (lambda s: s.replace(opt_state={}), r"opt_state/mu: \(1, 300\), and this program has nothing"),
-])  # fmt: skip
+])
 def test_another_program_is_told_which_array_differs(change, named, tmp_path):
     saved(tmp_path, [4]).close()
     with pytest.raises(CheckpointMismatchError, match=named):

@@ -19,7 +19,7 @@ def test_the_defaults_work():
     ("loop.on_nan", "ignore", "must be one of abort, skip"),
     ("loop.seed_axis", "pmap", "must be one of auto, vmap, map"),
     ("mesh.seed", 2, "config.num_seeds=1 does not divide over config.mesh.seed=2"),
-])  # fmt: skip
+])
 def test_a_value_that_cannot_work_is_named(field, value, message):
     config = core_config()
     config.update_from_flattened_dict({field: value})

@@ -48,7 +48,7 @@ def test_map_is_bitwise_the_runs_alone():
     for run in range(3):
         alone, own = train(12, seed=run)
         assert same(jax.tree.map(lambda x, run=run: x[run], together.replace(step=None)),
-                    jax.tree.map(lambda x: x[0], alone.replace(step=None)))  # fmt: skip
+                    jax.tree.map(lambda x: x[0], alone.replace(step=None)))
         assert window.sums["loss"][run] == own.sums["loss"][0]
 
 
@@ -115,7 +115,7 @@ def test_skip_drops_exactly_the_bad_updates():
         (lambda s, m: (s.replace(params=jax.tree.map(lambda x: x.astype("bfloat16"), s.params)), m),
          "changes params/net/kernel from float32"),
     ],
-)  # fmt: skip
+)
 def test_a_step_that_breaks_the_contract_is_named(change, message):
     program = toys.program(step=lambda state, data, key: change(*toys.step(state, data, key)))
     with pytest.raises(ValueError, match=message):

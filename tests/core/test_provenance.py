@@ -39,7 +39,7 @@ def test_another_config_is_refused_and_named(tmp_path):
 @pytest.mark.parametrize("field, value", [
     ("num_steps", 99), ("loop.chunk", 7), ("loop.on_nan", "skip"), ("checkpoint.keep", 4), ("mesh.data", 1),
     ("tensorboard", True), ("distributed.num_processes", 2),
-])  # fmt: skip
+])
 def test_how_long_and_where_may_change(field, value, tmp_path):
     record(tmp_path, toys.config(), 0, {})
     check_same_run(tmp_path, toys.config(**{field: value}))

@@ -32,7 +32,7 @@ def initialised(monkeypatch):
     ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
     ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-])  # fmt: skip
+])
 def test_the_cluster_is_recognised(environment, joins, initialised, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -76,7 +76,7 @@ def own(state: TrainState, index: int) -> list[bytes]:
 def test_values_have_their_fields_types_and_keep_their_order():
     assert swept(config("agent.rate=0.5,1 ; agent.delay= 4,2;dataset.name=a/b,c;agent.norm=true,False")) == {
         "agent.rate": (0.5, 1.0), "agent.delay": (4, 2), "dataset.name": ("a/b", "c"), "agent.norm": (True, False),
-    }  # fmt: skip
+    }
     assert swept(config("agent.hidden_dims=(64,64),(8,)")) == {"agent.hidden_dims": ((64, 64), (8,))}
     assert swept(config()) == {}
 
@@ -86,7 +86,7 @@ def test_floats_of_the_agent_run_side_by_side_and_all_else_in_sequence():
     assert side_by_side(made) == [
         {"agent.rate": 0.5, "agent.scale": 2.0}, {"agent.rate": 0.5, "agent.scale": 1.0},
         {"agent.rate": 1.0, "agent.scale": 2.0}, {"agent.rate": 1.0, "agent.scale": 1.0},
-    ]  # fmt: skip
+    ]
     assert in_sequence(made) == [
         {"dataset.share": share, "batch_size": size, "agent.delay": 1} for share in (0.5, 1.0) for size in (8, 16)
     ]
@@ -109,7 +109,7 @@ def test_every_combination_has_the_same_seeds_and_its_runs_lie_together():
     assert labels(made) == [
         {"seed": 7, "agent.rate": 0.5}, {"seed": 8, "agent.rate": 0.5},
         {"seed": 7, "agent.rate": 1.0}, {"seed": 8, "agent.rate": 1.0},
-    ]  # fmt: skip
+    ]
     assert num_runs(made) == 4
     assert groups(made) == {"agent.rate=0.5": slice(0, 2), "agent.rate=1.0": slice(2, 4)}
     np.testing.assert_array_equal(swept_settings(made)["agent.rate"], np.float32([0.5, 0.5, 1.0, 1.0]))
@@ -142,7 +142,7 @@ def test_the_labels_of_a_folder_come_from_its_config_json():
     ("agent.name=iql,bc", "agent.name='toy' chooses an algorithm"),
     ("agent.rate=0.5,1; agent.rate=2", "agent.rate stands there twice"),
     ("agent.rate=0.5,0.50", "agent.rate has a value twice"),
-])  # fmt: skip
+])
 def test_what_cannot_be_swept_is_named(sweep, message, tmp_path):
     with pytest.raises(ValueError, match=f"config.sweep: .*{message}"):
         swept(config(sweep))
@@ -194,7 +194,7 @@ def test_side_by_side_over_devices_is_close_to_one_after_another(tmp_path):
     together, _ = train(tmp_path / "together", sweep)
     difference = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), *(
         jax.device_get(gather(result.state.params)) for result in (spread, together)
-    ))  # fmt: skip
+    ))
     assert max(jax.tree.leaves(difference)) < 5e-5
 
 
@@ -230,7 +230,7 @@ def test_tracked_means_are_of_a_combination_not_of_all(tmp_path, monkeypatch):
     writer = MetricWriter(
         tmp_path, step=0, lines=0, tensorboard=True, wandb_project="", config={},
         groups=groups(config("agent.rate=0.5,1", num_seeds=2)),
-    )  # fmt: skip
+    )
     writer.write(1, {"loss": np.asarray([1.0, 2.0, 5.0, 7.0]), "rate": 3.0})
     writer.close()
     assert shown == {"loss/agent.rate=0.5": 1.5, "loss/agent.rate=1.0": 6.0, "rate": 3.0}

@@ -50,7 +50,7 @@ def test_augmented_images_are_mirrored_and_moved_copies():
     possible = {
         start[top : top + 3, left : left + 3].tobytes()
         for start in (padded, mirrored) for top in range(3) for left in range(3)
-    }  # fmt: skip
+    }
     seen = [np.asarray(one[:, :, 0]).tobytes() for one in found]
     assert set(seen) == possible  # all 18 of them occur among 400, and nothing else
     same = augmented(image, jax.random.key(0), 0)

@@ -16,7 +16,7 @@ def step(number: float, num_runs: int = 2) -> dict[str, np.ndarray]:
     return {
         "observations": np.stack([runs, runs + 0.5], 1), "actions": -runs[:, None], "rewards": runs,
         "masks": np.full(num_runs, number % 2), "next_observations": np.stack([runs + 1, runs + 1.5], 1),
-    }  # fmt: skip
+    }
 
 
 def fill(replay: ReplayBuffer, numbers, ends=()) -> None:
@@ -105,7 +105,7 @@ def test_returns_are_those_of_the_episodes_and_wait_for_their_ends():
             np.isin(pick, ends), observations=episodes.observations[pick], actions=episodes.actions[pick],
             rewards=episodes.rewards[pick], masks=1.0 - episodes.terminated[pick],
             next_observations=episodes.next_observations[pick],
-        )  # fmt: skip
+        )
         if t >= 5:
             batch = replay.sample(generators(t), 200)
             drawable.append([len(np.unique(rewards)) for rewards in batch.rewards])
@@ -141,7 +141,7 @@ def test_an_episode_over_the_end_of_the_ring_keeps_its_returns():
     batch = replay.sample(generators(num_runs=1), 200)
     assert {*zip(batch.rewards[0].tolist(), batch.mc_returns[0].tolist())} == {
         (3.0, 3.0), (4.0, 22.0), (5.0, 18.0), (6.0, 13.0), (7.0, 7.0)
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("discount, steps", [(None, 7), (None, 33), (0.9, 33)])

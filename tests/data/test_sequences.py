@@ -30,7 +30,7 @@ def by_hand(episodes: Episodes, start: int, length: int) -> Sequences:
         padded(episodes.observations[steps], (3,)), padded(episodes.actions[steps], (2,)),
         padded([episodes.rewards[step:last].sum() for step in steps]), padded([step - first for step in steps]),
         padded(np.ones(len(steps))),
-    )  # fmt: skip
+    )
 
 
 def assert_equal(got: Sequences, want: Sequences, **tolerance) -> None:

@@ -60,7 +60,7 @@ def test_sticky_actions_repeat_the_one_executed():
     _, executed = jax.lax.scan(
         lambda state, inputs: (lambda after: (after, after.previous_action))(env.step(state, *inputs)[0]),
         state, (actions, keys),
-    )  # fmt: skip
+    )
     repeats = np.asarray(executed[1:]) == np.asarray(executed[:-1])
     assert executed[0] == actions[0] and 10 < repeats.sum() < 30
     np.testing.assert_array_equal(np.where(repeats, actions[1:], executed[1:]), actions[1:])

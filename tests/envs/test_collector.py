@@ -110,7 +110,7 @@ def test_actions_are_samples_by_the_keys_of_the_step_and_compiled_once():
         expected = [
             0.01 * row + 0.1 * jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, i), 0), (1, 1))[0, 0]
             for step in range(30) for key in [keys_of(step, 2)[row]] for i in range(2)
-        ]  # fmt: skip
+        ]
         drawn = np.unique(batch.actions[row])
         np.testing.assert_allclose(drawn, np.unique(np.clip(np.float32(expected), -0.5, 0.5)), atol=1e-6)
 
@@ -126,7 +126,7 @@ def test_random_steps_come_first_and_fill_the_box():
         actions = np.unique(batch.actions[row])
         assert len(actions) == 400 and actions.min() > -0.5 and actions.max() < 0.5
         np.testing.assert_allclose(np.quantile(actions, [0.02, 0.25, 0.5, 0.75, 0.98]),
-                                   [-0.48, -0.25, 0, 0.25, 0.48], atol=0.06)  # fmt: skip
+                                   [-0.48, -0.25, 0, 0.25, 0.48], atol=0.06)
     assert not np.isin(batch.actions[0], batch.actions[1]).any(), "two runs explore alike"
 
 

@@ -26,7 +26,7 @@ def write_run(folder, values, *, steps=None, config=None, starts=None, metric=SC
         "paper": "offline_rl", "seed": seed, "num_seeds": values.shape[1],
         "num_steps": int(steps[-1]) if len(steps) else 100,
         "agent": {"name": "iql", "hidden_dims": [256, 256]}, "dataset": {"name": "hopper-medium"},
-    }  # fmt: skip
+    }
     (folder / "config.json").write_text(json.dumps(fields | (config or {})))
     starts = starts or [start(end={"state": "finished", "step": int(steps[-1]) if len(steps) else 0})]
     (folder / "provenance.json").write_text(json.dumps({"starts": starts}))
@@ -46,4 +46,4 @@ def start(step=0, revision="a" * 40, **fields):
         "time": "2026-01-02T03:04:05.000+00:00", "step": step, "command": ["python", "train.py"],
         "git": {"revision": revision, "clean": True}, "python": "3.11.7", "packages": {"jax": "0.10.2"},
         "devices": {"kind": "cpu", "count": 1}, "inputs": {"checksum": "f" * 64},
-    } | fields  # fmt: skip
+    } | fields

@@ -52,7 +52,7 @@ def wins(x, y):
     return np.mean([
         np.mean([[1.0 if a > b else 0.5 if a == b else 0.0 for b in y[:, task]] for a in x[:, task]])
         for task in range(x.shape[1])
-    ])  # fmt: skip
+    ])
 
 
 def test_interquartile_mean_by_hand_and_by_scipy():

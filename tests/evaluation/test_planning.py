@@ -205,7 +205,7 @@ def test_enumerating_tiny_mdps_gives_the_same(sticky):
         assert found.min_k == next((k for k in ks if brute.works(k)), None), seed
         assert found.effective_planning_window == next((k for k in ks if brute.works(k, True)), None), seed
         stochastic = [k - 2 * math.log(gap, mdp.num_actions) if gap < math.inf else k
-                      for k, gap in zip(ks, found.least_gaps) if brute.works(k)]  # fmt: skip
+                      for k, gap in zip(ks, found.least_gaps) if brute.works(k)]
         assert found.stochastic_effective_horizon == pytest.approx(min(stochastic, default=math.inf))
         ks_seen.add(found.min_k)
         if sticky == 0:
@@ -316,7 +316,7 @@ def test_reachable_states_are_counted_by_walking():
         for _ in range(mdp.horizon):
             seen |= level
             level = {(brute.after((0, s, None), a)[1] if s is not None else None, a) for s, a in itertools.product(
-                {s for s, _ in level}, range(mdp.num_actions))}  # fmt: skip
+                {s for s, _ in level}, range(mdp.num_actions))}
         count = len(seen) if sticky else len({state for state, _ in seen})
         assert planning.reachable_states(mdp, sticky > 0) == count, seed
 

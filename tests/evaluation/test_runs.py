@@ -296,7 +296,7 @@ def test_charts_of_weights_and_biases(tmp_path):
     assert first.name == "corl/TD3-BC - hopper-medium-v2-0" and second.columns == ({"seed": 1},)
     assert first.attributes == {
         "library": "CORL", "agent.name": "TD3-BC", "task": "hopper-medium-v2", "source": "wandb"
-    }  # fmt: skip
+    }
     score = first.find("d4rl_normalized_score", 0)
     assert score.steps.tolist() == [100, 200] and score.values.tolist() == [110.0, 210.0]
     assert second.find("d4rl_normalized_score", 0).values.tolist() == [10.0], "an empty cell is no value"
@@ -400,7 +400,7 @@ def test_the_long_table_has_a_row_a_value(mixed):
         ("a", 0, 0, 100, 10.0, SCORE, 1.0), ("a", 0, 0, 200, 20.0, SCORE, None),
         ("a", 1, 1, 100, 10.0, SCORE, 2.0), ("a", 1, 1, 200, 20.0, SCORE, 4.0),
         ("a", None, None, 200, None, "system/memory_gb", 1.25),
-    ]  # fmt: skip
+    ]
     assert rows[7] == ("c", None, None, None, None, None, None), "a run that logged nothing is in the table"
     assert rows[8] == ("d/ppo", 0, None, 1, None, "loss", 0.25)
     schema = table.schema

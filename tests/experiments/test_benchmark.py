@@ -31,7 +31,7 @@ def test_one_agent_to_its_json_line():
     assert figures.keys() == {
         "updates_per_s", "updates_per_s_2_seeds", "compile_s", "compile_s_2_seeds", "updates_fused", "flops_per_update",
         "bytes_per_update", "percent_of_sgemm", "ratio_to_plain",
-    }  # fmt: skip
+    }
     assert all(value > 0 for value in figures.values())
     # By hand: three layers of products, forward, and backward twice as many but for the first layer's input.
     products = 256 * (11 * 256 + 256 * 256 + 256 * 3)
@@ -91,5 +91,5 @@ def test_the_online_suite_to_its_json_line():
     assert result.keys() == {
         "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_2_seeds", "ppo_compile_s",
         "ppo_compile_s_2_seeds",
-    }  # fmt: skip
+    }
     assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))

@@ -22,7 +22,7 @@ def episodes(lengths, offset):
     return Episodes(
         observations, np.full((total, 1), 0.5, np.float32), np.full(total, 7.0, np.float32), ends,
         np.zeros(total, bool), observations + 1, starts.astype(np.int64), {"policy": np.zeros(total, np.int32)},
-    )  # fmt: skip
+    )
 
 
 OFFLINE, EXPERT = episodes([3, 2, 4], 0), episodes([5, 6, 7, 8], 10_000)

@@ -43,7 +43,7 @@ def dataset(tmp_path_factory) -> dict:
     return {
         "dataset.path": str(folder / "hopper.hdf5"), "dataset.env_id": "Hopper-v4", "dataset.name": "mine",
         "dataset.data_dir": str(folder / "data"), "dataset.num_steps": 0,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def d4rl_file(tmp_path_factory) -> Path:
     fields = {
         "observations": rng.normal(size=(size, 11)), "actions": rng.uniform(-0.9, 0.9, size=(size, 3)),
         "rewards": rng.uniform(0, 3, size=size), "next_observations": rng.normal(size=(size, 11)),
-    }  # fmt: skip
+    }
     fields["next_observations"][:-1] = fields["observations"][1:]
     path = tmp_path_factory.mktemp("d4rl") / "hopper.hdf5"
     with h5py.File(path, "w") as file:
@@ -44,7 +44,7 @@ def test_a_d4rl_file_runs_to_its_json_line_and_a_second_start_trains_nothing(d4r
         TINY, f"--workdir={tmp_path / 'run'}",
         f"--config.dataset.path={d4rl_file}", "--config.dataset.env_id=Hopper-v4",
         f"--config.dataset.data_dir={tmp_path / 'data'}", "--config.dataset.name=mine", "--config.dataset.num_steps=0",
-    )  # fmt: skip
+    )
     done = binary(*args)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -89,7 +89,7 @@ def test_all_conditions_hold(tmp_path):
         ("git.revision=abc*", ["a"]), ("state=failed", ["b"]), ("agent.note=x%26y%2Cz", ["a"]),
         ("last_step=100", ["a", "b"]), ("library:=mine&library=rl_jax", ["a", "b"]),
     ],
-)  # fmt: skip
+)
 def test_a_condition(tmp_path, condition, found):
     config = agent("iql", rate=0.001, wide=True, dims=[256, 256], note="x&y,z")
     write_run(tmp_path / "a", [[1.0]], config=config, starts=[start(revision="abcdef", end={"state": "finished"})])
@@ -408,7 +408,7 @@ def test_library_against_library(tmp_path):
     ask(
         root, "library=rl_jax&cl=ours", "library=CORL&metric=d4rl_normalized_score&cl=CORL",
         "run=quick-*,shy-*&task:=hopper-medium&metric=score&cl=third", x=["wall"],
-    )  # fmt: skip
+    )
     table = rows(tmp_path / "out").loc["hopper-medium"]
     assert table["mean"].to_dict() == {"ours": 40.0, "CORL": 45.0, "third": 8.0}
     assert table["runs"].tolist() == [2, 2, 2]
@@ -449,7 +449,7 @@ def test_the_binary_answers_with_files_and_one_json_line(tree, tmp_path):
     done = binary(
         "--root=runs", "--filters=agent.name=iql&cl=IQL", "--filters=agent.name=bc&cl=BC", "--last=3", "--out=report",
         "--parquet=report/long.parquet", cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     (said,) = map(json.loads, done.stdout.splitlines())
     assert said["runs"] == {"IQL": 6, "BC": 6} and said["rows"] == 4 * 3 * 10 and said["remarks"] == 0

@@ -133,7 +133,7 @@ def test_published_numbers_have_the_published_averages():
     averages = dict(
         bc=50.40, bc10=69.29, td3_bc=76.45, awac=67.72, cql=78.28, iql=81.63, rebrac=89.74, sac_n=83.52, edac=92.92,
         dt=73.84,
-    )  # fmt: skip
+    )
     assert set(averages) == set(CORL.values)
     for method, average in averages.items():
         means = [mean for mean, _ in CORL.values[method].values()]
@@ -190,7 +190,7 @@ RUNS = tuple(Run(method, task, "m", "c") for task in ("t", "u") for method in ("
 SCORES = {
     "a-t": evaluations([1.0, 2.0, 9.0]), "b-t": evaluations([3.0, 4.0, 5.0]),
     "a-u": evaluations([60.0, 61.0, 62.0], 70.0), "b-u": evaluations([80.0, 81.0, 61.5], 70.0),
-}  # fmt: skip
+}
 
 
 def test_scores_of_methods_and_references():
@@ -473,7 +473,7 @@ def test_the_tiny_preset_from_nothing_to_verdicts(tmp_path):
     names = {
         "scores.npz", "scores.json", "table.md", "table.csv", "curves.png", "profile.png", "improvement.png",
         "report.json",
-    }  # fmt: skip
+    }
     assert set(result["paths"]) == names and all(Path(path).exists() for path in result["paths"].values())
 
     raw = np.load(out / "runs" / "bc-hopper-medium" / "episodes.npz")

@@ -160,7 +160,7 @@ def test_claims_by_hand():
         bytes={rlcm: [744, 600, 444], ddpo: [750, 590, 580]}, flat_bytes={rlcm: [344] * 3, ddpo: [344] * 3},
         train_seconds={rlcm: [0, 10, 30], ddpo: [0, 40, 120]}, bytes_1_step={rlcm: [0, 0, 500]},
         bytes_2_steps={rlcm: [0, 0, 460]},
-    )  # fmt: skip
+    )
     claims = {claim.name: claim for claim in reproduce.claims(reproduce.AT_600)}
     names = ("bytes_fall", "not_below_ddpo", "faster_than_ddpo", "two_steps_between")
     found = {name: claims[name].check(scores) for name in names}

@@ -42,12 +42,12 @@ def pipeline(name):
         sample_size=4, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
         cross_attention_dim=4, layers_per_block=1, attention_head_dim=2, norm_num_groups=2,
         time_cond_proj_dim=6 if name == "lcm" else None,
-    )  # fmt: skip
+    )
     vae = VAEConfig(sample_size=8, block_out_channels=(4, 4), layers_per_block=1, norm_num_groups=2)
     text = TextConfig(
         hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2, vocab_size=514,
         max_position_embeddings=10,
-    )  # fmt: skip
+    )
     letters = [*BYTE_LETTERS, *(letter + "</w>" for letter in BYTE_LETTERS), START, END]
     return Pipeline(
         unet=part(pretrained.UNET, unet),
@@ -87,14 +87,14 @@ def config_of(folders, name, **fields):
     config.pipeline = {
         "folder": str(folders / name), "prompts": str(folders / "prompts.txt"), "height": 8, "width": 16,
         "guidance": 8.0 if name == "lcm" else 5.0, "lora_rank": 2, "lora_alpha": 4.0, "dtype": "float32",
-    }  # fmt: skip
+    }
     config.update_from_flattened_dict(
         {
             "num_seeds": 1, "num_steps": 2, "batch_size": 8, "evaluation_images": 8, "checkpoint.every": 1,
             "tuning.chunk_size": 8, "tuning.learning_rate": 0.01, "tuning.tracker_min_count": 4, "tuning.clip": 1e-6,
             "model.num_calls": 3, "loop.log_every": 1,
         } | fields
-    )  # fmt: skip
+    )
     return config
 
 

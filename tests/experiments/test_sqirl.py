@@ -124,7 +124,7 @@ def test_ranks_are_compared_over_the_mdps_that_both_solve():
     scores = scores_of(
         {"sqirl_k1": [1, 2, 3, 4, 9, 9], "sqirl_k2": [9, 9, 9, 9, 5, 9], "ppo": ranks},
         {"sqirl_k1": [1, 1, 1, 1, 0, 0], "sqirl_k2": [0, 0, 0, 0, 1, 0], "ppo": [1] * 6},
-    )  # fmt: skip
+    )
     best, solved = reproduce.best_of(scores, reproduce.SQIRL)
     np.testing.assert_array_equal(best[0], [1, 2, 3, 4, 5, 9])
     np.testing.assert_array_equal(solved[0], [True] * 5 + [False])
@@ -163,7 +163,7 @@ def test_a_game_is_learned_in_on_the_host(agent, tmp_path):
     done = subprocess.run(
         [*command, f"--workdir={tmp_path}"], cwd=ROOT, env=os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert len(summary["returns"]) == 1 and summary["samples"][0] > 0

@@ -79,7 +79,7 @@ def test_a_sweep_runs_to_its_json_line_and_goes_on_with_what_is_missing(tmp_path
     ("agent.learning_rate=fast", "must be a finite number, like 0.0003"),
     ("batch_size=16,", "a value is missing"),
     ("agent.name=bc,iql", "chooses an algorithm"),
-])  # fmt: skip
+])
 def test_a_bad_sweep_is_one_clear_line_and_leaves_nothing(sweep, message, tmp_path):
     done = binary(*TINY, f"--config.sweep={sweep}", f"--workdir={tmp_path / 'run'}")
     assert done.returncode != 0
@@ -105,11 +105,11 @@ def test_a_sequence_is_called_in_order_each_with_its_config_and_folder(tmp_path)
     assert calls == [
         ("a/b", 3, "", ("dataset.name=a-b,seed=3",)), ("a/b", 5, "", ("dataset.name=a-b,seed=5",)),
         ("c", 3, "", ("dataset.name=c,seed=3",)), ("c", 5, "", ("dataset.name=c,seed=5",)),
-    ]  # fmt: skip
+    ]
     config.sweep = "seed=1,2"
     assert run_sequence(main, config, tmp_path, in_sequence(config))["sweep"] == [
         {"setting": {"seed": 1}, "summary": {"score": 1}}, {"setting": {"seed": 2}, "summary": {"score": 2}},
-    ]  # fmt: skip
+    ]
     (tmp_path / "config.json").touch()
     with pytest.raises(ValueError, match="holds a run, and a sweep makes folders in it: use another --workdir"):
         run_sequence(main, config, tmp_path, in_sequence(config))

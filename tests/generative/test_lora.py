@@ -62,7 +62,7 @@ def test_all_attention_of_a_unet_is_adapted_and_nothing_else():
     config = UNetConfig(
         block_out_channels=(8, 8), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4,
-    )  # fmt: skip
+    )
     adapters = jax.eval_shape(lambda key: init_lora(key, parameter_shapes(UNET, config), 4), jax.random.key(0))
     transformers = 1 + 1 + 2  # down, middle, up
     assert len(jax.tree.leaves(adapters)) == transformers * 2 * 4 * 2

@@ -41,7 +41,7 @@ def pipeline():
         sample_size=4, block_out_channels=(4,), down_block_types=("CrossAttnDownBlock2D",), time_cond_proj_dim=6,
         up_block_types=("CrossAttnUpBlock2D",), layers_per_block=1, attention_head_dim=(2,), cross_attention_dim=4,
         norm_num_groups=2,
-    )  # fmt: skip
+    )
     vae = VAEConfig(sample_size=4, block_out_channels=(4,), layers_per_block=1, norm_num_groups=2, scaling_factor=0.5)
     letters = [*BYTE_LETTERS, *(letter + "</w>" for letter in BYTE_LETTERS), "at</w>", START, END]
     return Pipeline(

@@ -41,11 +41,11 @@ def test_text_steers_the_image():
     unet = UNetConfig(
         in_channels=4, out_channels=4, block_out_channels=(8, 8), down_block_types=down, up_block_types=up,
         layers_per_block=1, attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
+    )
     text = TextConfig(
         hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20,
         max_position_embeddings=4,
-    )  # fmt: skip
+    )
     model = TextToImage(unet, text)
     x, labels, tokens = jnp.ones((2, 4, 4, 4)), jnp.zeros(2), jnp.array([[1, 2, 3, 3], [1, 5, 3, 3]])
     fresh, apply = jax.jit(model.init)(jax.random.key(0), x, labels, tokens), jax.jit(model.apply)

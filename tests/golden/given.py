@@ -16,7 +16,7 @@ from rl_jax.data.transitions import Transitions
 SETTINGS = {
     "hidden_dims": (16, 16), "learning_rate": 1e-2, "decay_steps": 4, "discount": 0.99, "tau": 0.05, "expectile": 0.7,
     "temperature": 3.0, "alpha": 2.5, "policy_noise": 0.2, "noise_clip": 0.3, "policy_freq": 2,
-}  # fmt: skip
+}
 
 
 class Golden:

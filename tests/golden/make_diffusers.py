@@ -31,11 +31,11 @@ UNETS = {
         "transformer_layers_per_block": 2, "use_linear_projection": True, "time_cond_proj_dim": 10,
         "flip_sin_to_cos": False, "freq_shift": 1,
     },
-}  # fmt: skip
+}
 VAE = {
     "sample_size": 16, "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": [8, 16],
     "layers_per_block": 1, "norm_num_groups": 4, "scaling_factor": 0.18215,
-}  # fmt: skip
+}
 TRANSFORMER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 TEXTS = {
     "quick_gelu": {**TRANSFORMER, "hidden_act": "quick_gelu", "vocab_size": 20, "max_position_embeddings": 8},
@@ -50,7 +50,7 @@ PROMPTS = [
     "1234 cats, 2.5 dogs", "", "   ", "naïve café", "cafe\u0301 NAI\u0308VE", "猫と犬 🐱🐶", "ΟΔΟΣ Привет", "½ Ⅷ ² x²",
     "snake_case, a-b/c (d) [e]", "a\tcat\nand\u00a0dog", "!'s ''t 'S o'clock", "<|endoftext|> a cat", "αβγδ...!?",
     "İstanbul", "the washing of dishes", "photo photo photophoto",
-]  # fmt: skip
+]
 
 
 def fill(model):

@@ -17,7 +17,7 @@ from tests.golden.given import gradients
 SETTINGS = {
     "embedding_dim": 8, "num_layers": 2, "num_heads": 2, "max_timesteps": 20, "dropout": 0.0, "learning_rate": 1e-2,
     "warmup_steps": 3, "weight_decay": 0.05, "clip_norm": 0.9, "return_scale": 1000.0,
-}  # fmt: skip
+}
 with np.load(Path(__file__).parent / "corl_dt.npz", allow_pickle=False) as file:
     ARRAYS = dict(file)
 BATCHES = [

@@ -72,7 +72,7 @@ def test_ppo_steps_are_stable_baselines3s(monkeypatch):
     config.update(SETTINGS | {
         "activation": "tanh", "num_envs": num_envs, "num_steps": num_steps, "num_epochs": 2,
         "batch_size": num_envs * num_steps,
-    })  # fmt: skip
+    })
     agent = ppo.ppo(config, mdp(golden))
     state = agent.init(jax.random.key(0))
     state = state.replace(params={"actor_critic": filled(state.params["actor_critic"], under(golden, "params"))})
@@ -90,7 +90,7 @@ def test_ppo_steps_are_stable_baselines3s(monkeypatch):
         for ours, theirs, sign in [
             ("actor/loss", "policy_gradient_loss", 1), ("value/loss", "value_loss", 1),
             ("actor/entropy", "entropy_loss", -1), ("actor/clip_fraction", "clip_fraction", 1),
-        ]:  # fmt: skip
+        ]:
             expected = sign * golden[f"losses/{theirs}"][t]
             assert metrics[ours] == pytest.approx(expected, rel=2e-4, abs=2e-6), (t, ours)
         check(state.params["actor_critic"], under(golden, f"after/{t}"), rtol=2e-4, atol=2e-5)
@@ -103,7 +103,7 @@ def test_dqn_steps_are_stable_baselines3s(monkeypatch):
     config.update(SETTINGS | {
         "train_every": train_every, "batch_size": golden["rows"].shape[1], "buffer_size": 16, "learning_starts": 4,
         "target_every": 8,
-    })  # fmt: skip
+    })
     agent = dqn.dqn(config, mdp(golden))
     state = agent.init(jax.random.key(0))
     networks = {

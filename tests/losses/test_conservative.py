@@ -92,7 +92,7 @@ def test_without_a_bound_calibrated_is_plain():
     for ours, plain in zip(
         jax.value_and_grad(calibrated_gap)(jnp.asarray(SAMPLED)), jax.value_and_grad(plain_gap)(jnp.asarray(SAMPLED)),
         strict=True,
-    ):  # fmt: skip
+    ):
         np.testing.assert_array_equal(ours, plain)
 
 

@@ -36,7 +36,7 @@ def random_mdp(seed: int) -> MDP:
     return MDP(
         rng.dirichlet(np.full(STATES, 0.5), (STATES, ACTIONS)), rng.normal(size=(STATES, ACTIONS)),
         rng.integers(1, 4, STATES), rng.integers(1, 6, (STATES, ACTIONS)),
-    )  # fmt: skip
+    )
 
 
 def visitation(mdp: MDP, policy: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def primal(mdp: MDP, divergence: Divergence, alpha: float) -> tuple[float, np.nd
         visitation(mdp, np.full((STATES, ACTIONS), 1 / ACTIONS)).ravel(),
         bounds=[(0, 1)] * (STATES * ACTIONS), method="SLSQP", options={"ftol": 1e-13, "maxiter": 2000},
         constraints={"type": "eq", "fun": lambda x: (lambda d: d.sum(1) - mdp.inflow(d))(x.reshape(STATES, ACTIONS))},
-    )  # fmt: skip
+    )
     assert result.success, result.message
     return -result.fun, result.x.reshape(STATES, ACTIONS)
 
@@ -68,7 +68,7 @@ def minimum(value_and_grad, size: int) -> tuple[float, np.ndarray]:
     result = scipy.optimize.minimize(
         lambda x: [np.asarray(y, np.float64) for y in value_and_grad(jnp.asarray(x))], np.zeros(size), jac=True,
         method="BFGS", options={"gtol": 1e-9, "maxiter": 5000},
-    )  # fmt: skip
+    )
     return float(result.fun), result.x
 
 
@@ -161,7 +161,7 @@ def test_the_best_policy_of_dual_q_has_dual_vs_optimum(divergence, alpha, seed):
     result = scipy.optimize.minimize(
         lost, np.full(STATES, 0.5), jac=True, bounds=[(0, 1)] * STATES, method="L-BFGS-B",
         options={"ftol": 1e-12, "gtol": 1e-7},
-    )  # fmt: skip
+    )
     value, v = dual_v(mdp, divergence, alpha)
     assert -result.fun == pytest.approx(value, abs=1e-6)
     d = divergence.weight(residuals_of_v(mdp, jnp.asarray(v)) / alpha) * mdp.data

@@ -30,7 +30,7 @@ def test_a_masked_step_has_no_gradient():
 
 
 @pytest.mark.parametrize("shapes", [[(3, 4, 2), (3, 4, 1), (3, 4)], [(3, 4, 2), (3, 4, 2), (3, 4, 1)],
-                                    [(3, 4, 2), (3, 4, 2), (3, 3)], [(3, 4), (3, 4), (3, 4)]])  # fmt: skip
+                                    [(3, 4, 2), (3, 4, 2), (3, 3)], [(3, 4), (3, 4), (3, 4)]])
 def test_wrong_shapes_are_refused(shapes):
     with pytest.raises(AssertionError):
         masked_cloning_loss(*(jnp.ones(shape) for shape in shapes))

@@ -18,7 +18,7 @@ from rl_jax.networks.convolution import NUMBERS, Conv, convolve
         ((20, 23), (8, 8), (4, 4), "VALID"), ((5, 5), (1, 1), (1, 1), "SAME"), ((8, 8), (2, 2), (2, 2), "VALID"),
         ((7, 9), (3, 5), (2, 1), ((1, 1), (2, 2))),
     ],
-)  # fmt: skip
+)
 def test_gradients_are_those_of_xla(size, kernel, strides, padding):
     x, k = (jax.random.normal(jax.random.key(n), s) for n, s in enumerate(((3, *size, 4), (*kernel, 4, 5))))
 

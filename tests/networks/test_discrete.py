@@ -73,7 +73,7 @@ def test_actor_critic_starts_orthogonal_with_its_gains():
     for name, gain in [
         ("policy_Dense_1", math.sqrt(2)), ("policy_Dense_2", 0.01), ("value_Dense_1", math.sqrt(2)),
         ("value_Dense_2", 1.0),
-    ]:  # fmt: skip
+    ]:
         kernel = np.asarray(params[name]["kernel"])
         np.testing.assert_allclose(kernel.T @ kernel, gain**2 * np.eye(kernel.shape[1]), atol=1e-5 * gain)
         assert not np.any(params[name]["bias"])

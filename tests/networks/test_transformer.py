@@ -101,7 +101,7 @@ FIELDS = ("observations", "actions", "returns_to_go", "timesteps", "mask")
 INPUTS = {
     "observations": drawn(3, 4, 5), "actions": drawn(3, 4, 2), "returns_to_go": drawn(3, 4),
     "timesteps": jnp.tile(jnp.arange(2, 6, dtype=jnp.int32), (3, 1)), "mask": jnp.ones((3, 4)),
-}  # fmt: skip
+}
 PARAMS = filled(NETWORK, *INPUTS.values())
 APPLY = jax.jit(NETWORK.apply)
 
@@ -126,7 +126,7 @@ def test_padding_changes_nothing_wherever_it_lies_and_whatever_it_holds(before):
     padding = {
         "observations": drawn(3, 2, 5), "actions": drawn(3, 2, 2), "returns_to_go": drawn(3, 2),
         "timesteps": jnp.full((3, 2), 7), "mask": jnp.zeros((3, 2)),
-    }  # fmt: skip
+    }
     parts = (padding, real) if before else (real, padding)
     padded = {field: jnp.concatenate([part[field] for part in parts], axis=1) for field in FIELDS}
     got = actions_of(**padded)[:, 2:] if before else actions_of(**padded)[:, :2]

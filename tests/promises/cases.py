@@ -50,7 +50,7 @@ CASES = [
     Case(
         "offline_rl_xql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-xql", {"agent.decay_steps": 50},
         kin=True,
-    ),  # fmt: skip
+    ),
     Case("offline_rl_cql", "experiments.offline_rl.train", "configs.offline_rl", "tiny-cql", kin=True),
     Case("offline_rl_sac_n", "experiments.offline_rl.train", "configs.offline_rl", "tiny-sac_n", kin=True),
     Case("offline_rl_edac", "experiments.offline_rl.train", "configs.offline_rl", "tiny-edac", kin=True),

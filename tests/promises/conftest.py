@@ -10,7 +10,7 @@ from tests.promises.cases import WHOLE, Case, slow_unless
 from tests.promises.runner import Outcome, execute
 
 CACHE = {"jax_compilation_cache_dir": None, "jax_persistent_cache_min_compile_time_secs": 0.0,
-         "jax_persistent_cache_min_entry_size_bytes": -1}  # fmt: skip
+         "jax_persistent_cache_min_entry_size_bytes": -1}
 
 
 @pytest.fixture(scope="package", autouse=True)

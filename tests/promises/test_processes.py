@@ -33,7 +33,7 @@ def pair(jobs, overrides, *, die=("", "")):
             die=die[rank],
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     return [finish(process, timeout=120) for process in processes]
 
 

@@ -7,7 +7,7 @@ from tests.promises.runner import execute
 
 NUMBERS = {
     "agent.expectile": (0.9, 0.7), "agent.temperature": (3.0, 0.7), "agent.learning_rate": (3e-4, 1e-2),
-}  # fmt: skip
+}
 SWEEP = "; ".join(f"{name}={values[0]},{values[1]}" for name, values in NUMBERS.items())
 
 
