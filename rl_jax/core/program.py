@@ -1,17 +1,17 @@
-"""What the core knows of a paper: a pure step, the data it reads, a way to judge the result.
+"""What the core knows of a paper: a pure step, what it reads, a way to judge the result.
 
 `TrainState` is one training run. The core trains S runs (seeds) side by side: every leaf then carries a leading
 axis S, except `step`, which all runs share. A paper writes `init` and `step` for one run and never sees that axis;
-`evaluate` and `Feed.collect` stand outside the compiled step and see all runs at once. Runs differ by their seed and,
-in a sweep, by their settings.
+`evaluate` and `Feed.collect` stand outside the compiled step and see all runs at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 PyTree = Any
@@ -44,93 +44,106 @@ class TrainState(struct.PyTreeNode):
         return cls(jnp.zeros((), jnp.int32), params, target_params or {}, opt_state, {} if extra is None else extra)
 
 
-class Resident(NamedTuple):
-    """A source that lies on the device: the core fuses many steps into one program.
+class Evaluation(NamedTuple):
+    """What a judgement of all S runs says.
 
     Attributes:
-      data: PyTree of arrays shared by all runs: a data set, a tabular MDP, a pure-JAX environment's parameters.
+      metrics: a float or an array [S] by name, such as "eval/return". Every outcome `x` that has no metric "eval/x"
+        gets one, its mean over E.
+      outcomes: the raw numbers, [S, E] by name: one an episode, a prompt, an image. The loop saves them in
+        `outcomes.npz`, and reports are made from them alone. Different outcomes may have different E.
     """
 
-    data: PyTree
+    metrics: Mapping[str, Any] = {}
+    outcomes: Mapping[str, np.ndarray] = {}
 
 
 class Feed(NamedTuple):
-    """A source with the host between two steps: a simulator, a scored sampler, a token stream.
+    """What the host brings between two steps: a simulator, a scored sampler, a token stream.
 
     Attributes:
-      collect: (state of all S runs, keys [S], step) -> (batch, metrics). Batch leaves are [S, B, ...] with the same
-        shapes and dtypes every time; with several processes each returns its own share of B. Arrays that lie on the
-        mesh already, e.g. of a frozen network [S, ...], may be among them. Host metrics are floats, averaged over the
+      collect: (state of all S runs, resident, keys [S], step) -> (batch, metrics). Batch leaves are [S, B, ...]; with
+        several processes each returns its own share of B. A few different structures or shapes may take turns (length
+        buckets; batches of two kinds): the step is compiled once for each. Host metrics are floats, averaged over the
         calls that report them.
       save: () -> cursor, replay buffer, environment states, as nested dicts and lists of numpy arrays and numbers.
       restore: takes what `save` gave and continues exactly there.
+      close: releases what the feed has opened; called once, when the run ends, however it ends.
+      bytes: what the feed keeps on each device beside state, resident and batch, for the check of memory.
     """
 
-    collect: Callable[[TrainState, Key, int], tuple[PyTree, dict[str, float]]]
-    save: Callable[[], PyTree]
-    restore: Callable[[PyTree], None]
+    collect: Callable[[TrainState, PyTree, Key, int], tuple[PyTree, dict[str, float]]]
+    save: Callable[[], PyTree] = dict
+    restore: Callable[[PyTree], None] = lambda saved: None
+    close: Callable[[], None] = lambda: None
+    bytes: int = 0
 
 
-def nothing_to_evaluate(state: TrainState, key: Key) -> dict[str, Any]:
+def nothing_to_evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
     """The evaluation of a program that has none."""
-    del state, key
-    return {}
+    del state, resident, key
+    return Evaluation()
 
 
 class Program(NamedTuple):
     """One experiment, as the core sees it.
 
     Attributes:
-      init: key -> TrainState of one run; pure. Where `settings` has leaves, (key, settings of the run) -> TrainState;
-        what `step` is to know of them it keeps in `TrainState.extra`, where checkpoints keep it too.
-      step: (state, data, key) -> (state, metrics) of one run; pure; metrics are scalars. `data` is the source's
-        data or, of a Feed, one collected batch. The key is fold_in(fold_in(base, seed), step).
-      source: where `data` comes from.
-      evaluate: (state of all S runs, key) -> metrics, each a float or an array [S]; runs outside the compiled step.
-      settings: what each run has of its own beside its seed, leaves [S, ...]; see `core.sweep`.
+      init: (key, resident) -> TrainState of one run; pure.
+      step: (state, resident, batch, key) -> (state, metrics) of one run; pure; metrics are scalars. `batch` is what the
+        feed collected, [B, ...], or None without a feed. The key is fold_in(fold_in(base, seed), step).
+      evaluate: (state of all S runs, resident, key) -> Evaluation; runs outside the compiled step.
+      resident: PyTree of arrays that lie on the devices the whole time, shared by all runs: a data set, a tabular MDP,
+        prompts, frozen networks, weights to start from. Always an argument and never closed over, so that it is neither
+        a constant of the compiled program nor a part of the state: not copied, not donated, not saved.
+        `config.resident_rules` lay it on the mesh.
+      feed: what the host brings between two steps; None where the step draws its own batch.
+      done: (evaluations so far, as dicts of `step` and metrics) -> whether to stop before `config.num_steps`.
     """
 
-    init: Callable[..., TrainState]
-    step: Callable[[TrainState, PyTree, Key], tuple[TrainState, Metrics]]
-    source: Resident | Feed
-    evaluate: Callable[[TrainState, Key], dict[str, Any]] = nothing_to_evaluate
-    settings: PyTree = ()
+    init: Callable[[Key, PyTree], TrainState]
+    step: Callable[[TrainState, PyTree, PyTree, Key], tuple[TrainState, Metrics]]
+    evaluate: Callable[[TrainState, PyTree, Key], Evaluation] = nothing_to_evaluate
+    resident: PyTree = ()
+    feed: Feed | None = None
+    done: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None
 
 
-def in_turn(
-    sample: Callable[[TrainState, Key, int], PyTree],
+def scored(
+    sample: Callable[[TrainState, PyTree, Key, int], PyTree],
     score: Callable[[PyTree], tuple[PyTree, dict[str, float]]],
+    overlap: int = 0,
 ) -> Feed:
-    """A Feed that samples a batch and then scores it; nothing of it has to be saved. Arguments: see `overlapped`."""
+    """A Feed that samples a batch on the devices and scores it on the host.
 
-    def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
-        return score(jax.device_get(sample(state, keys, step)))
-
-    return Feed(collect, dict, lambda saved: None)
-
-
-def overlapped(
-    sample: Callable[[TrainState, Key, int], PyTree],
-    score: Callable[[PyTree], tuple[PyTree, dict[str, float]]],
-) -> Feed:
-    """A Feed that scores one batch on the host while the device trains on the one before.
-
-    Batch t+1 is sampled with the parameters that step t starts from, so every batch but the first is one update
-    old: use an importance-weighted loss. The order is fixed, so a resumed run sees the same batches.
+    With `overlap` above 0 the host scores up to so many batches while the device trains on those before: batch t +
+    overlap is sampled with the parameters that step t starts from. Every batch but the first ones is then `overlap`
+    updates old: use an importance-weighted loss. The order is fixed, so a resumed run sees the same batches.
 
     Args:
-      sample: (state, keys [S], step) -> host arrays; runs in the calling thread.
-      score: host arrays -> (batch, metrics); pure; runs in a thread of its own.
+      sample: (state, resident, keys [S], step) -> arrays; runs in the calling thread.
+      score: host arrays -> (batch, metrics); pure; runs in a thread of its own where batches overlap.
+      overlap: the bound; 0 is strictly on-policy.
+
+    Raises:
+      ValueError: the bound is negative.
     """
-    pool = ThreadPoolExecutor(max_workers=1)
+    if overlap < 0:
+        raise ValueError(f"config.overlap={overlap}: batches that are scored ahead, 0 or more")
+    pool = ThreadPoolExecutor(max_workers=1) if overlap else None
     ahead: list[Future] = []
 
-    def collect(state: TrainState, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
-        if not ahead:
-            ahead.append(pool.submit(score, jax.device_get(sample(state, keys, step))))
+    def submit(state: TrainState, resident: PyTree, keys: Key, step: int) -> None:
         # The sample is whole on the host before this call returns: the step that follows donates `state`.
-        next_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 1)
-        ahead.append(pool.submit(score, jax.device_get(sample(state, next_keys, step + 1))))
+        ahead.append(pool.submit(score, jax.device_get(sample(state, resident, keys, step))))
+
+    def collect(state: TrainState, resident: PyTree, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
+        if pool is None:
+            return score(jax.device_get(sample(state, resident, keys, step)))
+        while len(ahead) <= overlap:
+            distance = len(ahead)
+            later = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, distance) if distance else keys
+            submit(state, resident, later, step + distance)
         return ahead.pop(0).result()
 
     def save() -> PyTree:
@@ -138,9 +151,13 @@ def overlapped(
 
     def restore(saved: PyTree) -> None:
         ahead.clear()
-        for scored in saved["ahead"]:
+        for batch in saved["ahead"]:
             future: Future = Future()
-            future.set_result(tuple(scored))
+            future.set_result(tuple(batch))
             ahead.append(future)
 
-    return Feed(collect, save, restore)
+    def close() -> None:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    return Feed(collect, save, restore, close)
