@@ -1,15 +1,14 @@
 """What a control algorithm is, the way optax defines an optimiser: three pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import optax
 
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.transitions import Transitions
 
 Batch = Any  # rl_jax.data.transitions.Transitions, or whatever the agent's docstring says
-Loss = Callable[[PyTree], tuple[jax.Array, Metrics]]
 
 
 class Agent(NamedTuple):
@@ -27,10 +26,11 @@ class Agent(NamedTuple):
     act: Callable[[PyTree, jax.Array, Key, jax.Array | float], jax.Array]
 
 
-def gradient_step(
-    loss: Loss, params: PyTree, tx: optax.GradientTransformation, opt_state: PyTree
-) -> tuple[PyTree, PyTree, Metrics]:
-    """One optimiser step of one network on `loss(params) -> (loss, info)`: (params, opt_state, info)."""
-    grads, info = jax.grad(loss, has_aux=True)(params)
-    updates, opt_state = tx.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, info
+def inputs(batch: Transitions) -> Mapping[str, tuple[Any, ...]]:
+    """What the networks of an agent read, by their usual names: the inputs of `Networks.init`."""
+    return {
+        "actor": (batch.observations,),
+        "critic": (batch.observations, batch.actions),
+        "value": (batch.observations,),
+        "temperature": (),
+    }

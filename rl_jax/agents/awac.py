@@ -29,13 +29,13 @@ def awac(config: ConfigDict, action_dim: int) -> Agent:
 
     def critic_loss(params: PyTree, next_q: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        loss = squared_error(q, td_target(batch.rewards, batch.masks, next_q, config.discount))  # equation 9
+        loss = jnp.sum(jnp.mean(squared_error(q, td_target(batch.rewards, batch.masks, next_q, config.discount)), -1))  # equation 9
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
     def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
         weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = advantage_weighted_loss(log_probs, weights)  # equation 13
+        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))  # equation 13
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 
     # Update

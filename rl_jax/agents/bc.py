@@ -4,6 +4,7 @@ The baseline of TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860) and of CORL: reg
 """
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -22,7 +23,7 @@ def bc(config: ConfigDict, action_dim: int) -> Agent:
     # Losses
 
     def actor_loss(params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        loss = behavioural_cloning_loss(actor.apply(params, batch.observations), batch.actions)
+        loss = jnp.mean(behavioural_cloning_loss(actor.apply(params, batch.observations), batch.actions))
         return loss, {"actor/loss": loss}
 
     # Update

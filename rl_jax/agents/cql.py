@@ -42,7 +42,7 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
     # Losses
 
     def alpha_loss(params: PyTree, log_probs: jax.Array) -> tuple[jax.Array, Metrics]:
-        loss = temperature_loss(params["log_alpha"], log_probs, target_entropy)
+        loss = jnp.mean(temperature_loss(params["log_alpha"], log_probs, target_entropy))
         return loss, {"temperature/loss": loss, "temperature/alpha": jnp.exp(params["log_alpha"])}
 
     def actor_loss(
@@ -66,8 +66,8 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
         if config.calibrated:
             info["critic/bounded"] = jnp.mean(policy_q < batch.mc_returns)
             policy_q = calibrated(policy_q, batch.mc_returns)  # Cal-QL, equation 5.1
-        gap = conservative_gap(jnp.concatenate([random_q, policy_q], 1), log_densities, data_q)
-        loss = squared_error(data_q, target) + config.conservatism * gap  # equation 4
+        gap = jnp.sum(jnp.mean(conservative_gap(jnp.concatenate([random_q, policy_q], 1), log_densities, data_q), -1))
+        loss = jnp.sum(jnp.mean(squared_error(data_q, target), -1)) + config.conservatism * gap  # equation 4
         return loss, info | {"critic/loss": loss, "critic/gap": gap}
 
     # Update

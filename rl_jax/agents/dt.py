@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents.agent import Agent, gradient_step
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.sequences import Sequences
-from rl_jax.losses.policy_learning import masked_cloning_loss
+from rl_jax.losses.policy_learning import behavioural_cloning_loss
 from rl_jax.networks.decision_transformer import DecisionTransformer
 
 
@@ -44,7 +44,7 @@ def dt(config: ConfigDict, action_dim: int) -> Agent:
 
     def actor_loss(params: PyTree, batch: Sequences, key: Key) -> tuple[jax.Array, Metrics]:
         predicted = actor.apply(params, *inputs(batch), deterministic=False, rngs={"dropout": key})
-        loss = masked_cloning_loss(predicted, batch.actions, batch.mask)  # section 3, "Training"
+        loss = jnp.mean(batch.mask * behavioural_cloning_loss(predicted, batch.actions))  # section 3, "Training"
         return loss, {"actor/loss": loss}
 
     # Update

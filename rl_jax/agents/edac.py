@@ -37,7 +37,7 @@ def edac(config: ConfigDict, action_dim: int) -> Agent:
         actions = jnp.broadcast_to(batch.actions, (config.num_critics, *batch.actions.shape))
         # Each member has its own copy of the actions, so the gradient of the sum is every member's own.
         gradients = jax.grad(lambda a: critic.apply_members(params, batch.observations, a).sum())(actions)
-        similarity = gradient_similarity(gradients)
+        similarity = jnp.mean(gradient_similarity(gradients))
         return config.eta * similarity, {"critic/similarity": similarity}
 
     return sac.sac(config, action_dim, critic_regularizer=similarity_loss)

@@ -15,9 +15,8 @@ from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.divergence import SURROGATES
-from rl_jax.losses.dual import implicit_maximum_loss
 from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
-from rl_jax.losses.value_learning import td_target
+from rl_jax.losses.value_learning import implicit_maximum_loss, td_target
 from rl_jax.networks.policies import GaussianPolicy
 from rl_jax.networks.values import Critic, Value
 
@@ -38,7 +37,7 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
 
     def value_loss(params: PyTree, target_q: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         v = value.apply(params, batch.observations)
-        loss = implicit_maximum_loss(target_q - v, surrogate, config.lam)
+        loss = jnp.mean(implicit_maximum_loss(target_q - v, surrogate, config.lam))
         # Where chi2 as coded pulls V down again, away from Q.
         far = jnp.mean(target_q - v < -4.0)
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v), "value/far": far}
@@ -53,7 +52,7 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
     def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
         weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = advantage_weighted_loss(log_probs, weights)
+        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 
     # Update

@@ -29,13 +29,13 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
 
     def critic_loss(params: PyTree, target: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        loss = squared_error(q, target)
+        loss = jnp.sum(jnp.mean(squared_error(q, target), -1))
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
     def actor_loss(params: PyTree, critic_params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
         actions = actor.apply(params, batch.observations)
         q = critic.apply(critic_params, batch.observations, actions).min(0)
-        loss = rebrac_loss(q, actions, batch.actions, config.actor_penalty)  # beta_1
+        loss = jnp.mean(rebrac_loss(q, actions, batch.actions, config.actor_penalty))  # beta_1
         return loss, {"actor/loss": loss}
 
     def smoothed_target(state: TrainState, batch: Transitions, key: Key) -> jax.Array:

@@ -41,7 +41,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
 
     def value_loss(params: PyTree, target_q: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         v = value.apply(params, offline.observations)
-        loss = gumbel_loss(target_q - v, config.gumbel_beta, config.max_clip)
+        loss = jnp.mean(gumbel_loss(target_q - v, config.gumbel_beta, config.max_clip))
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v)}
 
     def fixed_targets(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
@@ -51,7 +51,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
         after = offline.masks * next_v.offline - (1.0 - offline.masks) * bound
         target = td_target(jnp.full_like(after, -REWARD), jnp.ones_like(after), after, config.discount)
         best = jnp.full_like(q_expert[0], bound)
-        return (squared_error(q_expert, best) + squared_error(q_offline, target)) / 2
+        return (jnp.sum(jnp.mean(squared_error(q_expert, best), -1)) + jnp.sum(jnp.mean(squared_error(q_offline, target), -1))) / 2
 
     def objective(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
         """The paper's dual-Q with chi2; its term of the initial states is V's and has no gradient for Q."""
@@ -78,7 +78,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
     def actor_loss(params: PyTree, advantages: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
         weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = advantage_weighted_loss(log_probs, weights)
+        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 
     # Update

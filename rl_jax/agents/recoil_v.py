@@ -46,7 +46,7 @@ def recoil_v(config: ConfigDict, action_dim: int) -> Agent:
     def actor_loss(params: PyTree, weights: Demonstrations, batch: Demonstrations) -> tuple[jax.Array, Metrics]:
         def cloning(part: Transitions, weights: jax.Array) -> jax.Array:
             log_probs = gaussian_log_prob(part.actions, *actor.apply(params, part.observations))
-            return advantage_weighted_loss(log_probs, weights)
+            return jnp.mean(advantage_weighted_loss(log_probs, weights))
 
         expert, offline = cloning(batch.expert, weights.expert), cloning(batch.offline, weights.offline)
         loss = config.mixture * expert + (1.0 - config.mixture) * offline

@@ -44,7 +44,7 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
     # Losses
 
     def alpha_loss(params: PyTree, log_probs: jax.Array) -> tuple[jax.Array, Metrics]:
-        loss = temperature_loss(params["log_alpha"], log_probs, target_entropy)  # equation 18
+        loss = jnp.mean(temperature_loss(params["log_alpha"], log_probs, target_entropy))  # equation 18
         return loss, {"temperature/loss": loss, "temperature/alpha": jnp.exp(params["log_alpha"])}
 
     def actor_loss(
@@ -57,7 +57,7 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
 
     def critic_loss(params: PyTree, target: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        loss = squared_error(q, target)  # equation 5, twice: the authors halve the error
+        loss = jnp.sum(jnp.mean(squared_error(q, target), -1))  # equation 5, twice: the authors halve the error
         info = {"critic/mean": jnp.mean(q), "critic/std": jnp.mean(q.std(0))}
         if critic_regularizer is not None:
             extra, extra_info = critic_regularizer(critic, params, batch)

@@ -88,7 +88,7 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
 
     def actor_loss(params: PyTree, weights: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
-        loss = advantage_weighted_loss(log_probs, weights)  # equation 22
+        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))  # equation 22
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 
     # Update

@@ -28,13 +28,13 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
 
     def critic_loss(params: PyTree, target: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        loss = squared_error(q, target)
+        loss = jnp.sum(jnp.mean(squared_error(q, target), -1))
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
     def actor_loss(params: PyTree, critic_params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
         actions = actor.apply(params, batch.observations)
         q = critic.apply_member(critic_params, batch.observations, actions)
-        loss = td3_bc_loss(q, actions, batch.actions, config.alpha)  # equation 5
+        loss = jnp.mean(td3_bc_loss(q, actions, batch.actions, config.alpha))  # equation 5
         return loss, {"actor/loss": loss}
 
     def smoothed_target(state: TrainState, batch: Transitions, key: Key) -> jax.Array:

@@ -33,7 +33,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
 
     def value_loss(params: PyTree, target_q: jax.Array, observations: jax.Array) -> tuple[jax.Array, Metrics]:
         v = value.apply(params, observations)
-        loss = gumbel_loss(target_q - v, config.beta, config.max_clip, config.scaled)  # equation 11
+        loss = jnp.mean(gumbel_loss(target_q - v, config.beta, config.max_clip, config.scaled))  # equation 11
         clipped = jnp.mean(target_q - v > config.beta * config.max_clip)
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v), "value/clipped": clipped}
 
@@ -47,7 +47,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
     def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
         weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = advantage_weighted_loss(log_probs, weights)  # equation 12
+        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))  # equation 12
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 
     def smoothed(batch: Transitions, key: Key) -> tuple[jax.Array, jax.Array]:

@@ -8,8 +8,10 @@ checkpoint that cannot be read, or reads as something else, is set aside with a 
 
 import dataclasses
 import json
+import re
 import shutil
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from rl_jax.core.program import Program, PyTree, TrainState
 from rl_jax.core.runtime import is_main_process, sync_processes
 
 policies = ocp.checkpoint_managers
+
+FORMAT = 2  # of the records; another one is of another release
 
 
 class CheckpointMismatchError(ValueError):
@@ -115,10 +119,10 @@ class Checkpointer:
         """Starts a save; returns once `state` may be donated. An error of the save before is raised here.
 
         Args:
-          score: the headline metric, higher is better; None for a checkpoint that cannot be the best.
+          score: how good the run is, higher is better; None for a checkpoint that cannot be the best.
         """
         fingerprints = [int(x) for x in self._fingerprint(state)]
-        records = records | {"fingerprint": fingerprints, "processes": jax.process_count()}
+        records = records | {"format": FORMAT, "fingerprint": fingerprints, "processes": jax.process_count()}
         items = {"state": ocp.args.StandardSave(state), "records": ocp.args.JsonSave(records)}
         if self._has_source:
             items["source"] = _SourceSave(source)
@@ -172,7 +176,8 @@ class Checkpointer:
             items["source"] = _SourceRestore()
         composite = self._manager.restore(step, args=ocp.args.Composite(**items))
         state, records = composite["state"], composite["records"]
-        records.pop("processes", None)
+        for name in ("processes", "format"):
+            records.pop(name)
         for (path, _), stored, read in zip(
             jax.tree_util.tree_leaves_with_path(state),
             records.pop("fingerprint"),
@@ -186,7 +191,12 @@ class Checkpointer:
     def _compare(self, step: int, abstract: TrainState) -> None:
         """Raises CheckpointMismatchError naming the first array that differs, or the number of processes of a Feed."""
         records = json.loads((self.directory / str(step) / "records" / "metadata").read_text())
-        processes = records.get("processes", jax.process_count())
+        if (found := records.get("format", 1)) != FORMAT:
+            raise CheckpointMismatchError(
+                f"checkpoint of step {step} in {self.directory} has format {found}, and this release reads {FORMAT}: "
+                "go on with the release that began the run, or train in another --workdir"
+            )
+        processes = records["processes"]
         if self._has_source and processes != jax.process_count():
             raise CheckpointMismatchError(
                 f"checkpoint of step {step} in {self.directory} holds the source of {processes} processes and "
@@ -212,7 +222,7 @@ class Checkpointer:
 def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainState:
     """The newest state that a run saved in `workdir`, on this process's first device; the run itself is left alone.
 
-    For whoever looks at a run or goes on from it: an analysis, a rendering, a fine-tuning. A Feed's state is not read.
+    For whoever looks at a run: an analysis, a rendering. A feed's state is not read.
 
     Args:
       program: the run's own; its `init` gives the shapes.
@@ -222,20 +232,57 @@ def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainSta
       FileNotFoundError: there is no checkpoint in `workdir`.
       CheckpointMismatchError: the checkpoint holds other arrays than the program's.
     """
+    keys = jax.eval_shape(lambda: run_keys("init", 0, num_runs))
+    abstract = jax.eval_shape(
+        lambda keys, resident: init_runs(lambda settings: program, keys, {}, resident, "vmap"), keys, program.resident
+    )
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
+    step, folder, metadata = _latest(workdir)
+    _compare_shapes(step, folder, metadata, abstract)
+    return _read_state(folder, abstract)
+
+
+def load_leaves(workdir: str | Path, pattern: str, shardings: Mapping[str, Any]) -> tuple[int, dict[str, jax.Array]]:
+    """The step of a run's newest checkpoint and those of its leaves whose name a regex finds, [S, ...] by name.
+
+    Args:
+      pattern: searched in names such as "params/actor/params/Dense_0/kernel".
+      shardings: where to lay a leaf, by name; a leaf without one is not read.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in `workdir`.
+    """
+    step, folder, metadata = _latest(workdir)
+
+    def asked(path: Any, leaf: Any) -> Any:
+        name = path_name(path)
+        if name not in shardings or not re.search(pattern, name):
+            return ocp.PLACEHOLDER
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name](leaf.shape))
+
+    restored = _read_state(folder, jax.tree_util.tree_map_with_path(asked, metadata))
+    found = jax.tree_util.tree_leaves_with_path(restored, is_leaf=lambda x: x is ocp.PLACEHOLDER)
+    return step, {path_name(path): leaf for path, leaf in found if leaf is not ocp.PLACEHOLDER}
+
+
+def _latest(workdir: str | Path) -> tuple[int, Path, PyTree]:
+    """The newest checkpoint of another run: its step, its folder, and shape and type of each of its arrays."""
     directory = Path(workdir).expanduser().absolute() / "checkpoints"
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such folder; name the --workdir of a run that has saved")
-    keys = jax.eval_shape(lambda: run_keys("init", 0, num_runs))
-    abstract = jax.eval_shape(lambda keys: init_runs(program, keys, "vmap"), keys)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
-    handlers, options = {"state": ocp.StandardCheckpointHandler()}, ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(directory, item_handlers=handlers, options=options) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise FileNotFoundError(f"{directory} holds no checkpoint: the run has not saved yet")
-        _compare_shapes(step, directory, manager.item_metadata(step)["state"], abstract)
-        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
+    # What is being written has another name until it is complete.
+    steps = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
+    if not steps:
+        raise FileNotFoundError(f"{directory} holds no checkpoint: the run has not saved yet")
+    folder = directory / str(max(steps))
+    return max(steps), folder, ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+
+
+def _read_state(folder: Path, wanted: PyTree) -> PyTree:
+    """The leaves of a checkpoint, laid as `wanted` says; those that are PLACEHOLDER are not read."""
+    args = ocp.args.PyTreeRestore(item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted))
+    return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=args)
 
 
 def _compare_shapes(step: int, directory: Path, metadata: PyTree, abstract: TrainState) -> None:

@@ -19,12 +19,19 @@ def core_config() -> ConfigDict:
             "num_seeds": 1,
             # Fields that take several values, e.g. "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3": core.sweep.
             "sweep": "",
+            # The fields that a sweep may train side by side in one program: those that stand in formulas and change no
+            # shape. A pattern with a wildcard means numbers with a decimal point; name a whole number in full.
+            "side_by_side": ("agent.*",),
+            # Weights of an earlier stage: a finished run's folder, and a regex of the leaves to take from it, such as
+            # "params/actor/|extra/observation_". A run that resumes takes its own.
+            "init_from": {"run": "", "names": ".*"},
             # One step is one `Program.step`; every interval below counts steps.
             "num_steps": 1000,
             "loop": {
                 "chunk": 250,  # steps fused into one compiled call, at most
                 "log_every": 1000,
                 "eval_every": 5000,  # 0: only after the last step
+                "eval_at_start": False,  # also before the first one
                 "on_nan": "abort",  # or "skip": drop the updates that make a non-finite metric
                 "seed_axis": "auto",  # "vmap" (accelerators) or "map" (CPU): see core.fused.over_runs
             },
@@ -34,11 +41,13 @@ def core_config() -> ConfigDict:
             },
             # Sizes of the mesh axes; -1 takes the devices that the others leave.
             "mesh": {"seed": 1, "data": -1, "model": 1},
-            # First match wins: (path regex, "replicate" | "fsdp" | a tuple of mesh axes or None).
+            # First match wins: (path regex, "replicate" | "fsdp" | for each dimension None, an axis or a tuple of axes).
             "sharding_rules": ((".*", "replicate"),),
+            "resident_rules": ((".*", "replicate"),),  # the same for what all runs share: data, frozen networks
             # Several processes: leave empty on SLURM, Open MPI, GKE and TPU pods.
             "distributed": {"coordinator_address": "", "num_processes": 0, "process_id": -1},
             "deterministic": False,  # bitwise reproducible on GPUs too, slower
+            "profile": 0,  # the first steps of a start to trace into <workdir>/profile, for TensorBoard or Perfetto
             "tensorboard": True,
             "wandb_project": "",  # a name switches Weights & Biases on
         }
@@ -53,7 +62,7 @@ def check_core_config(config: ConfigDict, combinations: int = 1) -> None:
     """
     at_least = {
         "num_seeds": 1, "num_steps": 0, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 0,
-        "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0,
+        "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0, "profile": 0,
     }
     for field, least in at_least.items():
         value = config

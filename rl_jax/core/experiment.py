@@ -1,13 +1,10 @@
-"""What a paper's binary makes of a configuration, and the one main of all binaries."""
+"""What a paper's binary makes of a configuration: a program, what it reads, and which number says how good it is."""
 
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from rl_jax.core.program import Program
 

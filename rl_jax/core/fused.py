@@ -1,28 +1,50 @@
 """The fused step: K updates of S runs in one compiled program, state donated, metrics averaged on the device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState
+from rl_jax.core.program import Key, Program, PyTree, TrainState
 
 # Independent streams of randomness; each is folded with the seed, then with the step.
 STREAMS = {"init": 0, "train": 1, "evaluate": 2, "collect": 3}
+
+# The program of one run with the settings that the run has of its own (`core.sweep.settings`), scalars by field.
+ProgramAt = Callable[[Mapping[str, jax.Array]], Program]
 
 
 class Window(struct.PyTreeNode):
     """Metrics since the last log line, summed where they arise; part of every checkpoint, so no line is ever lost.
 
     Attributes:
-      count: [S] int32, the steps summed.
-      sums: each [S] float32.
+      kept: [S] int32, the updates that were made; fewer than the steps where `on_nan` drops some.
+      counts: by metric, [S] int32: the steps that reported it. Batches of two kinds report different ones.
+      sums: by metric, [S] float32.
     """
 
-    count: jax.Array
-    sums: Metrics
+    kept: jax.Array
+    counts: dict[str, jax.Array]
+    sums: dict[str, jax.Array]
+
+    @classmethod
+    def empty(cls, num_runs: int, names: tuple[str, ...] = ()) -> "Window":
+        """Nothing of these metrics yet."""
+        return cls(
+            jnp.zeros(num_runs, jnp.int32),
+            {name: jnp.zeros(num_runs, jnp.int32) for name in names},
+            {name: jnp.zeros(num_runs, jnp.float32) for name in names},
+        )
+
+    def only(self, names: tuple[str, ...]) -> "Window":
+        """The part of these metrics."""
+        return Window(self.kept, {name: self.counts[name] for name in names}, {name: self.sums[name] for name in names})
+
+    def updated(self, part: "Window") -> "Window":
+        """The window with the metrics of `part` in the place of its own of these names."""
+        return Window(part.kept, self.counts | part.counts, self.sums | part.sums)
 
 
 def run_keys(stream: str, seed: int, num_seeds: int, combinations: int = 1) -> Key:
@@ -60,22 +82,27 @@ def default_seed_axis() -> str:
 
 
 def in_mesh() -> bool:
+    """Whether a mesh is set, as inside a compiled step."""
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def init_runs(program: Program, keys: Key, seed_axis: str) -> TrainState:
-    """The initial states [S, ...] of all runs, `step` a scalar they share."""
-    settings = (program.settings,) if jax.tree.leaves(program.settings) else ()
-    states = over_runs(lambda *own: program.init(*own).replace(step=None), seed_axis)(keys, *settings)
-    return states.replace(step=jnp.zeros((), jnp.int32))
+def init_runs(
+    program_at: ProgramAt, keys: Key, settings: Mapping[str, jax.Array], resident: PyTree, seed_axis: str
+) -> TrainState:
+    """The initial states [S, ...] of all runs, `step` a scalar that they share."""
+
+    def one_run(key: Key, settings: Mapping[str, jax.Array]) -> TrainState:
+        return program_at(settings).init(key, resident).replace(step=None)
+
+    return over_runs(one_run, seed_axis)(keys, settings).replace(step=jnp.zeros((), jnp.int32))
 
 
-def empty_window(program: Program, state: TrainState, data: PyTree, *, data_by_run: bool) -> Window:
-    """An empty window for the metrics that `program.step` returns; only shapes are read.
+def metric_names(program: Program, state: TrainState, resident: PyTree, batch: PyTree) -> tuple[str, ...]:
+    """The metrics that `program.step` returns for batches of these shapes; only shapes are read.
 
     Args:
       state: of all S runs, as `init_runs` gives it.
-      data_by_run: see `fused_step`.
+      batch: of all S runs, or None.
 
     Raises:
       ValueError: the step returns something else than (TrainState, dict of scalars).
@@ -84,11 +111,8 @@ def empty_window(program: Program, state: TrainState, data: PyTree, *, data_by_r
     def of_one_run(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
 
-    runs = state.replace(step=None)
-    num_runs = jax.tree.leaves(runs)[0].shape[0]
-    state = of_one_run(runs).replace(step=jax.ShapeDtypeStruct((), jnp.int32))
-    data = of_one_run(data) if data_by_run else data
-    out = jax.eval_shape(program.step, state, data, jax.random.key(0))
+    state = of_one_run(state.replace(step=None)).replace(step=jax.ShapeDtypeStruct((), jnp.int32))
+    out = jax.eval_shape(program.step, state, resident, of_one_run(batch), jax.random.key(0))
     if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[0], TrainState) and isinstance(out[1], dict)):
         raise ValueError("Program.step must return (TrainState, dict of metrics)")
     for name, value in out[1].items():
@@ -101,40 +125,49 @@ def empty_window(program: Program, state: TrainState, data: PyTree, *, data_by_r
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"Program.step changes {name} from {old.dtype}{old.shape} to {new.dtype}{new.shape}")
-    return Window(
-        jnp.zeros(num_runs, jnp.int32), {name: jnp.zeros(num_runs, jnp.float32) for name in sorted(out[1])}
-    )
+    return tuple(sorted(out[1]))
 
 
 def fused_step(
-    program: Program, num_steps: int, *, seed_axis: str, on_nan: str, data_by_run: bool
-) -> Callable[[TrainState, Window, PyTree, Key], tuple[TrainState, Window]]:
-    """The function (state, window, data, run keys [S]) -> (state, window) that does `num_steps` updates of S runs.
+    program_at: ProgramAt, num_steps: int, *, seed_axis: str, on_nan: str
+) -> Callable[..., tuple[TrainState, Window]]:
+    """The function (state, window, resident, batch, run keys [S], settings [S]) -> (state, window) that does
+    `num_steps` updates of S runs.
 
-    The key of an update is fold_in(run key, step): neither the chunk size nor a resume can change it.
+    The key of an update is fold_in(run key, step): neither the chunk size nor a resume can change it. `window` holds
+    the metrics that the step returns for such a batch; `batch` leaves are [S, B, ...], or it is None.
 
     Args:
       seed_axis: see `over_runs`.
       on_nan: "abort" lets a non-finite metric pass, for the loop to stop on; "skip" drops the updates that make one.
-      data_by_run: whether data leaves have the leading axis S (a Feed's batch) or are shared by all runs.
     """
 
-    def chunk(state: TrainState, window: Window, data: PyTree, keys: Key) -> tuple[TrainState, Window]:
+    def chunk(
+        state: TrainState, window: Window, resident: PyTree, batch: PyTree, keys: Key, settings: Mapping[str, jax.Array]
+    ) -> tuple[TrainState, Window]:
         first_step = state.step
 
-        def one_run(state: TrainState, window: Window, key: Key, own_data: PyTree) -> tuple[TrainState, Window]:
+        def one_run(
+            state: TrainState, window: Window, batch: PyTree, key: Key, settings: Mapping[str, jax.Array]
+        ) -> tuple[TrainState, Window]:
+            program = program_at(settings)
+
             def update(carry: tuple[TrainState, Window], _: None) -> tuple[tuple[TrainState, Window], None]:
                 old, window = carry
-                new, metrics = program.step(old, own_data if data_by_run else data, jax.random.fold_in(key, old.step))
+                new, metrics = program.step(old, resident, batch, jax.random.fold_in(key, old.step))
                 kept = jnp.ones((), bool)
                 if on_nan == "skip":
                     kept = jnp.all(jnp.stack([*finite_leaves(metrics), *finite_leaves(new.params)]))
                     new = jax.tree.map(lambda n, o: jnp.where(kept, n, o), new, old)
-                sums = {
-                    name: window.sums[name] + jnp.where(kept, value, 0).astype(jnp.float32)
-                    for name, value in metrics.items()
-                }
-                window = Window(window.count + kept.astype(jnp.int32), sums)
+                one = kept.astype(jnp.int32)
+                window = Window(
+                    window.kept + one,
+                    {name: count + one for name, count in window.counts.items()},
+                    {
+                        name: total + jnp.where(kept, metrics[name], 0).astype(jnp.float32)
+                        for name, total in window.sums.items()
+                    },
+                )
                 return (new.replace(step=old.step + 1), window), None
 
             carry = (state.replace(step=first_step), window)
@@ -148,27 +181,10 @@ def fused_step(
             return state.replace(step=None), window
 
         lifted = over_runs(one_run, seed_axis)
-        state, window = lifted(state.replace(step=None), window, keys, data if data_by_run else ())
+        state, window = lifted(state.replace(step=None), window, batch, keys, settings)
         return state.replace(step=first_step + num_steps), window
 
     return chunk
-
-
-def unrecorded_runs(
-    program: Program, chunk: int, *, seed: int, num_seeds: int, combinations: int = 1
-) -> tuple[TrainState, Callable[[TrainState], tuple[TrainState, Window]]]:
-    """Runs of a program on resident data outside the loop: nothing is logged or saved, and nothing stops them.
-
-    Returns:
-      (state of all runs at step 0, state -> (state after `chunk` more steps, the metrics of these)); a state that was
-      handed over is gone.
-    """
-    axis, data = default_seed_axis(), jax.device_put(program.source.data)
-    state = jax.jit(lambda: init_runs(program, run_keys("init", seed, num_seeds, combinations), axis))()
-    empty = empty_window(program, state, data, data_by_run=False)
-    step = jax.jit(fused_step(program, chunk, seed_axis=axis, on_nan="abort", data_by_run=False), donate_argnums=0)
-    keys = run_keys("train", seed, num_seeds, combinations)
-    return state, lambda state: step(state, empty, data, keys)
 
 
 def fingerprint(tree: PyTree) -> tuple[jax.Array, ...]:

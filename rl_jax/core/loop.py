@@ -22,19 +22,30 @@ from ml_collections import ConfigDict
 from rl_jax.core import memory, provenance, sweep
 from rl_jax.core.checkpoint import Checkpointer
 from rl_jax.core.config import check_core_config
+from rl_jax.core.experiment import Experiment
 from rl_jax.core.fused import (
     STREAMS,
     Window,
     default_seed_axis,
-    empty_window,
     finite_leaves,
     fused_step,
     init_runs,
+    metric_names,
     run_keys,
 )
-from rl_jax.core.mesh import make_mesh, path_name, replicate, state_shardings, upload_batch
+from rl_jax.core.init_from import init_from
+from rl_jax.core.mesh import (
+    make_mesh,
+    path_name,
+    replicate,
+    resident_shardings,
+    state_shardings,
+    upload,
+    upload_batch,
+)
 from rl_jax.core.metrics import MetricWriter, ProgressLine, plain
-from rl_jax.core.program import Feed, Program, PyTree, TrainState
+from rl_jax.core.outcomes import add_outcomes
+from rl_jax.core.program import Evaluation, Program, PyTree, TrainState
 from rl_jax.core.runtime import (
     NonFiniteError,
     Preempted,
@@ -46,13 +57,15 @@ from rl_jax.core.runtime import (
 )
 from rl_jax.core.system import SystemMonitor
 
+MAX_COMPILED = 8  # steps that a run keeps; more of them would be a batch whose shape changes all the time
+
 
 @dataclasses.dataclass
 class Records:
     """What the loop remembers beside the train state; saved with every checkpoint as JSON."""
 
     logged: int = 0  # the step of the last training line
-    evaluated: int = 0  # the step of the last evaluation
+    evaluated: int = -1  # the step of the last evaluation
     lines: int = 0  # lines in metrics.jsonl
     train_seconds: float = 0.0  # without compilation, evaluation and saving
     evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -66,6 +79,7 @@ class Result:
 
     Attributes:
       state: the final state of all S runs.
+      resident: what they shared, on the devices.
       step: the steps done.
       evaluations: one dict an evaluation: `step` and the metrics.
       updates_per_s: updates of all S runs a second, over the whole run, without compilation, evaluation and saving.
@@ -74,6 +88,7 @@ class Result:
     """
 
     state: TrainState
+    resident: PyTree
     step: int
     evaluations: list[dict[str, Any]]
     updates_per_s: float
@@ -81,79 +96,90 @@ class Result:
     trained_steps: int
 
 
-def run(
-    program: Program,
-    config: ConfigDict,
-    workdir: str | Path,
-    *,
-    headline: str = "",
-    inputs: Mapping[str, Any] | None = None,
-) -> Result:
-    """Trains `program` to `config.num_steps`, from its newest checkpoint in `workdir` or from the start.
+def run(experiment: Experiment, config: ConfigDict, workdir: str | Path) -> Result:
+    """Trains to `config.num_steps` or until the program is done, from the newest checkpoint in `workdir` or the start.
 
     Args:
       config: holds the fields of `core.config.core_config()`.
-      headline: the evaluation metric that the progress line shows and the best checkpoint maximises.
-      inputs: what the run reads, for its provenance, e.g. the data set's name and checksum.
 
     Raises:
       ValueError: the configuration cannot work, or `workdir` holds a run of another one.
-      DeviceMemoryError: state and data do not fit the devices.
+      DeviceMemoryError: state and resident do not fit the devices.
       NonFiniteError: a metric or a parameter became NaN or infinite; healthy checkpoints are kept.
       Preempted: SIGTERM or Ctrl-C; the state is saved, and the process ends with PREEMPTED_EXIT_CODE.
     """
     check_core_config(config, len(sweep.side_by_side(config)))
-    sweep.check_settings(config, program.settings)
+    sweep.check_one_folder(config)
     workdir = Path(workdir).expanduser().absolute()
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file: name a folder")
-    provenance.check_same_run(workdir, config)
-    with StopSignal() as stop:
-        return _Run(program, config, workdir, headline).train(stop, inputs or {})
+    with contextlib.ExitStack() as stack:
+        program = experiment.program(config)
+        if program.feed:
+            stack.callback(program.feed.close)
+        provenance.check_same_run(workdir, config)
+        stop = stack.enter_context(StopSignal())
+        return _Run(experiment, program, config, workdir).train(stop)
 
 
 class _Run:
     """One start of a run: its place on the devices, its compiled steps and its records."""
 
-    def __init__(self, program: Program, config: ConfigDict, workdir: Path, headline: str):
-        self.program, self.config, self.workdir, self.headline = program, config, workdir, headline
+    def __init__(self, experiment: Experiment, program: Program, config: ConfigDict, workdir: Path):
+        self.experiment, self.program, self.config, self.workdir = experiment, program, config, workdir
+        self.headline, self.feed = experiment.headline, program.feed
         self.groups = sweep.groups(config)
         self.num_runs = sweep.num_runs(config)
         self.mesh = make_mesh(**config.mesh)
         self.everywhere = NamedSharding(self.mesh, P())
-        self.feed = program.source if isinstance(program.source, Feed) else None
         self.seed_axis = config.loop.seed_axis
         if self.seed_axis == "auto":
             # One run after another needs the runs on one device: not where the mesh spreads them.
             self.seed_axis = default_seed_axis() if self.mesh.shape["seed"] == 1 else "vmap"
         self.keys = {stream: self.make_keys(stream) for stream in ("init", "train", "collect")}
+        self.settings = replicate(sweep.settings(config), self.mesh)
         self.finite_leaves = jax.jit(finite_leaves, out_shardings=self.everywhere)
         self.records = Records()
-        self.window: Window | None = None
-        self.compiled: dict[int, jax.stages.Compiled] = {}
+        self.names: dict[Any, tuple[str, ...]] = {}  # of a step's metrics, by the batch's structure and shapes
+        self.compiled: dict[Any, jax.stages.Compiled] = {}
         self.compile_seconds = 0.0
         self.checked = 0  # everything was finite up to this step
         self.reached: int | None = None  # the step done; None until this start is recorded
         self.system = SystemMonitor()
 
+        resident = program.resident
+        places = resident_shardings(resident, config.resident_rules, self.mesh)
+        abstract_resident = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            jax.eval_shape(lambda tree: tree, resident), places,
+        )
         with jax.set_mesh(self.mesh):
-            abstract = jax.eval_shape(self.init_runs, self.keys["init"])
+            abstract = jax.eval_shape(self.init_runs, self.keys["init"], self.settings, abstract_resident)
         self.shardings = state_shardings(abstract, config.sharding_rules, self.mesh)
         self.abstract_state = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, self.shardings
         )
-        data = () if self.feed else program.source.data
-        memory.check_fits(self.abstract_state, data)
-        self.data = replicate(data, self.mesh)
+        memory.check_fits(self.abstract_state, abstract_resident, self.feed.bytes if self.feed else 0)
+        self.resident = upload(resident, places)
+        self.window = self.put_window(Window.empty(self.num_runs))
+        # A combination is judged by its own program, so that a paper's evaluation sees an ordinary configuration.
+        self.judges = [
+            (rows, experiment.program(sweep.at(config, setting)) if setting else program)
+            for setting, rows in zip(sweep.side_by_side(config), self.groups.values(), strict=True)
+        ]
+
+    def program_at(self, settings: Mapping[str, jax.Array]) -> Program:
+        """The program of a run with settings of its own, for use inside a compiled function."""
+        return self.experiment.program(sweep.with_settings(self.config, settings))
 
     def make_keys(self, stream: str) -> jax.Array:
         make = jax.jit(run_keys, static_argnums=(0, 1, 2, 3), out_shardings=self.everywhere)
         return make(stream, self.config.seed, self.config.num_seeds, len(self.groups))
 
-    def init_runs(self, keys: jax.Array) -> TrainState:
-        return init_runs(self.program, keys, self.seed_axis)
+    def init_runs(self, keys: jax.Array, settings: Mapping[str, jax.Array], resident: PyTree) -> TrainState:
+        return init_runs(self.program_at, keys, settings, resident, self.seed_axis)
 
-    def train(self, stop: StopSignal, inputs: Mapping[str, Any]) -> Result:
+    def train(self, stop: StopSignal) -> Result:
         config, records = self.config, self.records
         if is_main_process():
             self.workdir.mkdir(parents=True, exist_ok=True)
@@ -166,7 +192,7 @@ class _Run:
             # First in and so last out: it sees what goes wrong in the others too.
             stack.push(self.record_end)
             stack.callback(self.checkpoints.close)
-            state = self.restore_or_init()
+            state, inputs = self.restore_or_init()
             step = first_step = self.checked = int(state.step)
             # Other inputs end every process, not the main one alone.
             elapsed = from_main_process(lambda: provenance.record(self.workdir, config, step, inputs))
@@ -178,27 +204,40 @@ class _Run:
                     groups=self.groups,
                 )
                 stack.callback(self.writer.close)
-            if step >= config.num_steps:
-                logging.info("the run in %s is finished: all %d steps are done, nothing to train", self.workdir, step)
+            if self.ended(step):
+                logging.info("the run in %s is finished: %d steps are done, nothing to train", self.workdir, step)
             self.progress = stack.enter_context(ProgressLine(config.num_steps, step))
+            self.profiled = step + config.profile
+            stack.callback(self.end_profile)
             while True:
                 if records.logged < step and self.due(step, config.loop.log_every):
                     self.log(step, state)
-                if records.evaluated < step and self.due(step, config.loop.eval_every) and not stop.raised():
+                if self.evaluation_due(step) and not stop.raised():
                     self.evaluate(step, state)
-                finished = step >= config.num_steps and records.evaluated == step
+                if records.logged < step and self.ended(step):
+                    self.log(step, state)
+                finished = self.ended(step) and records.evaluated == step
                 if not finished and stop.raised():
                     self.save(step, state)
                     self.checkpoints.wait()
                     logging.warning("told to stop: step %d is saved in %s; start again to go on", step, self.workdir)
                     raise Preempted(step)
-                if self.due(step, config.checkpoint.every):
+                if self.due(step, config.checkpoint.every) or finished and step > 0:
                     self.save(step, state)
-                if finished or config.num_steps == 0:
+                if finished:
                     break
                 state, step = self.advance(step, state, stop)
         rate = step * self.num_runs / records.train_seconds if records.train_seconds else 0.0
-        return Result(state, step, records.evaluations, rate, self.compile_seconds, step - first_step)
+        return Result(
+            state, self.resident, step, records.evaluations, rate, self.compile_seconds, step - first_step
+        )
+
+    def ended(self, step: int) -> bool:
+        """Whether all steps are done, or the program says after the last evaluation that these are enough."""
+        if step >= self.config.num_steps:
+            return True
+        done, evaluations = self.program.done, self.records.evaluations
+        return done is not None and bool(evaluations) and bool(done(evaluations))
 
     def record_end(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
         del kind, traceback
@@ -209,22 +248,35 @@ class _Run:
     def due(self, step: int, every: int) -> bool:
         return step > 0 and (step >= self.config.num_steps or (every > 0 and step % every == 0))
 
-    def restore_or_init(self) -> TrainState:
+    def evaluation_due(self, step: int) -> bool:
+        loop = self.config.loop
+        at_start = step == 0 and (loop.eval_at_start or self.config.num_steps == 0)
+        return self.records.evaluated < step and (at_start or self.due(step, loop.eval_every))
+
+    def restore_or_init(self) -> tuple[TrainState, dict[str, Any]]:
+        """The state to go on from, and the run's inputs for its provenance."""
+        inputs = dict(self.experiment.inputs)
         restored = self.checkpoints.restore(self.abstract_state)
         if restored is None:
             with jax.set_mesh(self.mesh):
-                return jax.jit(self.init_runs, out_shardings=self.shardings)(self.keys["init"])
+                init = jax.jit(self.init_runs, out_shardings=self.shardings)
+                state = init(self.keys["init"], self.settings, self.resident)
+            state, source = init_from(self.config, state)
+            return state, inputs | source
         for name, value in restored.records.items():
             setattr(self.records, name, value)
         if self.records.window is not None:
-            counts, sums = self.records.window["count"], self.records.window["sums"]
+            kept, counts, sums = (self.records.window[name] for name in ("kept", "counts", "sums"))
             self.window = self.put_window(
-                Window(np.asarray(counts, np.int32), {name: np.asarray(x, np.float32) for name, x in sums.items()})
+                Window(
+                    np.asarray(kept, np.int32), {name: np.asarray(x, np.int32) for name, x in counts.items()},
+                    {name: np.asarray(x, np.float32) for name, x in sums.items()},
+                )
             )
         if self.feed:
             self.feed.restore(restored.source)
         logging.info("resuming %s at step %d", self.workdir, restored.step)
-        return restored.state
+        return restored.state, inputs
 
     def put_window(self, window: Window) -> Window:
         return replicate(window, self.mesh)
@@ -238,25 +290,35 @@ class _Run:
         boundary = min(config.num_steps, *((step // every + 1) * every for every in intervals if every))
         while step < boundary:
             count = 1 if self.feed else min(config.loop.chunk, boundary - step)
-            data = self.data
+            if step < self.profiled:
+                count = min(count, self.profiled - step)
+            batch = None
             if self.feed:
                 with self.clock():
-                    data = self.collect(step, state)
-            if self.window is None:
-                self.window = self.put_window(
-                    empty_window(self.program, self.abstract_state, data, data_by_run=self.feed is not None)
-                )
-            compiled = self.compile(count, state, data)
+                    batch = self.collect(step, state)
+            count, names, compiled = self.compile(count, state, batch)
+            if config.profile and step + config.profile == self.profiled:
+                jax.profiler.start_trace(str(self.workdir / "profile"))
             with self.clock(), jax.transfer_guard("disallow"):
-                state, self.window = compiled(state, self.window, data, self.keys["train"])
+                state, part = compiled(
+                    state, self.window.only(names), self.resident, batch, self.keys["train"], self.settings
+                )
                 # The host waits for every chunk, so that a stop is heard and nothing queues up on the device.
-                jax.block_until_ready(self.window)
+                jax.block_until_ready(part)
+            self.window = self.window.updated(part)
             step += count
             self.reached = step
+            if step == self.profiled:
+                self.end_profile()
             self.progress.update(step)
             if stop.raised():
                 break
         return state, step
+
+    def end_profile(self) -> None:
+        """Writes the trace of the first steps, if one is being made."""
+        with contextlib.suppress(RuntimeError):  # none is
+            jax.profiler.stop_trace()
 
     @contextlib.contextmanager
     def clock(self) -> Iterator[None]:
@@ -267,28 +329,51 @@ class _Run:
     def collect(self, step: int, state: TrainState) -> PyTree:
         """One batch of the Feed, uploaded; its metrics join the window."""
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys["collect"], step)
-        batch, metrics = self.feed.collect(state, keys, step)
+        batch, metrics = self.feed.collect(state, self.resident, keys, step)
         for name, value in metrics.items():
             total, seen = self.records.collected.get(name, (0.0, 0))
             self.records.collected[name] = [total + float(value), seen + 1]
         return upload_batch(batch, self.mesh)
 
-    def compile(self, count: int, state: TrainState, data: PyTree) -> jax.stages.Compiled:
-        """The fused step of `count` updates, compiled once."""
-        if count not in self.compiled:
+    def compile(
+        self, count: int, state: TrainState, batch: PyTree
+    ) -> tuple[int, tuple[str, ...], jax.stages.Compiled]:
+        """The fused step of `count` updates for such a batch, compiled once: (count, names of its metrics, step).
+
+        Where MAX_COMPILED of them are kept already the count becomes a smaller one that is there.
+
+        Raises:
+          ValueError: the feed's batches have more than MAX_COMPILED structures and shapes.
+        """
+        leaves, structure = jax.tree.flatten(batch)
+        kind = structure, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
+        if kind not in self.names:
+            if len(self.names) == MAX_COMPILED:
+                shapes = "; ".join(str([shape for shape, _ in own]) for _, own in [*self.names, kind])
+                raise ValueError(
+                    f"the feed's batches have more than {MAX_COMPILED} structures and shapes, and each is compiled: "
+                    f"{shapes}: pad them to a few lengths"
+                )
+            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, self.resident, batch))
+            self.names[kind] = metric_names(self.program, *abstract)
+            new = tuple(name for name in self.names[kind] if name not in self.window.sums)
+            part = self.put_window(Window.empty(self.num_runs, new))
+            self.window = self.window.updated(part.replace(kept=self.window.kept))
+        if (count, kind) not in self.compiled and count > 1 and len(self.compiled) >= MAX_COMPILED - 1:
+            count = max((own for own, _ in self.compiled if own < count), default=1)
+        if (count, kind) not in self.compiled:
             begin = time.perf_counter()
-            step = fused_step(
-                self.program, count, seed_axis=self.seed_axis, on_nan=self.config.loop.on_nan,
-                data_by_run=self.feed is not None,
-            )
+            step = fused_step(self.program_at, count, seed_axis=self.seed_axis, on_nan=self.config.loop.on_nan)
             jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self.shardings, self.everywhere))
+            window = self.window.only(self.names[kind])
             # Only the paper's pure functions see the mesh: `evaluate` and `collect` may compute on one device.
             with jax.set_mesh(self.mesh):
-                compiled = jitted.lower(state, self.window, data, self.keys["train"]).compile()
+                lowered = jitted.lower(state, window, self.resident, batch, self.keys["train"], self.settings)
+                compiled = lowered.compile()
             self.compile_seconds += time.perf_counter() - begin
             memory.check_compiled(compiled)
-            self.compiled[count] = compiled
-        return self.compiled[count]
+            self.compiled[count, kind] = compiled
+        return count, self.names[kind], self.compiled[count, kind]
 
     # Log, evaluate, save
 
@@ -297,7 +382,7 @@ class _Run:
         records = self.records
         metrics = self.window_means()
         if self.config.loop.on_nan == "skip":
-            metrics["train/skipped_updates"] = step - records.logged - np.asarray(self.window.count)
+            metrics["train/skipped_updates"] = step - records.logged - np.asarray(self.window.kept)
         rate = step * self.num_runs / records.train_seconds
         times = {"time/updates_per_s": rate, "time/train_seconds": records.train_seconds}
         self.write(step, metrics | times | self.system.read())
@@ -308,7 +393,11 @@ class _Run:
 
     def window_means(self) -> dict[str, Any]:
         window = jax.device_get(self.window)
-        means = {name: total / np.maximum(window.count, 1) for name, total in window.sums.items()}
+        means = {
+            name: total / np.maximum(window.counts[name], 1)
+            for name, total in window.sums.items()
+            if self.config.loop.on_nan == "skip" or window.counts[name].any()  # no batch of its kind came
+        }
         return means | {name: total / seen for name, (total, seen) in self.records.collected.items()}
 
     def check_finite(self, step: int, state: TrainState, metrics: Mapping[str, Any]) -> None:
@@ -332,33 +421,50 @@ class _Run:
         self.checked = step
 
     def evaluate(self, step: int, state: TrainState) -> None:
+        """Judges all runs; raw outcomes go to outcomes.npz, their means and the other metrics to metrics.jsonl."""
         key = jax.random.fold_in(jax.random.key(STREAMS["evaluate"]), step)
-        metrics = {name: plain(value) for name, value in self.program.evaluate(state, key).items()}
+        found = [program.evaluate(self.rows_of(state, rows), self.resident, key) for rows, program in self.judges]
+        metrics, outcomes = found[0] if len(found) == 1 else _joined(found, self.config.num_seeds)
+        means = {f"eval/{name}": np.asarray(x, np.float64).mean(-1) for name, x in outcomes.items()}
+        metrics = {name: plain(value) for name, value in (means | dict(metrics)).items()}
+        if is_main_process() and outcomes:
+            add_outcomes(self.workdir / "outcomes.npz", step, self.records.train_seconds, outcomes)
         if metrics:
             self.write(step, metrics)
             self.records.evaluations.append({"step": step} | metrics)
         self.records.evaluated = step
-        if self.headline in metrics:
-            mean = np.mean(np.asarray(metrics[self.headline], np.float64))
-            self.progress.update(step, headline=f"{self.headline} {mean:.4g}")
-            logging.info("step %d: %s %.4g", step, self.headline, mean)
+        if (value := self.headline_mean(metrics)) is not None:
+            self.progress.update(step, headline=f"{self.headline.label} {value:.4g}")
+            logging.info("step %d: %s %.4g", step, self.headline.label, value)
+
+    def rows_of(self, state: TrainState, rows: slice) -> TrainState:
+        """The runs of a combination, as a state of their own."""
+        if rows == slice(0, self.num_runs):
+            return state
+        cut = jax.jit(lambda tree: jax.tree.map(lambda x: x[rows], tree))
+        return cut(state.replace(step=None)).replace(step=state.step)
+
+    def headline_mean(self, metrics: Mapping[str, Any]) -> float | None:
+        """The headline of all runs; None where the metrics lack it or it is not finite."""
+        if self.headline.name not in metrics:
+            return None
+        mean = float(np.mean(np.asarray(metrics[self.headline.name], np.float64)))
+        return mean if np.isfinite(mean) else None
 
     def save(self, step: int, state: TrainState) -> None:
         """Starts a checkpoint of a state that is known to be finite; a step is saved once."""
         if step in self.checkpoints.steps():
             return
         records = self.records
-        if self.window is not None:
-            self.check_finite(step, state, self.window_means())
-            window = jax.device_get(self.window)
-            sums = {name: value.tolist() for name, value in window.sums.items()}
-            records.window = {"count": window.count.tolist(), "sums": sums}
+        self.check_finite(step, state, self.window_means())
+        window = jax.device_get(self.window)
+        counts, sums = ({name: x.tolist() for name, x in part.items()} for part in (window.counts, window.sums))
+        records.window = {"kept": window.kept.tolist(), "counts": counts, "sums": sums}
         latest = records.evaluations[-1] if records.evaluations else {"step": -1}
-        score = None
-        if latest["step"] == step and self.headline in latest:
-            mean = float(np.mean(np.asarray(latest[self.headline], np.float64)))
-            # A score that is not finite would compare as the best of all.
-            score = mean if np.isfinite(mean) else None
+        # A score that is not finite would compare as the best of all.
+        score = self.headline_mean(latest) if latest["step"] == step else None
+        if score is not None and self.headline.better == "lower":
+            score = -score
         source = self.feed.save() if self.feed else None
         self.checkpoints.save(step, state, dataclasses.asdict(records), source, score)
 
@@ -368,3 +474,14 @@ class _Run:
             # Since the run's first start, with all that came between: compilation, evaluation, saving and stops.
             wall_seconds = time.perf_counter() - self.first_start
             self.writer.write(step, {**metrics, "time/wall_seconds": wall_seconds})
+
+
+def _joined(found: list[Evaluation], num_seeds: int) -> Evaluation:
+    """The evaluations of all combinations, one after another along the axis of runs."""
+
+    def join(values: list[Any]) -> np.ndarray:
+        return np.concatenate([np.broadcast_to(np.asarray(x), np.shape(x) or (num_seeds,)) for x in values])
+
+    return Evaluation(
+        *({name: join([part[name] for part in parts]) for name in parts[0]} for parts in zip(*found, strict=True))
+    )

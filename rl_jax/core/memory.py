@@ -9,7 +9,7 @@ from rl_jax.core.program import PyTree
 
 
 class DeviceMemoryError(MemoryError):
-    """State and data cannot fit; the message has the sizes and what to change."""
+    """State, resident and feed cannot fit; the message has the sizes and what to change."""
 
 
 def free_bytes(device: jax.Device) -> int:
@@ -21,23 +21,25 @@ def free_bytes(device: jax.Device) -> int:
     return psutil.virtual_memory().available // max(1, jax.local_device_count())
 
 
-def check_fits(state: PyTree, data: PyTree) -> None:
-    """Logs the estimate; raises DeviceMemoryError where state and data alone exceed a device.
+def check_fits(state: PyTree, resident: PyTree, feed_bytes: int = 0) -> None:
+    """Logs the estimate; raises DeviceMemoryError where these alone exceed a device.
 
     Args:
-      state: tree of ShapeDtypeStructs with shardings.
-      data: tree of host or device arrays (replicated).
+      state, resident: trees of ShapeDtypeStructs with shardings.
+      feed_bytes: what the feed declares that it keeps on each device.
     """
     device = jax.local_devices()[0]
-    need_state, need_data, free = bytes_per_device(state), bytes_per_device(data), free_bytes(device)
+    needs = {"state": bytes_per_device(state), "resident": bytes_per_device(resident), "feed": feed_bytes}
+    free = free_bytes(device)
     logging.info(
-        "memory a device: state %s, data %s, free %s", _size(need_state), _size(need_data), _size(free)
+        "memory a device: %s, free %s", ", ".join(f"{name} {_size(need)}" for name, need in needs.items()), _size(free)
     )
-    if need_state + need_data > free:
+    if sum(needs.values()) > free:
+        listed = ", ".join(f"{name} ({_size(need)})" for name, need in needs.items() if need)
         raise DeviceMemoryError(
-            f"state ({_size(need_state)}) and data ({_size(need_data)}) do not fit the {_size(free)} free on "
-            f"{device.device_kind}: use fewer seeds (--config.num_seeds), a smaller data set, smaller networks, "
-            "or more devices with an fsdp sharding rule"
+            f"{listed} do not fit the {_size(free)} free on {device.device_kind}: use fewer seeds "
+            "(--config.num_seeds), a smaller data set, smaller networks, or more devices with an fsdp rule in "
+            "config.sharding_rules or config.resident_rules"
         )
 
 

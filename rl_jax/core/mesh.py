@@ -20,8 +20,8 @@ from rl_jax.core.program import PyTree, TrainState
 AXES = ("seed", "data", "model")
 REPLICATE = "replicate"
 FSDP = "fsdp"
-# A rule is (path regex, REPLICATE | FSDP | one mesh axis or None a dimension), e.g.
-# ("attention/query/kernel", (None, "model")).
+# A rule is (path regex, REPLICATE | FSDP | for each dimension None, a mesh axis or a tuple of axes), e.g.
+# ("attention/query/kernel", (None, "model")) or ("mlp/kernel", (("data", "model"), None)).
 Rule = tuple[str, Any]
 
 
@@ -92,7 +92,8 @@ def partition_spec(path: str, shape: tuple[int, ...], rules: Sequence[Rule], mes
         return P(*(["data" if dim == largest else None for dim in range(len(shape))]))
     if isinstance(kind, str):
         raise ValueError(f"sharding rule for {path}: {kind!r} is not {REPLICATE!r}, {FSDP!r} or a tuple of mesh axes")
-    unknown = [axis for axis in kind if axis is not None and axis not in AXES]
+    axes = [() if axis is None else axis if isinstance(axis, tuple) else (axis,) for axis in kind]
+    unknown = [axis for dim in axes for axis in dim if axis not in AXES]
     if unknown:
         raise ValueError(f"sharding rule for {path} names the axis {unknown[0]!r}; the mesh has {AXES}")
     if len(kind) != len(shape):
@@ -100,9 +101,10 @@ def partition_spec(path: str, shape: tuple[int, ...], rules: Sequence[Rule], mes
         if path.startswith(("params/", "target_params/")):
             raise ValueError(f"sharding rule {tuple(kind)} for {path} does not fit its shape {shape}")
         return P()
-    for dim, axis in enumerate(kind):
-        if axis is not None and shape[dim] % mesh.shape[axis]:
-            raise ValueError(f"{path}: dimension {dim} of {shape} does not divide over {axis}={mesh.shape[axis]}")
+    for dim, names in enumerate(axes):
+        size = math.prod(mesh.shape[axis] for axis in names)
+        if shape[dim] % size:
+            raise ValueError(f"{path}: dimension {dim} of {shape} does not divide over {' x '.join(names)} = {size}")
     return P(*kind)
 
 
@@ -117,29 +119,36 @@ def state_shardings(state: TrainState, rules: Sequence[Rule], mesh: Mesh) -> Tra
     return jax.tree_util.tree_map_with_path(sharding, state)
 
 
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Uploads host arrays, the same on every process, as copies on every device."""
-    sharding = NamedSharding(mesh, P())
-    if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index]), tree
+def resident_shardings(resident: PyTree, rules: Sequence[Rule], mesh: Mesh) -> PyTree:
+    """NamedShardings of what all runs share, by the rules of `config.resident_rules`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, partition_spec(path_name(path), np.shape(leaf), rules, mesh)), resident
     )
 
 
+def upload(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Lays arrays, the same on every process, on the devices as `shardings` says."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    return jax.tree.map(
+        lambda x, sharding: jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index]),
+        tree, shardings,
+    )
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Uploads host arrays, the same on every process, as copies on every device."""
+    return upload(tree, jax.tree.map(lambda _: NamedSharding(mesh, P()), tree))
+
+
 def upload_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`.
+    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`."""
 
-    An array that lies on the mesh already, such as a frozen network's, stays as it is.
-    """
-
-    def upload(x: Any) -> jax.Array:
-        if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding) and x.sharding.mesh == mesh:
-            return x
+    def upload_leaf(x: Any) -> jax.Array:
         spec = P("seed", "data") if np.ndim(x) > 1 else P("seed")
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(x))
 
-    return jax.tree.map(upload, batch)
+    return jax.tree.map(upload_leaf, batch)
 
 
 def gather(tree: PyTree) -> PyTree:
@@ -167,7 +176,7 @@ def bytes_per_device(tree: PyTree) -> int:
 
     def size(x: Any) -> int:
         sharding = getattr(x, "sharding", None)
-        shape = sharding.shard_shape(x.shape) if sharding is not None else x.shape
-        return math.prod(shape) * x.dtype.itemsize
+        shape = sharding.shard_shape(x.shape) if sharding is not None else np.shape(x)
+        return math.prod(shape) * np.dtype(getattr(x, "dtype", np.float64)).itemsize
 
     return sum(size(leaf) for leaf in jax.tree.leaves(tree))

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from rl_jax.core.extras import require
+from rl_jax.core.files import write_atomically
 
 Values = Mapping[str, Any]
 
@@ -115,9 +116,7 @@ def _keep_lines(path: Path, count: int) -> None:
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(lines[:count]))
-    temporary.replace(path)
+    write_atomically(path, "".join(lines[:count]))
 
 
 class ProgressLine:

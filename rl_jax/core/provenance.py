@@ -21,21 +21,16 @@ import psutil
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, flat
+from rl_jax.core.files import write_atomically
 from rl_jax.core.runtime import Preempted
 from rl_jax.core.sweep import labels
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "gymnasium", "mujoco")
 # May change between two starts of one run: how long it trains, how often it looks, where it lies.
 MAY_CHANGE = (
-    "num_steps", "loop", "checkpoint", "mesh", "sharding_rules", "distributed", "tensorboard", "wandb_project",
+    "num_steps", "loop", "checkpoint", "mesh", "sharding_rules", "resident_rules", "distributed", "profile",
+    "tensorboard", "wandb_project",
 )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name and renames it: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def plain_config(config: ConfigDict) -> dict[str, Any]:

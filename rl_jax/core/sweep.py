@@ -1,26 +1,26 @@
 """Hyper-parameter sweeps: which fields take several values, and which combinations of them share a program.
 
 `config.sweep` assigns values to fields, "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3", and every combination is
-trained. Numbers with a decimal point under `agent.` stand in formulas and change no shape: their combinations run side
-by side in one program, each with the same seeds; so do the whole numbers that `config.side_by_side` names, of an
-experiment that makes its shapes for the largest. All other fields run in sequence, one folder a combination.
+trained. The combinations of fields that `config.side_by_side` lists run side by side in one program, each with the same
+seeds: they stand in formulas and change no shape. All other fields run in sequence, one folder a combination.
+
+The values of a run's own fields are arguments of the compiled step, and `Experiment.program` is called inside it with a
+configuration that has them as scalars. A paper sees an ordinary configuration and knows nothing of a sweep.
 """
 
 import ast
 import copy
+import fnmatch
 import itertools
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import flat, unknown
-from rl_jax.core.program import PyTree
 
 # They say which experiment this is: another one is not a setting of it.
 FIXED = {"sweep", "paper", "preset"}
@@ -57,12 +57,12 @@ def swept(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 def side_by_side(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that share a program, the last field varying fastest; one without fields where none is swept."""
-    return _product({name: values for name, values in swept(config).items() if _is_traced(config, name, values[0])})
+    return _product({name: values for name, values in swept(config).items() if _is_side_by_side(config, name, values[0])})
 
 
 def in_sequence(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that run one after another, the last field varying fastest; one without fields where none is."""
-    return _product({name: values for name, values in swept(config).items() if not _is_traced(config, name, values[0])})
+    return _product({name: values for name, values in swept(config).items() if not _is_side_by_side(config, name, values[0])})
 
 
 def at(config: ConfigDict, setting: Setting) -> ConfigDict:
@@ -96,52 +96,50 @@ def title(setting: Setting) -> str:
     return ",".join(f"{name}={str(value).replace(' ', '')}" for name, value in setting.items())
 
 
-def swept_settings(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """`Program.settings` for `with_settings`: the swept fields, float32 or int32 [S]; empty where nothing is swept."""
+def settings(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values [S] of every field that `config.side_by_side` lists, float32 or int32, swept or not.
+
+    Those that are not swept are among them so that a run alone is computed as it is in a sweep. With Python numbers it
+    would not be: 1 - 0.9 is 0.1 for Python and 0.100000024 in float32, and XLA computes with known constants in another
+    order (x * c * c becomes x * (c * c)).
+    """
+    own = {name: value for name, value in flat(config).items() if _is_side_by_side(config, name, value)}
     runs = labels(config)
-    return {name: np.asarray([run[name] for run in runs], _dtype(runs[0][name])) for name in runs[0] if name != "seed"}
+    return {
+        name: np.asarray([run.get(name, value) for run in runs], np.float32 if isinstance(value, float) else np.int32)
+        for name, value in own.items()
+    }
 
 
-def check_settings(config: ConfigDict, settings: PyTree) -> None:
-    """Raises ValueError where a program's settings are not those of `config.sweep`."""
+def check_one_folder(config: ConfigDict) -> None:
+    """Raises ValueError where a sweep needs several folders."""
     if sequence := in_sequence(config)[0]:
         raise ValueError(
             f"config.sweep: {', '.join(sequence)} runs in sequence, a folder a value: only a binary can start that"
         )
-    leaves = jax.tree.leaves(settings)
-    if side_by_side(config)[0] and not leaves:
-        raise ValueError(f"config.sweep={config.sweep!r}: this experiment takes no values side by side, leave it empty")
-    for leaf in leaves:
-        if np.shape(leaf)[:1] != (num_runs(config),):
-            raise ValueError(f"Program.settings has shape {np.shape(leaf)}: its first axis is {num_runs(config)} runs")
 
 
-def with_settings(config: ConfigDict, settings: Mapping[str, jax.Array]) -> ConfigDict:
-    """The configuration as a run of a sweep sees it, for use inside a jitted function.
-
-    Every number with a decimal point under `agent.` is a float32 scalar that the compiler does not know, and every one
-    of `config.side_by_side` an int32: those of `settings` (one run's, scalars), and the others too. A run then has the
-    same bits alone as in a sweep. With Python numbers it would not: 1 - 0.9 is 0.1 for Python and 0.100000024 in
-    float32, and XLA computes with known constants in another order (x * c * c becomes x * (c * c)).
-    """
-    traced = {name: value for name, value in flat(config).items() if _is_traced(config, name, value)}
+def with_settings(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict:
+    """The configuration with one run's settings in the place of its own values; they may be traced scalars."""
     config = config.copy_and_resolve_references()
     with config.ignore_type():
-        for name, value in {**traced, **settings}.items():
+        for name, value in settings.items():
             *path, field = name.split(".")
             group = config
             for part in path:
                 group = group[part]
-            group[field] = jax.lax.optimization_barrier(jnp.asarray(value, _dtype(traced[name])))
+            group[field] = value
     return config
 
 
-def _is_traced(config: Mapping[str, Any], name: str, value: Any) -> bool:
-    return name.startswith("agent.") and isinstance(value, float) or name in config.get("side_by_side", ())
-
-
-def _dtype(value: int | float) -> type[np.generic]:
-    return np.float32 if isinstance(value, float) else np.int32
+def _is_side_by_side(config: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether a pattern lists the field: with a wildcard it means numbers with a decimal point alone."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return any(
+        name == pattern or isinstance(value, float) and fnmatch.fnmatchcase(name, pattern)
+        for pattern in config.get("side_by_side", ())
+    )
 
 
 def _product(values: Mapping[str, tuple[Any, ...]]) -> list[Setting]:

@@ -61,6 +61,37 @@ def sample_demonstrations(demonstrations: Demonstrations, key: jax.Array, batch_
     )
 
 
+@flax.struct.dataclass
+class Collected:
+    """A batch of an agent's own steps, to be mixed with prior data."""
+
+    transitions: Transitions  # [B, ...]
+    num_drawable: jax.Array | np.ndarray  # [B] int32, one number in every row: the steps that the batch was drawn from
+
+
+def mix_with_prior(prior: Transitions, collected: Collected, key: jax.Array, offline_fraction: float) -> Transitions:
+    """A batch [B, ...] of prior and collected steps; pure, to be called inside jit.
+
+    Args:
+      prior: a fixed data set, [N, ...], of the same columns.
+      collected: while there is nothing to draw from, the whole batch is prior data.
+      offline_fraction: the share of the batch that is drawn from `prior`, in [0, 1], rounded down to whole rows: 0.5 is
+        symmetric sampling (Ball et al. 2023, arXiv 2302.02948, section 4.1). Below 0 each row, prior or collected, is
+        drawn with the same probability, as from one buffer that begins with the data set.
+    """
+    rows_key, choice_key = jax.random.split(key)
+    size = len(collected.transitions)
+    if offline_fraction < 0.0:
+        total = jnp.uint32(len(prior)) + collected.num_drawable.astype(jnp.uint32)
+        from_prior = jax.random.bits(choice_key, (size,), jnp.uint32) % total < len(prior)
+    else:
+        from_prior = (jnp.arange(size) < int(size * offline_fraction)) | (collected.num_drawable == 0)
+    return jax.tree.map(
+        lambda old, new: jnp.where(from_prior.reshape(-1, *[1] * (new.ndim - 1)), old, new),
+        sample(prior, rows_key, size), collected.transitions,
+    )
+
+
 def check_transitions(transitions: Transitions, name: str, action_bound: float | None = None) -> None:
     """Checks shapes, dtypes, finite values, masks in {0, 1} and, if `action_bound` is given, |actions| <= bound.
 

@@ -1,1 +1,1 @@
-"""Environments: adapters to simulators, pure-JAX ones, and tabular MDPs."""
+"""Environments: adapters of simulators, and environments of pure functions."""

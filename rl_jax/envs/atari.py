@@ -1,4 +1,4 @@
-"""Atari games on the host: as an environment of pure functions, stepped in batches, and as tables of all their states.
+"""Atari games on the host, as an environment of pure functions that is stepped in batches.
 
 A state of the emulator is a string of bytes, so a step is a pure function of bytes and an action, computed on the host
 by a pool of threads with an emulator each (`jax.pure_callback`). What learns in a pure-JAX environment learns here
@@ -8,7 +8,6 @@ Settings: Laidlaw et al. 2023, arXiv 2312.08369, and the code of its authors; sc
 """
 
 import functools
-import hashlib
 import os
 import queue
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.core.extras import require
-from rl_jax.envs.environment import Environment, Key, TimeStep
-from rl_jax.envs.explore import Node, Simulator, explore
-from rl_jax.envs.tabular import Screens, TabularMDP, check_sticky, sticky_action
+from rl_jax.envs.environment import Environment, Key, TimeStep, check_sticky, sticky_action
 
 SIZE = 84  # pixels of a screen's side
 SNAPSHOT_BYTES = 16_384  # more than any game's state takes; the first four are the length of what follows
@@ -74,24 +71,6 @@ class Emulator:
         return float(sum(self._ale.act(self._actions[action]) for _ in range(self._frameskip))), self._ale.game_over()
 
 
-def explore_atari(
-    rom: str, *, horizon: int, frameskip: int, max_states: int = 1_000_000, seed: int = 0
-) -> tuple[TabularMDP, Screens]:
-    """The MDP of the first `horizon` decisions of a game, rewards added up over the frames of each; see Emulator."""
-    emulator = Emulator(rom, frameskip, seed)
-
-    def node() -> Node:
-        snapshot = emulator.snapshot()
-        return Node(hashlib.sha256(snapshot).digest(), snapshot, emulator.screen())
-
-    def step(action: int) -> tuple[Node, float, bool]:
-        reward, over = emulator.step(action)
-        return node(), reward, over
-
-    simulator = Simulator(node(), emulator.restore, step, emulator.num_actions)
-    return explore(simulator, horizon, max_states=max_states)
-
-
 class AtariState(NamedTuple):
     """Where an episode is.
 
@@ -120,7 +99,7 @@ def atari(
     Args:
       rom, frameskip, seed: see Emulator.
       horizon: decisions of an episode.
-      sticky: see `tabular.environment`.
+      sticky: see `sticky_action`.
       frame_stack: F, screens of an observation, uint8 [84, 84, F].
       reward_scale: what rewards are multiplied by.
       num_threads: as many as there are processors if not given.

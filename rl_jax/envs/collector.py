@@ -1,11 +1,11 @@
 """Learning in environments: acting, remembering and drawing batches, as the `Feed` of a `Program`.
 
 Every random number comes from the keys that the core hands to `collect`, and every reset seed from the run's seed and
-the number of its episode. Environments and replay buffer are so the whole state of the source, and a run is the same
-alone and beside others, unbroken and resumed.
+the number of its episode. Environments and replay buffer are therefore the whole state of the feed, and a run is the
+same alone and beside others, unbroken and resumed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.mesh import gather
 from rl_jax.core.program import Feed, Key, PyTree, TrainState
 from rl_jax.data.replay import ReplayBuffer
-from rl_jax.data.transitions import Transitions
+from rl_jax.data.transitions import Collected, Transitions
 from rl_jax.envs.gym_pool import EnvPool
 
 # act((params, extra), observations [1, O], key, temperature) -> actions [1, A], for one run.
@@ -27,17 +27,17 @@ class Collector:
 
     The first call of `collect` takes `random_steps` uniformly random steps, before there is any update; from then on
     every call takes `env_steps` steps by samples of the policy. An episode that ends is followed by the next at once.
+    Steps are stored as the task has them: a paper that standardises observations or scales rewards does so in its step.
 
     Args:
-      pool: one savable environment for each of the S runs; the collector resets it.
-      act: the policy; it gets `(state.params, state.extra)` of its run and raw observations.
+      pool: one savable environment for each of the S runs; the collector resets it, and its feed closes it.
       replay: what the steps are added to, made for S runs.
       seed: of the first run. The reset seeds of run s are a function of (seed + s, process, episode).
       batch_size: drawn at every call, by all processes together. Each process has environments of its own.
       env_steps: steps of every environment at a call.
       random_steps: see above.
-      prepare: observations [S, O] -> observations as the agent's updates take them.
-      reward_scale: rewards are multiplied by it before they are stored.
+      for_mixing: whether the batches are `Collected`, for a step that mixes them with prior data, and may be asked for
+        before there is anything to draw from; otherwise they are `Transitions`.
 
     Raises:
       ValueError: an argument cannot work.
@@ -46,15 +46,13 @@ class Collector:
     def __init__(
         self,
         pool: EnvPool,
-        act: Act,
         replay: ReplayBuffer,
         *,
         seed: int,
         batch_size: int,
         env_steps: int = 1,
         random_steps: int = 0,
-        prepare: Callable[[np.ndarray], np.ndarray] = lambda observations: observations,
-        reward_scale: float = 1.0,
+        for_mixing: bool = False,
     ):
         if env_steps < 1 or random_steps < 0:
             raise ValueError(f"env_steps={env_steps}, random_steps={random_steps}: at least 1 and at least 0")
@@ -65,17 +63,24 @@ class Collector:
         self._pool, self._replay, self._seed = pool, replay, seed
         self._batch_size = batch_size // jax.process_count()
         self._env_steps, self._random_steps = env_steps, random_steps
-        self._prepare, self._reward_scale = prepare, reward_scale
-        self._act = jax.jit(_act_all_runs(act, default_seed_axis()))
+        self._for_mixing = for_mixing
         self._episodes = np.zeros(pool.num_envs, np.int64)  # of each run, those that ended
         self._returns, self._lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, np.int64)
         self._observations = pool.reset(self._reset_seeds())
 
-    def feed(self) -> Feed:
-        """The collector as the source of a Program."""
-        return Feed(self.collect, self.save, self.restore)
+    def feed(self, act: Act) -> Feed:
+        """The feed of a Program whose policy is `act`; it gets `(state.params, state.extra)` and raw observations."""
+        act_all = jax.jit(_act_all_runs(act, default_seed_axis()))
 
-    def collect(self, state: TrainState, keys: Key, step: int) -> tuple[Transitions, dict[str, float]]:
+        def collect(state: TrainState, resident: PyTree, keys: Key, step: int) -> tuple[PyTree, dict[str, float]]:
+            del resident
+            return self._collect(act_all, state, keys, step)
+
+        return Feed(collect, self.save, self.restore, self._pool.close)
+
+    def _collect(
+        self, act_all: Callable[..., jax.Array], state: TrainState, keys: Key, step: int
+    ) -> tuple[Transitions | Collected, dict[str, float]]:
         """Steps the environments and draws a batch [S, B, ...].
 
         Returns:
@@ -93,12 +98,21 @@ class Collector:
             policy = gather((state.params, state.extra))
             for i in range(self._env_steps):
                 inputs = jax.device_put((words, self._observations.astype(np.float32), np.uint32([i, process])))
-                self._step(jax.device_get(self._act(policy, *inputs)), ended)
-        batch = self._replay.sample(generators, self._batch_size)
+                self._step(jax.device_get(act_all(policy, *inputs)), ended)
+        batch = self._draw(generators)
         if not ended:
             return batch, {}
         returns, lengths = zip(*ended, strict=True)
         return batch, {"collect/return": float(np.mean(returns)), "collect/length": float(np.mean(lengths))}
+
+    def _draw(self, generators: Sequence[np.random.Generator]) -> Transitions | Collected:
+        batch, drawable = self._replay.sample(generators, self._batch_size), self._replay.drawable
+        if self._for_mixing:
+            sizes = np.broadcast_to(drawable.astype(np.int32)[:, None], (len(drawable), self._batch_size))
+            return Collected(batch, sizes)
+        if not drawable.all():
+            raise ValueError("the replay buffer is empty: collect before the first batch, e.g. by random steps")
+        return batch
 
     def _step(self, actions: np.ndarray, ended: list[tuple[float, int]]) -> None:
         """One step of every environment; adds (return, length) of each episode that it ends to `ended`."""
@@ -109,9 +123,7 @@ class Collector:
         after, rewards, terminated, truncated = pool.step(actions, np.ones(pool.num_envs, bool))
         done = terminated | truncated
         self._replay.add(
-            done, observations=self._prepare(before.astype(np.float32)), actions=actions,
-            rewards=rewards * self._reward_scale, masks=1.0 - terminated,
-            next_observations=self._prepare(after.astype(np.float32)),
+            done, observations=before, actions=actions, rewards=rewards, masks=1.0 - terminated, next_observations=after,
         )
         self._returns += rewards
         self._lengths += 1

@@ -76,3 +76,18 @@ def ending_at_the_horizon(environment: Environment) -> Environment:
         return state, stepped._replace(terminated=ends, truncated=jnp.zeros_like(ends))
 
     return environment._replace(step=step)
+
+
+def check_sticky(sticky: float) -> None:
+    """Raises ValueError where `sticky` is not a probability below 1."""
+    if not 0.0 <= sticky < 1.0:
+        raise ValueError(f"sticky is {sticky}: give a probability, at least 0 and below 1")
+
+
+def sticky_action(
+    action: jax.Array, previous_action: jax.Array, time: jax.Array, sticky: float, key: Key
+) -> jax.Array:
+    """The action that is executed, an int32 scalar: with probability `sticky` the previous one, but never at an
+    episode's first step (Laidlaw et al. 2023, arXiv 2312.08369, section 4)."""
+    repeats = (jax.random.uniform(key) < sticky) & (time > 0)
+    return jnp.where(repeats, previous_action, jnp.asarray(action, jnp.int32))

@@ -12,11 +12,11 @@ class Context(NamedTuple):
 
     Attributes:
       length: K, the steps that it is shown.
-      target_return: the return that it is asked for, one for all runs or [S], undiscounted and in units of the rewards.
+      target_return: the return that it is asked for, undiscounted and in units of the rewards.
     """
 
     length: int
-    target_return: float | np.ndarray
+    target_return: float
 
 
 class LastObservation:
@@ -45,8 +45,7 @@ class LastSteps:
     def __init__(self, context: Context, observations: np.ndarray, action_dim: int):
         runs, episodes, size = observations.shape
         shape = (runs, episodes, context.length)
-        self._returns_to_go = np.empty((runs, episodes))
-        self._returns_to_go[:] = np.reshape(context.target_return, (-1, 1))
+        self._returns_to_go = np.full((runs, episodes), context.target_return, np.float64)
         self._timestep = 0
         self.inputs = Sequences(
             observations=np.zeros((*shape, size), np.float32),

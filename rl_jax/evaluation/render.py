@@ -4,12 +4,15 @@ The bodies' capsules and spheres are projected onto the x-z plane, in which Hopp
 """
 
 import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rl_jax.core.extras import require
+from rl_jax.core.files import atomically, write_atomically
 from rl_jax.envs.gym_pool import find_spec
 from rl_jax.envs.worker import make_env
 
@@ -72,7 +75,8 @@ def draw_film_strip(rollout: Rollout, path: str | os.PathLike, *, frames: int = 
         axes.text(place * width, -0.16, f"{step * rollout.step_seconds:.1f} s", ha="center", va="top", fontsize=7)
     _dress(axes, (-0.6 * width, (frames - 0.4) * width), rollout)
     axes.set_title(title, fontsize="medium")
-    _save(path, lambda temporary: figure.savefig(temporary, format="png"))
+    with atomically(path) as file:
+        figure.savefig(file, format="png")
 
 
 def write_animation(rollout: Rollout, path: str | os.PathLike, *, frames_per_second: int = 20) -> None:
@@ -95,7 +99,9 @@ def write_animation(rollout: Rollout, path: str | os.PathLike, *, frames_per_sec
         return []
 
     film = animation.FuncAnimation(figure, draw, frames=steps)
-    _save(path, lambda temporary: film.save(temporary, writer=animation.PillowWriter(fps=frames_per_second)))
+    with tempfile.TemporaryDirectory() as folder:  # matplotlib writes films to a path alone
+        film.save(Path(folder) / "film.gif", writer=animation.PillowWriter(fps=frames_per_second))
+        write_atomically(path, (Path(folder) / "film.gif").read_bytes())
 
 
 def _geoms(model) -> np.ndarray:
@@ -140,15 +146,3 @@ def _dress(axes, horizontal: tuple[float, float], rollout: Rollout) -> None:
     axes.set_ylim(-0.35, max(float(rollout.ends[..., 1].max()) + 0.15, 1.0))
     axes.set_aspect("equal")
     axes.axis("off")
-
-
-def _save(path: str | os.PathLike, write: Callable[[str], None]) -> None:
-    """Writes under a temporary name with the same ending and renames it."""
-    folder, name = os.path.split(os.fspath(path))
-    temporary = os.path.join(folder, f".tmp-{name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)

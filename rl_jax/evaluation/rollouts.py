@@ -1,6 +1,6 @@
 """Policy evaluation in Gymnasium environments: all training runs and all episodes behind one compiled `act`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,33 +33,24 @@ class PolicyEvaluator:
     same starts, and a run's result does not depend on the runs beside it.
 
     Args:
-      env_id: a Gymnasium id, such as `Hopper-v4` or `module:Id-v0`. Its episodes must end: it needs a time limit
-        unless every policy reaches a terminal state.
+      pool: S * E environments. Their episodes must end: they need a time limit unless every policy reaches a terminal
+        state. Several evaluators may take turns in one pool, whose opener closes it.
       act: the policy of one run: act(params, observations [E, O], key, temperature) -> actions [E, A]. What was done
         to observations in training (normalisation) is done inside it.
-      context: of a policy with a memory, whose `act` takes `Sequences` of the last steps, arrays [E, K, ...].
-      num_seeds: S, the length of the leading axis of every leaf of `params`.
       num_episodes: E, the episodes of one evaluation of one run.
-      env_kwargs: keyword arguments of `gymnasium.make`.
-      num_workers: worker processes; see `EnvPool`.
+      context: of a policy with a memory, whose `act` takes `Sequences` of the last steps, arrays [E, K, ...].
+
+    Raises:
+      ValueError: the environments of the pool are not E for each of some runs.
     """
 
-    def __init__(
-        self,
-        env_id: str,
-        act: Act,
-        num_seeds: int,
-        num_episodes: int,
-        env_kwargs: Mapping[str, Any] = {},
-        num_workers: int | None = None,
-        context: Context | None = None,
-    ):
-        if num_seeds < 1 or num_episodes < 1:
-            raise ValueError(f"num_seeds and num_episodes must be positive, not {num_seeds} and {num_episodes}")
-        self.num_seeds = num_seeds
+    def __init__(self, pool: EnvPool, act: Act, num_episodes: int, context: Context | None = None):
+        if num_episodes < 1 or pool.num_envs % num_episodes:
+            raise ValueError(f"{pool.num_envs} environments do not serve {num_episodes} episodes of each run")
+        self.pool = pool
+        self.num_seeds = pool.num_envs // num_episodes
         self.num_episodes = num_episodes
         self.context = context
-        self.pool = EnvPool(env_id, num_seeds * num_episodes, num_workers=num_workers, env_kwargs=env_kwargs)
 
         # One run after another on a CPU: its actions, and so its score, then have the bits of the run alone.
         seed_axis = default_seed_axis()
@@ -117,25 +108,6 @@ class PolicyEvaluator:
             active &= ~(ended | timed_out)
             step += 1
         return EpisodeResults(returns, lengths, terminated)
-
-    def check_shapes(self, observation: tuple[int, ...], action: tuple[int, ...]) -> None:
-        """Raises ValueError where the task's observations or actions have other shapes than these, the data's."""
-        task = self.pool.observation_space.shape, self.pool.action_space.shape
-        if task != (observation, action):
-            raise ValueError(
-                f"{self.pool.env_id} has observations {task[0]} and actions {task[1]}, and the data have {observation} "
-                f"and {action}: name the task that the data come from"
-            )
-
-    def close(self) -> None:
-        """Ends the worker processes."""
-        self.pool.close()
-
-    def __enter__(self) -> "PolicyEvaluator":
-        return self
-
-    def __exit__(self, *unused) -> None:
-        self.close()
 
     def _check_params(self, params: Any) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):

@@ -22,16 +22,20 @@ REFERENCE_RETURNS = {
 }
 
 
+def has_references(env_id: str) -> bool:
+    """Whether a task has published reference returns, and so normalised scores."""
+    return _task(env_id) in REFERENCE_RETURNS
+
+
 def reference_returns(env_id: str) -> ReferenceReturns:
     """The reference returns of a Gymnasium id such as `Hopper-v4`, whatever its version.
 
     Raises:
       ValueError: the task has no published reference; the message lists those that have one.
     """
-    task = env_id.rpartition(":")[2].rpartition("/")[2].partition("-")[0].lower()
-    if task not in REFERENCE_RETURNS:
+    if not has_references(env_id):
         raise ValueError(f"no reference returns for {env_id!r}: they exist for {', '.join(sorted(REFERENCE_RETURNS))}")
-    return REFERENCE_RETURNS[task]
+    return REFERENCE_RETURNS[_task(env_id)]
 
 
 def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:
@@ -49,3 +53,8 @@ def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:
     """
     reference = reference_returns(env_id)
     return 100.0 * (np.asarray(returns, np.float64) - reference.random) / (reference.expert - reference.random)
+
+
+def _task(env_id: str) -> str:
+    """The task in a Gymnasium id: "hopper" of `module:namespace/Hopper-v4`."""
+    return env_id.rpartition(":")[2].rpartition("/")[2].partition("-")[0].lower()

@@ -1,8 +1,8 @@
-"""What consistency and diffusion models share: noise levels, the scalings of a network, and training by denoising.
+"""Noise levels, preconditioning and the denoising loss, which consistency and diffusion models share.
 
 Karras, Aittala, Aila and Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models" (EDM), arXiv
-2206.00364. A noisy image is x_t = x_0 + t * noise: t is the standard deviation of the noise, and the probability-flow
-ODE of this process is dx/dt = (x - D(x, t)) / t with D the denoiser, E[x_0 | x_t].
+2206.00364. A noisy image is x_t = x_0 + t * noise, where t is the standard deviation of the noise. The probability-flow
+ODE of this process is dx/dt = (x - D(x, t)) / t, where D is the denoiser E[x_0 | x_t].
 """
 
 from collections.abc import Callable
@@ -17,34 +17,38 @@ from rl_jax.core.program import Key, PyTree
 Info = dict[str, jax.Array]
 # network(params, x [B, ...], noise label [B], condition with leaves [B, ...]) -> [B, ...]
 Network = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
-# denoise(params, x [B, ...], t [B], condition) -> images [B, ...]: a denoiser's means, a consistency function's origins
+# denoise(params, x [B, ...], t [B], condition) -> images [B, ...]: the denoiser E[x_0 | x_t] of a diffusion model, or the
+# consistency function, which maps x_t to the origin of its ODE trajectory
 Denoise = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
 
 
 def per_image(values: jax.Array, images: jax.Array) -> jax.Array:
-    """Values [B] as [B, 1, ...], to be multiplied with images [B, ...]."""
+    """Reshapes values [B] to [B, 1, ...], so that they broadcast against images [B, ...]."""
     return values.reshape(values.shape + (1,) * (images.ndim - values.ndim))
 
 
-def karras_levels(number: int, least: float, most: float, rho: float = 7.0) -> np.ndarray:
-    """Noise levels from `most` down to `least`, [number] float32, dense at the small ones (EDM, equation 5)."""
-    ramp = np.linspace(0.0, 1.0, number)
-    return ((most ** (1 / rho) + ramp * (least ** (1 / rho) - most ** (1 / rho))) ** rho).astype(np.float32)
+def karras_levels(number: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
+    """Returns noise levels [number] float32, falling from `sigma_max` to `sigma_min`, dense near `sigma_min`.
+
+    Source: EDM, equation 5.
+    """
+    first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return ((first + np.linspace(0.0, 1.0, number) * (last - first)) ** rho).astype(np.float32)
 
 
-def geometric_levels(number: int, least: float, most: float) -> np.ndarray:
-    """Noise levels from `most` down to `least`, [number] float32, each the same multiple of the one before."""
-    return np.geomspace(most, least, number).astype(np.float32)
+def geometric_levels(number: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """Returns noise levels [number] float32, a geometric sequence from `sigma_max` down to `sigma_min`."""
+    return np.geomspace(sigma_max, sigma_min, number).astype(np.float32)
 
 
 def scalings(
     t: jax.Array, sigma_data: float, sigma_min: float = 0.0
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """(c_skip, c_out, c_in, c_noise) at noise levels t, each [B].
+    """Returns (c_skip, c_out, c_in, c_noise), each [B], at noise levels t [B].
 
-    A model is c_skip x + c_out F(c_in x, c_noise), F a network of inputs and targets of unit variance. With `sigma_min`
-    above 0 it is the identity at t = sigma_min (c_skip = 1, c_out = 0), as a consistency function has to be; with 0 it
-    is EDM's denoiser.
+    The model is c_skip x + c_out F(c_in x, c_noise), where the network F has inputs and targets of unit variance. With
+    `sigma_min` above 0 the model is the identity at t = sigma_min (c_skip = 1, c_out = 0), as a consistency function
+    must be; with `sigma_min` 0 it is EDM's denoiser.
 
     Source: EDM, table 1; Song, Dhariwal, Chen and Sutskever 2023, "Consistency Models", arXiv 2303.01469, appendix C.
     """
@@ -56,7 +60,7 @@ def scalings(
 
 
 def scaled(network: Network, sigma_data: float, sigma_min: float = 0.0) -> Denoise:
-    """The model of a network; see `scalings`."""
+    """Wraps a network in the preconditioning of `scalings`."""
 
     def denoise(params: PyTree, x: jax.Array, t: jax.Array, condition: PyTree) -> jax.Array:
         chex.assert_shape(t, x.shape[:1])
@@ -71,7 +75,14 @@ def denoising_loss(
     denoise: Denoise, params: PyTree, images: jax.Array, condition: PyTree, key: Key, *, sigma_data: float,
     log_mean: float = -1.2, log_std: float = 1.2,
 ) -> tuple[jax.Array, Info]:
-    """Mean of (t^2 + sigma_data^2) / (t sigma_data)^2 (D(x_0 + t noise, t) - x_0)^2, with log t normal.
+    """Computes the mean of (t^2 + sigma_data^2) / (t sigma_data)^2 (D(x_0 + t noise, t) - x_0)^2 with log-normal t.
+
+    Args:
+      images: [B, ...].
+      condition: leaves [B, ...].
+
+    Returns:
+      (loss, info) with `model/loss`.
 
     Source: EDM, equations 2 and 8 and table 1.
     """
@@ -87,12 +98,13 @@ def denoising_loss(
 def heun_step(
     denoise: Denoise, params: PyTree, x: jax.Array, t: jax.Array, s: jax.Array, condition: PyTree
 ) -> jax.Array:
-    """x_s [B, ...] of x = x_t along the probability-flow ODE, by Heun's rule: two calls of the denoiser.
+    """Takes one Heun step along the probability-flow ODE from x = x_t to x_s [B, ...], by two calls of the denoiser.
 
-    With d(x, t) = (x - D(x, t)) / t and e = x + (s - t) d(x, t): x_s = x + (s - t) (d(x, t) + d(e, s)) / 2, which is
-    off by O(|t - s|^3).
+    With d(x, t) = (x - D(x, t)) / t and e = x + (s - t) d(x, t), it returns x_s = x + (s - t) (d(x, t) + d(e, s)) / 2,
+    whose error is O(|t - s|^3).
 
     Args:
+      x: [B, ...].
       t, s: [B], above 0.
 
     Source: EDM, algorithm 1.
@@ -108,7 +120,10 @@ def heun_step(
 
 
 def image_distance(x: jax.Array, y: jax.Array, huber: float | None) -> jax.Array:
-    """Means over the numbers of images [B, ...], [B]: of (x - y)^2, or of sqrt((x - y)^2 + huber^2) - huber."""
+    """Returns the distance [B] of images [B, ...]: the mean over an image's numbers of (x - y)^2.
+
+    With `huber` it is the mean of the pseudo-Huber distance sqrt((x - y)^2 + huber^2) - huber.
+    """
     chex.assert_equal_shape([x, y])
     squares = jnp.square(x - y)
     terms = squares if huber is None else jnp.sqrt(squares + huber**2) - huber

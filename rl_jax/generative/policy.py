@@ -90,10 +90,10 @@ def ancestral_sampler(denoise: Denoise, levels: np.ndarray, *, reduction: str = 
     return Sampler(denoise, levels, after / before, np.sqrt(after * (before - after) / before), reduction)
 
 
-def _checked(levels: np.ndarray, least: float, reduction: str) -> np.ndarray:
+def _checked(levels: np.ndarray, sigma_min: float, reduction: str) -> np.ndarray:
     levels = np.asarray(levels, np.float32)
-    if levels.ndim != 1 or len(levels) < 2 or levels[-1] <= least or (np.diff(levels) >= 0).any():
-        raise ValueError(f"levels are {levels.tolist()}: give at least two, falling, all above {least}")
+    if levels.ndim != 1 or len(levels) < 2 or levels[-1] <= sigma_min or (np.diff(levels) >= 0).any():
+        raise ValueError(f"levels are {levels.tolist()}: give at least two, falling, all above {sigma_min}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}: choose {' or '.join(REDUCTIONS)}")
     return levels

@@ -18,7 +18,8 @@ from rl_jax.generative.blocks import Downsample, ResNetBlock, Transformer2D, Ups
 
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # a block's type -> whether it has attention
 UP_BLOCKS = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
-# Kernels and the optimiser's moments of them along `data`; what has one dimension (norms, biases) is small.
+ATTENTION_KERNELS = r"(to_q|to_k|to_v|to_out_0)/kernel$"  # the parameters that RLCM's code adapts by LoRA
+# Kernels and their optimiser moments lie along `data`; parameters of one dimension (norms, biases) are small.
 SHARDING_RULES: tuple[Rule, ...] = (("kernel$", FSDP),)
 
 

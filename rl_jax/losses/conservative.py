@@ -1,4 +1,4 @@
-"""The regularisers of conservative critics: CQL's and its calibrated form."""
+"""The regularisers of conservative critics: CQL's and its calibrated form. Both are unreduced."""
 
 import chex
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def conservative_gap(sampled_q: jax.Array, log_densities: jax.Array, data_q: jax.Array) -> jax.Array:
-    """Mean over the batch of log sum_i exp(Q(s, a_i)) / mu(a_i|s) - Q(s, a), summed over an ensemble: a scalar.
+    """log sum_i exp(Q(s, a_i)) / mu(a_i|s) - Q(s, a), [B] or [N, B].
 
     The sum estimates M times the integral of exp Q over the actions; log M does not depend on Q and stays in, as in the
     authors' code.
@@ -21,12 +21,12 @@ def conservative_gap(sampled_q: jax.Array, log_densities: jax.Array, data_q: jax
     chex.assert_rank(log_densities, 2)
     chex.assert_equal_shape_suffix([sampled_q, log_densities], 2)
     chex.assert_shape(data_q, (*sampled_q.shape[:-2], sampled_q.shape[-1]))
-    gaps = jax.nn.logsumexp(sampled_q - log_densities, axis=-2) - data_q
-    return jnp.mean(gaps) * (gaps.size // gaps.shape[-1])
+    chex.assert_type([sampled_q, log_densities, data_q], float)
+    return jax.nn.logsumexp(sampled_q - log_densities, axis=-2) - data_q
 
 
 def calibrated(policy_q: jax.Array, mc_returns: jax.Array) -> jax.Array:
-    """max(Q(s, a), return): Q at the policy's actions, no lower than what the data achieved from s on.
+    """max(Q(s, a), return), [..., B]: Q at the policy's actions, no lower than what the data achieved from s on.
 
     No gradient reaches a Q below the return, so the regulariser cannot push it down any further.
 
@@ -38,4 +38,5 @@ def calibrated(policy_q: jax.Array, mc_returns: jax.Array) -> jax.Array:
     """
     chex.assert_rank(mc_returns, 1)
     chex.assert_equal_shape_suffix([policy_q, mc_returns], 1)
+    chex.assert_type([policy_q, mc_returns], float)
     return jnp.maximum(policy_q, mc_returns)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-Function = Callable[[jax.Array], jax.Array]  # elementwise
+Function = Callable[[jax.Array], jax.Array]  # elementwise, [...] -> [...]
 
 
 class Divergence(NamedTuple):
@@ -162,18 +162,21 @@ DIVERGENCES = {
 
 
 def total_variation_surrogate(y: jax.Array) -> jax.Array:
-    """max(y, 0): linear on beyond 1/2, where f_p* of total variation is infinite."""
+    """max(y, 0), [...], of y [...]: it goes on linearly beyond 1/2, where f_p* of total variation is infinite."""
     return jnp.maximum(y, 0.0)
 
 
 def chi2_hinged(y: jax.Array) -> jax.Array:
-    """(y + y^2 / 4) where y > 0, else 0."""
+    """y + y^2 / 4 where y > 0 and 0 elsewhere, [...], of y [...]."""
     y = jnp.maximum(y, 0.0)
     return y + jnp.square(y) / 4
 
 
 def chi2_coded(y: jax.Array) -> jax.Array:
-    """max(y + y^2 / 4, 0), as in the authors' code: it rises again below y = -4, where the weight is negative."""
+    """max(y + y^2 / 4, 0), [...], of y [...], as in the authors' code.
+
+    It rises again below y = -4, where the weight is negative.
+    """
     return jnp.maximum(y + jnp.square(y) / 4, 0.0)
 
 

@@ -1,53 +1,69 @@
-"""Regression targets and losses of value functions."""
+"""Targets and losses of value functions. All are unreduced: a mean, a mask or a sum over an ensemble is the caller's.
+
+A step leads from s_{t-1} to s_t. `r_t` is its reward, `mask_t` is 0 where s_t is terminal and 1 elsewhere (also at a
+time-out), and `v_t` is a value of s_t. Errors are targets less predictions.
+"""
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from rl_jax.losses.divergence import Function
 
-def td_target(rewards: jax.Array, masks: jax.Array, next_values: jax.Array, discount: float) -> jax.Array:
-    """One-step bootstrapped target r + discount * mask * V(s'), [B]; no gradient flows through it.
+
+def td_target(r_t: jax.Array, mask_t: jax.Array, v_t: jax.Array, discount: float) -> jax.Array:
+    """r_t + discount * mask_t * v_t, [B]: what one step bootstraps from the next state's value.
+
+    Gradients flow through it. A semi-gradient method takes `v_t` outside of what it differentiates, as of target
+    networks, or stops the gradient itself.
 
     Args:
-      rewards: [B].
-      masks: [B], 0 where s' is terminal, 1 elsewhere (also at a time-out).
-      next_values: [B], V(s') or a backup over Q(s', .).
+      r_t: [B].
+      mask_t: [B].
+      v_t: [B], V(s_t) or a backup over Q(s_t, .).
       discount: gamma in [0, 1].
+
+    Source: Sutton and Barto 2018, "Reinforcement Learning", equation 6.2.
     """
-    chex.assert_rank(rewards, 1)
-    chex.assert_equal_shape([rewards, masks, next_values])
-    return jax.lax.stop_gradient(rewards + discount * masks * next_values)
+    chex.assert_rank(r_t, 1)
+    chex.assert_equal_shape([r_t, mask_t, v_t])
+    chex.assert_type([r_t, mask_t, v_t], float)
+    return r_t + discount * mask_t * v_t
 
 
 def values_of_actions(q: jax.Array, actions: jax.Array) -> jax.Array:
-    """Q(s, a), [...], of the values of all actions [..., A] and of actions [...] that broadcast to it."""
+    """Q(s, a), [...], of the values of all actions q [..., A] and of whole numbers actions [...] that broadcast to it.
+    """
+    chex.assert_type([q, actions], [float, int])
     # A product with a one-hot vector: the gradient of an index is a scatter, which is slow everywhere.
     return jnp.sum(q * jax.nn.one_hot(actions, q.shape[-1]), -1)
 
 
 def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean over the batch of the squared error, summed over an ensemble: predictions [B] or [N, B], targets [B]."""
+    """(target - prediction)^2, [B] or [N, B], of predictions [B] or of an ensemble's [N, B], and of targets [B]."""
     chex.assert_rank(targets, 1)
     chex.assert_equal_shape_suffix([predictions, targets], 1)
-    return jnp.mean(jnp.square(predictions - targets)) * (predictions.size // targets.size)
+    chex.assert_type([predictions, targets], float)
+    return jnp.square(predictions - targets)
 
 
 def expectile_loss(errors: jax.Array, expectile: float) -> jax.Array:
-    """Mean of |expectile - 1(u < 0)| u^2 over errors u = target - prediction, [B] -> scalar.
+    """|expectile - 1(u < 0)| u^2, [B], of errors u = target - prediction, [B].
 
-    Its minimiser in the prediction is the expectile of the targets; 0.5 gives half the squared error.
+    The minimiser of its mean is the expectile of the targets; 0.5 gives half the squared error.
     Source: IQL (Kostrikov et al. 2021, arXiv 2110.06169), equation 5 in section 4.1.
     """
     chex.assert_rank(errors, 1)
+    chex.assert_type(errors, float)
     weights = jnp.where(errors > 0, expectile, 1.0 - expectile)
-    return jnp.mean(weights * jnp.square(errors))
+    return weights * jnp.square(errors)
 
 
 def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = True) -> jax.Array:
-    """Mean of exp(-m) (exp(z) - z - 1), z = min(u / beta, max_clip), errors u = target - prediction: [B] -> scalar.
+    """exp(-m) (exp(z) - z - 1), [B], with z = min(u / beta, max_clip) of errors u = target - prediction, [B].
 
-    Where nothing is clipped its gradient vanishes at the prediction beta log mean exp(target / beta): the mean of the
-    targets for a large beta, their maximum for a small one. Two stabilisers keep exp(z) from overflowing:
+    Where nothing is clipped the gradient of its mean vanishes at the prediction beta log mean exp(target / beta): the
+    mean of the targets for a large beta, their maximum for a small one. Two stabilisers keep exp(z) from overflowing:
 
     - m = max(max z, -1) over the batch, a constant for the gradient. The whole gradient is scaled by exp(-m): its
       direction stays and its size changes from batch to batch, so losses of different batches do not compare.
@@ -64,8 +80,28 @@ def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = 
     listing clips at -max_clip too; the authors' code, which is followed here, does not.
     """
     chex.assert_rank(errors, 1)
+    chex.assert_type(errors, float)
     z = jnp.minimum(errors / beta, max_clip)
     if not scaled:
-        return jnp.mean(jnp.exp(z) - z - 1.0)
+        return jnp.exp(z) - z - 1.0
     m = jax.lax.stop_gradient(jnp.maximum(jnp.max(z), -1.0))
-    return jnp.mean(jnp.exp(z - m) - z * jnp.exp(-m) - jnp.exp(-m))
+    return jnp.exp(z - m) - z * jnp.exp(-m) - jnp.exp(-m)
+
+
+def implicit_maximum_loss(errors: jax.Array, surrogate: Function, lam: float) -> jax.Array:
+    """f-DVL's loss of V: lam h(u) - (1 - lam) u, [B], of errors u = Q(s, a) - V(s), [B].
+
+    It is the dual loss of V with d_0 replaced by the data's states and Q held fixed (so (1 - lam) E[V] is
+    -(1 - lam) E[u] but for a constant). Larger lam puts V nearer to the maximum of Q over the data's actions.
+
+    Args:
+      errors: [B].
+      surrogate: h, of `rl_jax.losses.divergence.SURROGATES`.
+      lam: in (0, 1); total variation has no minimum at 1/2 and below.
+
+    Source: Dual RL (Sikchi et al. 2023, arXiv 2302.08560), f-DVL; the sign and the scale are those of the authors'
+    code.
+    """
+    chex.assert_rank(errors, 1)
+    chex.assert_type(errors, float)
+    return lam * surrogate(errors) - (1.0 - lam) * errors

@@ -1,13 +1,11 @@
 """Encoders: what turns an observation into the vector that a head reads."""
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from rl_jax.networks.convolution import Conv
-from rl_jax.networks.mlp import fan_in_uniform, orthogonal
+from rl_jax.networks.initializers import Initializer, orthogonal
 
 ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "one_hot_<N>")
 
@@ -20,13 +18,13 @@ class NatureCNN(nn.Module):
     deep reinforcement learning", Nature 518, methods.
 
     Attributes:
-      initializer: "orthogonal" (gain sqrt(2), zero bias) or "torch" (PyTorch's default for such layers).
+      initializer: of all layers, see `networks.initializers`.
 
     Raises:
       ValueError: the screen is below 36x36, which leaves nothing after the third convolution.
     """
 
-    initializer: str = "orthogonal"
+    initializer: Initializer = orthogonal()
 
     @nn.compact
     def __call__(self, screens: jax.Array) -> jax.Array:
@@ -50,7 +48,7 @@ class MiniGridCNN(nn.Module):
       initializer: see NatureCNN.
     """
 
-    initializer: str = "orthogonal"
+    initializer: Initializer = orthogonal()
 
     @nn.compact
     def __call__(self, cells: jax.Array) -> jax.Array:
@@ -71,7 +69,7 @@ class ImpalaCNN(nn.Module):
       initializer: see NatureCNN.
     """
 
-    initializer: str = "orthogonal"
+    initializer: Initializer = orthogonal()
 
     @nn.compact
     def __call__(self, screens: jax.Array) -> jax.Array:
@@ -92,23 +90,15 @@ def _flat_screens(screens: jax.Array, byte_scale: float) -> tuple[jax.Array, tup
     return screens.reshape(-1, height, width, channels).astype(jnp.float32) / scale, tuple(leading)
 
 
-def _conv(x: jax.Array, features: int, size: int, stride: int, padding: int, initializer: str) -> jax.Array:
-    """A square convolution, inside a module."""
-    initializers = _initializers(initializer, size * size * x.shape[-1])
-    return Conv(features, (size, size), stride, padding=padding, **initializers)(x)
+def _conv(x: jax.Array, features: int, size: int, stride: int, padding: int, initializer: Initializer) -> jax.Array:
+    """A square convolution, inside a module: [B, H, W, C] -> [B, H', W', features]."""
+    fan_in = size * size * x.shape[-1]
+    return Conv(features, (size, size), stride, padding=padding, **initializer(fan_in))(x)
 
 
-def _dense(x: jax.Array, features: int, initializer: str) -> jax.Array:
-    return nn.Dense(features, **_initializers(initializer, x.shape[-1]))(x)
-
-
-def _initializers(initializer: str, fan_in: int) -> dict[str, Callable[..., jax.Array]]:
-    """Of one layer's kernel and bias."""
-    if initializer == "torch":
-        return {"kernel_init": fan_in_uniform(fan_in), "bias_init": fan_in_uniform(fan_in)}
-    if initializer == "orthogonal":
-        return {"kernel_init": orthogonal, "bias_init": nn.initializers.zeros}
-    raise ValueError(f"initializer is {initializer!r}: choose orthogonal or torch")
+def _dense(x: jax.Array, features: int, initializer: Initializer) -> jax.Array:
+    """A dense layer, inside a module: [..., I] -> [..., features]."""
+    return nn.Dense(features, **initializer(x.shape[-1]))(x)
 
 
 CNNS = {"nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN}
@@ -122,13 +112,14 @@ def num_states(encoder: str) -> int:
     return int(number)
 
 
-def encode(observations: jax.Array, encoder: str, initializer: str) -> jax.Array:
+def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> jax.Array:
     """Features [..., F] of observations, by an encoder's name; to be called inside a module.
 
     Args:
+      observations: [..., O], [..., H, W, C] or [...].
       encoder: "none" hands vectors [..., O] through, as float32; one of CNNS reads screens [..., H, W, C];
         "one_hot_<N>" reads state numbers [...] below N, so that a buffer holds a number a state.
-      initializer: see NatureCNN.
+      initializer: of all layers, see `networks.initializers`.
 
     Raises:
       ValueError: there is no such encoder.

@@ -25,7 +25,7 @@ class Dropout(nn.Module):
     """Zeros entries with probability `rate` and scales the others by 1 / (1 - rate), from the key stream "dropout".
 
     Unlike flax.linen's, its rate may be a traced number, and an entry takes 16 random bits: on a CPU, where drawing
-    them is a good part of a small transformer's time, that is several times faster.
+    them is a good part of a small transformer's time, that is several times faster. x [...] -> [...].
     """
 
     rate: float
@@ -40,7 +40,8 @@ class Dropout(nn.Module):
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution's function of x. flax.linen's goes by erfc, which takes a CPU twice the time."""
+    """x Phi(x), [...], of x [...], with the standard normal's cumulative Phi. flax.linen's goes by erfc, which takes a
+    CPU twice the time."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 

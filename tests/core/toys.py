@@ -6,8 +6,9 @@ import numpy as np
 import optax
 
 from rl_jax.core.config import core_config
+from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.mesh import shard_batch
-from rl_jax.core.program import Program, Resident, TrainState
+from rl_jax.core.program import Program, TrainState
 
 OPTIMIZER = optax.adam(1e-2)
 
@@ -17,12 +18,14 @@ def make_data():
     return {"x": x, "y": x.sum(axis=1, keepdims=True)}
 
 
-def init(key):
+def init(key, resident):
+    del resident
     params = {"net": {"kernel": jax.random.normal(key, (4, 16)), "out": jnp.zeros((16, 1))}}
     return TrainState.create(params, OPTIMIZER.init(params))
 
 
-def step(state, data, key):
+def step(state, data, batch, key):
+    del batch
     rows = jax.random.randint(key, (16,), 0, 64)
     batch = shard_batch({name: column[rows] for name, column in data.items()})
 
@@ -36,7 +39,12 @@ def step(state, data, key):
 
 
 def program(**parts):
-    return Program(init, step, Resident(make_data()))._replace(**parts)
+    return Program(init, step, resident=make_data())._replace(**parts)
+
+
+def experiment(headline=Metric("eval/loss", "loss", "lower"), **parts):
+    own = program(**parts)
+    return Experiment(lambda config: own, {}, headline)
 
 
 def config(**fields):

@@ -1,12 +1,13 @@
-"""The replay buffer: what it keeps and draws, its prior data, returns of whole episodes, and how it goes on."""
+"""The replay buffer: what it keeps and draws, its batches beside prior data, whole episodes' returns, how it goes on."""
 
+import jax
 import numpy as np
 import pytest
 from flax import serialization
 from scipy import stats
 
 from rl_jax.data.replay import ReplayBuffer
-from rl_jax.data.transitions import Transitions
+from rl_jax.data.transitions import Collected, Transitions, mix_with_prior
 from tests.data.sets import make_episodes
 
 
@@ -64,29 +65,47 @@ def test_a_run_draws_by_its_own_generator_and_from_its_own_steps():
     assert set(pair.rewards[0]) != set(pair.rewards[1] - 1000)
 
 
+def mixed(replay: ReplayBuffer, size: int, fraction: float, seed: int = 0) -> np.ndarray:
+    """The rewards of the first run's batch of `size` rows, mixed with prior(30)."""
+    batch = jax.tree.map(lambda x: x[0], replay.sample(generators(seed, replay.num_runs), size))
+    collected = Collected(batch, np.full(size, replay.drawable[0], np.int32))
+    out = jax.jit(mix_with_prior, static_argnums=3)(columns_of(prior(30)), collected, jax.random.key(seed), fraction)
+    np.testing.assert_array_equal(out.actions[:, 0], -np.abs(out.rewards))  # of either kind's own row
+    assert out.observations.shape == (size, 2) and out.masks.shape == (size,)
+    return np.asarray(out.rewards)
+
+
+def columns_of(transitions: Transitions) -> Transitions:
+    return transitions.replace(mc_returns=None)
+
+
 def test_half_of_a_batch_comes_from_the_prior_data():
-    replay = ReplayBuffer(2, 100, 2, 1, prior=prior(30), offline_fraction=0.5)
-    everything = replay.sample(generators(), 4000).rewards
+    replay = ReplayBuffer(2, 100, 2, 1)
+    everything = mixed(replay, 4000, 0.5)
     assert (everything < 0).all(), "with nothing collected the whole batch is prior"
-    assert stats.chisquare(np.bincount(-everything[0].astype(int), minlength=31)[1:]).pvalue > 0.01
+    assert stats.chisquare(np.bincount(-everything.astype(int), minlength=31)[1:]).pvalue > 0.01
     fill(replay, range(10))
-    batch = replay.sample(generators(), 4001)
-    for run in range(2):
-        offline = batch.rewards[run] < 0
-        assert offline.sum() == 2000  # 4001 / 2, rounded down
-        np.testing.assert_array_equal(batch.actions[run, offline, 0], batch.rewards[run, offline])
-        collected = (batch.rewards[run, ~offline] - 1000 * run).astype(int)
-        assert stats.chisquare(np.bincount(collected, minlength=10)).pvalue > 0.01
+    rewards = mixed(replay, 4001, 0.5)
+    assert (rewards < 0).sum() == 2000  # 4001 / 2, rounded down
+    assert stats.chisquare(np.bincount(rewards[rewards >= 0].astype(int), minlength=10)).pvalue > 0.01
     # The ring may turn over; the prior data stay.
     fill(replay, range(10, 350))
-    batch = replay.sample(generators(), 1000).rewards[0]
-    assert (batch < 0).sum() == 500 and batch[batch >= 0].min() >= 250
+    rewards = mixed(replay, 1000, 0.5)
+    assert (rewards < 0).sum() == 500 and rewards[rewards >= 0].min() >= 250
+
+
+@pytest.mark.parametrize("fraction, prior_rows", [(0.0, 0), (0.25, 100), (1.0, 400)])
+def test_any_share_of_a_batch_may_be_prior(fraction, prior_rows):
+    replay = ReplayBuffer(1, 20, 2, 1)
+    fill(replay, range(3))
+    assert (mixed(replay, 400, fraction) < 0).sum() == prior_rows
 
 
 def test_one_buffer_of_prior_and_collected_steps():
-    replay = ReplayBuffer(1, 20, 2, 1, prior=prior(30))
+    replay = ReplayBuffer(1, 20, 2, 1)
+    assert (mixed(replay, 300, -1.0) < 0).all()
     fill(replay, range(15))
-    rows = replay.sample(generators(num_runs=1), 45_000).rewards[0].astype(int)
+    rows = mixed(replay, 45_000, -1.0).astype(int)
     counts = np.bincount(np.where(rows < 0, -1 - rows, 30 + rows), minlength=45)
     assert len(counts) == 45 and stats.chisquare(counts).pvalue > 0.01
 
@@ -122,16 +141,16 @@ def test_returns_are_those_of_the_episodes_and_wait_for_their_ends():
 
 
 def test_returns_by_hand():
-    replay = ReplayBuffer(1, 4, 2, 1, prior=prior(3), offline_fraction=0.0, discount=0.5)
+    replay = ReplayBuffer(1, 4, 2, 1, discount=0.5)
     fill(replay, [1.0, 2.0, 4.0], ends=[4.0])
     batch = replay.sample(generators(num_runs=1), 100)
     expected = {1.0: 1 + 0.5 * 2 + 0.25 * 4, 2.0: 2 + 0.5 * 4, 4.0: 4.0}
     assert {*batch.rewards[0].tolist()} == {*expected}
     np.testing.assert_array_equal(batch.mc_returns[0], [expected[reward] for reward in batch.rewards[0].tolist()])
-    mixed = ReplayBuffer(1, 4, 2, 1, prior=prior(3), offline_fraction=0.5, discount=0.5)
-    fill(mixed, [1.0], ends=[1.0])
-    batch = mixed.sample(generators(num_runs=1), 100)
-    np.testing.assert_array_equal(batch.mc_returns, np.where(batch.rewards < 0, 10 * batch.rewards, batch.rewards))
+    collected = Collected(jax.tree.map(lambda x: x[0], batch), np.full(100, 3, np.int32))
+    batch = mix_with_prior(prior(3), collected, jax.random.key(0), 0.5)
+    expected = [10 * reward if reward < 0 else expected[reward] for reward in batch.rewards.tolist()]
+    np.testing.assert_array_equal(batch.mc_returns, expected)
 
 
 def test_an_episode_over_the_end_of_the_ring_keeps_its_returns():
@@ -147,13 +166,13 @@ def test_an_episode_over_the_end_of_the_ring_keeps_its_returns():
 @pytest.mark.parametrize("discount, steps", [(None, 7), (None, 33), (0.9, 33)])
 def test_a_restored_buffer_goes_on_as_the_one_that_was_saved(discount, steps):
     def make() -> ReplayBuffer:
-        return ReplayBuffer(2, 20, 2, 1, prior=prior(9), offline_fraction=0.25, discount=discount)
+        return ReplayBuffer(2, 20, 2, 1, discount=discount)
 
     replay, other = make(), make()
     fill(replay, range(steps), ends=range(0, 100, 6))
     # What a checkpoint does with it.
     saved = serialization.msgpack_restore(serialization.msgpack_serialize(replay.save()))
-    assert saved["observations"].shape == (2, min(steps, 20), 2), "only what is filled is saved, and no prior data"
+    assert saved["observations"].shape == (2, min(steps, 20), 2), "only what is filled is saved"
     other.restore(saved)
     for buffer in (replay, other):
         fill(buffer, range(steps, steps + 9), ends=range(0, 100, 6))
@@ -174,17 +193,7 @@ def test_a_saved_buffer_does_not_change_any_more():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="must be positive, not 0 and 5"):
         ReplayBuffer(0, 5, 2, 1)
-    with pytest.raises(ValueError, match="offline_fraction=0.5: .* only with prior data"):
-        ReplayBuffer(1, 5, 2, 1, offline_fraction=0.5)
-    with pytest.raises(ValueError, match="offline_fraction=1.5"):
-        ReplayBuffer(1, 5, 2, 1, prior=prior(3), offline_fraction=1.5)
-    with pytest.raises(ValueError, match=r"prior data have actions of shape \(3, 1\), and \(3, 4\) is needed"):
-        ReplayBuffer(1, 5, 2, 4, prior=prior(3))
-    with pytest.raises(ValueError, match=r"prior data have mc_returns of shape \(\)"):
-        ReplayBuffer(1, 5, 2, 1, prior=prior(3).replace(mc_returns=None), discount=0.9)
     empty = ReplayBuffer(1, 5, 2, 1)
-    with pytest.raises(ValueError, match="is empty"):
-        empty.sample(generators(num_runs=1), 4)
     whole_episodes = ReplayBuffer(1, 5, 2, 1, discount=0.9)
     fill(whole_episodes, range(5))
     with pytest.raises(ValueError, match="longer than the replay buffer's capacity of 5"):

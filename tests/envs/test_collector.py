@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from rl_jax.core.program import TrainState
+from rl_jax.core.program import Feed, TrainState
 from rl_jax.data.replay import ReplayBuffer
 from rl_jax.envs.collector import Collector
 from rl_jax.envs.gym_pool import EnvPool
@@ -34,11 +34,11 @@ def keys_of(step: int, num_runs: int, first: int = 0) -> jax.Array:
 def make(num_runs: int = 2, *, act=noisy, capacity: int = 500, seed: int = 0, batch_size: int = 64, **options):
     replay = ReplayBuffer(num_runs, capacity, 2, 1, discount=options.pop("discount", None))
     pool = EnvPool(TOY, num_runs, savable=True)
-    return Collector(pool, act, replay, seed=seed, batch_size=batch_size, **options)
+    return Collector(pool, replay, seed=seed, batch_size=batch_size, **options).feed(act)
 
 
-def run(collector: Collector, steps, num_runs: int = 2, first: int = 0) -> list:
-    return [collector.collect(state(num_runs, first), keys_of(step, num_runs, first), step) for step in steps]
+def run(feed: Feed, steps, num_runs: int = 2, first: int = 0) -> list:
+    return [feed.collect(state(num_runs, first), (), keys_of(step, num_runs, first), step) for step in steps]
 
 
 def assert_same(one: list, other: list, rows=slice(None)) -> None:
@@ -53,8 +53,8 @@ def reset_seed(run_seed: int, episode: int) -> int:
 
 
 def test_rows_tell_what_happened_and_a_time_out_is_no_terminal():
-    collector = make(seed=5, batch_size=4000, env_steps=3)
-    batch, _ = run(collector, range(60))[-1]
+    feed = make(seed=5, batch_size=4000, env_steps=3)
+    batch, _ = run(feed, range(60))[-1]
     for row in range(2):
         number, time = batch.observations[row].T
         assert batch.observations.dtype == batch.rewards.dtype == np.float32
@@ -76,8 +76,8 @@ def test_finished_episodes_are_reported_with_raw_returns():
     def quarter(policy, observations, key, temperature):
         return jnp.full((len(observations), 1), 0.25)
 
-    collector = make(act=quarter, reward_scale=10.0, prepare=lambda x: x - 1.0)
-    history = run(collector, range(100))
+    feed = make(act=quarter)
+    history = run(feed, range(100))
     spans = [[], []]
     for row in range(2):
         end, episode = 0, 0
@@ -92,8 +92,8 @@ def test_finished_episodes_are_reported_with_raw_returns():
         else:
             assert metrics == {}
     batch = history[-1][0]
-    np.testing.assert_allclose(batch.rewards, 12.5)
-    assert batch.observations[..., 1].min() == -1 and batch.next_observations[..., 1].min() == 0
+    np.testing.assert_allclose(batch.rewards, 1.25)
+    assert batch.observations[..., 1].min() == 0 and batch.next_observations[..., 1].min() == 1
 
 
 def test_actions_are_samples_by_the_keys_of_the_step_and_compiled_once():
@@ -103,8 +103,8 @@ def test_actions_are_samples_by_the_keys_of_the_step_and_compiled_once():
         traces.append(observations.shape)
         return noisy(policy, observations, key, temperature)
 
-    collector = make(act=watched, env_steps=2, batch_size=3000)
-    batch, _ = run(collector, range(30))[-1]
+    feed = make(act=watched, env_steps=2, batch_size=3000)
+    batch, _ = run(feed, range(30))[-1]
     assert traces == [(1, 2)], "the policy is traced once, for one observation of one run"
     for row in range(2):
         expected = [
@@ -119,8 +119,8 @@ def test_random_steps_come_first_and_fill_the_box():
     def forbidden(policy, observations, key, temperature):
         raise AssertionError("the policy acts in the first call")
 
-    collector = make(act=forbidden, random_steps=400, batch_size=4000)
-    [(batch, metrics)] = run(collector, [0])
+    feed = make(act=forbidden, random_steps=400, batch_size=4000)
+    [(batch, metrics)] = run(feed, [0])
     assert metrics["collect/length"] > 1
     for row in range(2):
         actions = np.unique(batch.actions[row])
@@ -152,21 +152,27 @@ def test_each_run_is_the_run_alone():
     assert_same(pair, [(jax.tree.map(lambda x: x[0], batch), {}) for batch, _ in alone], rows=1)
 
 
-def test_the_feed_is_the_collector():
-    collector = make(random_steps=40)
-    feed = collector.feed()
-    batch, _ = feed.collect(state(2), keys_of(0, 2), 0)
-    assert batch.observations.shape == (2, 64, 2)
-    saved = feed.save()
-    after = feed.collect(state(2), keys_of(1, 2), 1)
-    feed.restore(saved)
-    assert_same([feed.collect(state(2), keys_of(1, 2), 1)], [after])
+def test_batches_to_be_mixed_say_how_many_steps_they_were_drawn_from():
+    """With the returns of whole episodes, nothing is drawn before an episode has ended."""
+    feed = make(for_mixing=True, discount=0.9)
+    for step in range(LONG + 2):
+        [(batch, _)] = run(feed, [step])
+        assert batch.transitions.observations.shape == (2, 64, 2)
+        expected = []
+        for row in range(2):
+            lengths = [SHORT if reset_seed(row, episode) % 2 == 0 else LONG for episode in range(LONG)]
+            ends = np.cumsum(lengths)
+            expected.append(int(max(ends[ends <= step + 1], default=0)))
+        np.testing.assert_array_equal(batch.num_drawable, np.broadcast_to(np.array(expected)[:, None], (2, 64)))
+    feed.close()
+    with pytest.raises(ValueError, match="is closed"):
+        run(feed, [LONG + 2])
 
 
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="env_steps=0, random_steps=0: at least 1 and at least 0"):
         make(env_steps=0)
     with pytest.raises(ValueError, match="2 runs need one environment each, not 3"):
-        Collector(EnvPool(TOY, 3, savable=True), noisy, ReplayBuffer(2, 9, 2, 1), seed=0, batch_size=4)
+        Collector(EnvPool(TOY, 3, savable=True), ReplayBuffer(2, 9, 2, 1), seed=0, batch_size=4)
     with pytest.raises(ValueError, match="the replay buffer is empty"):
         run(make(discount=0.9), [0])

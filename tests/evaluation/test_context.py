@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from rl_jax.evaluation.context import Context, LastSteps
-from rl_jax.evaluation.rollouts import PolicyEvaluator, episode_seeds
+from rl_jax.evaluation.rollouts import episode_seeds
 from tests.envs.toys import LONG, episode_length
-
-TOY = "tests.envs.toys:Toy-v0"
+from tests.evaluation.evaluators import evaluator_of
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
@@ -38,12 +37,6 @@ def test_the_last_steps_by_hand(length):
             np.testing.assert_allclose(inputs.returns_to_go[:, :, place], expected, rtol=1e-5)
 
 
-def test_every_run_may_be_asked_for_another_return():
-    shown = LastSteps(Context(2, np.array([5.0, 7.0])), np.zeros((2, 3, 1)), 1)
-    shown.step(np.zeros((2, 3, 1)), np.ones((2, 3)), np.zeros((2, 3, 1)))
-    np.testing.assert_array_equal(shown.inputs.returns_to_go, [[[5.0, 4.0]] * 3, [[7.0, 6.0]] * 3])
-
-
 def remembering_act(params, context, key, temperature):
     """The parameter in even steps and its negative in odd ones; NaN wherever the context is not what it must be.
 
@@ -66,11 +59,11 @@ def remembering_act(params, context, key, temperature):
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_policy_with_a_memory_sees_its_own_episode_in_every_step(num_workers):
-    params = {"action": jnp.array([0.25, -0.5]), "target": jnp.array([30.0, 3.0])}
+    params = {"action": jnp.array([0.25, -0.5]), "target": jnp.array([30.0, 30.0])}
     lengths = np.array([episode_length(int(seed)) for seed in episode_seeds(5, 6)])
     assert LONG in lengths, "longer than the context"
-    context = Context(4, np.array([30.0, 3.0]))
-    with PolicyEvaluator(TOY, remembering_act, 2, 6, num_workers=num_workers, context=context) as evaluator:
+    context = Context(4, 30.0)
+    with evaluator_of(remembering_act, 2, 6, num_workers=num_workers, context=context) as evaluator:
         results = evaluator(params, 5)
         again = evaluator(params, 5)
     # Both lengths are even: the actions cancel.
@@ -86,7 +79,7 @@ def test_a_policy_with_a_memory_is_compiled_once_and_asked_for_its_target():
         traces.append(jax.tree.map(jnp.shape, context))
         return params * context.returns_to_go[:, -1:] / 100.0
 
-    with PolicyEvaluator(TOY, act, 1, 3, context=Context(2, 40.0)) as evaluator, jax.transfer_guard("disallow"):
+    with evaluator_of(act, 1, 3, context=Context(2, 40.0)) as evaluator, jax.transfer_guard("disallow"):
         params = jax.device_put(np.ones(1, np.float32))
         results = [evaluator(params, seed) for seed in (0, 1)]
     assert len(traces) == 1 and traces[0].actions == (3, 2, 1)
@@ -105,6 +98,6 @@ def test_the_context_holds_the_actions_that_were_done_and_not_those_that_were_as
         good = jnp.all((context.actions == 0.5) | (context.actions == 0.0), axis=(1, 2))
         return jnp.where(good, 100.0, jnp.nan)[:, None] * params
 
-    with PolicyEvaluator(TOY, act, 1, 2, context=Context(3, 0.0)) as evaluator:
+    with evaluator_of(act, 1, 2, context=Context(3, 0.0)) as evaluator:
         results = evaluator(jnp.ones(1), 0)
     np.testing.assert_array_equal(results.returns, 1.5 * results.lengths)

@@ -71,7 +71,7 @@ def test_the_consistency_function_of_gaussian_data_has_no_distance_and_others_ha
     # For neighbours x_t and x_r of one noise the exact function differs by the noise's part that the ODE removes, which
     # vanishes with the gap; another function of t keeps a distance of the order of the gap itself.
     def distance(params, gap):
-        return float(ect_loss(exact, params, IMAGES, None, KEY, gap=gap, most=20.0)[1]["model/distance"])
+        return float(ect_loss(exact, params, IMAGES, None, KEY, gap=gap, sigma_max=20.0)[1]["model/distance"])
 
     assert distance(1.0, 1e-3) < 0.01 < distance(1.0, 0.3)
     assert distance(1.0, 1.0) == pytest.approx(  # r = 0: the distance to the image itself
@@ -88,7 +88,7 @@ def ect_origin(model):
 
 def test_no_gradient_flows_through_the_earlier_point_and_none_is_nan():
     model = scaled(network, SIGMA_DATA, SIGMA_MIN)
-    gradient = jax.grad(lambda p: ect_loss(model, p, IMAGES[:64], 0.1, KEY, gap=0.25, most=20.0)[0])(0.7)
+    gradient = jax.grad(lambda p: ect_loss(model, p, IMAGES[:64], 0.1, KEY, gap=0.25, sigma_max=20.0)[0])(0.7)
     step = 1e-3
 
     def loss(moving, fixed):
@@ -96,7 +96,7 @@ def test_no_gradient_flows_through_the_earlier_point_and_none_is_nan():
         both = jnp.array([moving, fixed])
         calls = iter([0, 1])
         one = lambda params, *inputs: model(params[next(calls)], *inputs)  # noqa: E731
-        return ect_loss(one, both, IMAGES[:64], 0.1, KEY, gap=0.25, most=20.0)[0]
+        return ect_loss(one, both, IMAGES[:64], 0.1, KEY, gap=0.25, sigma_max=20.0)[0]
 
     numerical = (loss(0.7 + step, 0.7) - loss(0.7 - step, 0.7)) / (2 * step)
     assert float(gradient) == pytest.approx(float(numerical), rel=0.02) and np.isfinite(gradient)

@@ -1,7 +1,7 @@
 """Tabular MDPs of deterministic simulators, by exploring every state breadth-first, and merging states that are alike.
 
 Laidlaw, Russell and Dragan 2023, "Bridging RL Theory and Practice with the Effective Horizon", arXiv 2304.09853: so
-were the BRIDGE MDPs made of Atari and MiniGrid games; `envs/atari.py` and `envs/minigrid.py` do it here.
+were the BRIDGE MDPs made of Atari and MiniGrid games; `atari.py` and `minigrid.py` do it here.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from rl_jax.envs.tabular import TERMINAL, Screens, TabularMDP, check_mdp
+from rl_jax.tabular.mdp import TERMINAL, Screens, TabularMDP, check_mdp
 
 LOG_SECONDS = 10.0
 

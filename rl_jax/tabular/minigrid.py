@@ -12,8 +12,8 @@ import numpy as np
 
 from rl_jax.core.config import unknown
 from rl_jax.core.extras import require
-from rl_jax.envs.explore import Node, Simulator, explore
-from rl_jax.envs.tabular import Screens, TabularMDP
+from rl_jax.tabular.explore import Node, Simulator, explore
+from rl_jax.tabular.mdp import Screens, TabularMDP
 
 NAVIGATION = 3  # of MiniGrid's actions: left, right, forward; then pick up, drop, toggle; the last, done, is left out
 WITHOUT_DONE = 6

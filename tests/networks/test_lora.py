@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.generative.lora import apply_lora, init_lora
 from rl_jax.generative.pretrained import UNET, parameter_shapes
-from rl_jax.generative.unet import UNetConfig
+from rl_jax.generative.unet import ATTENTION_KERNELS, UNetConfig
+from rl_jax.networks.lora import apply_lora, init_lora
 
 PARAMS = {
     "attn1": {
@@ -19,7 +19,7 @@ PARAMS = {
 
 
 def test_fresh_adapters_change_nothing():
-    adapters = init_lora(jax.random.key(0), PARAMS, rank=2)
+    adapters = init_lora(jax.random.key(0), PARAMS, 2, ATTENTION_KERNELS)
     assert jax.tree.map(jnp.shape, adapters) == {
         "attn1": {"to_q": {"a": (2, 2), "b": (2, 3)}, "to_out_0": {"a": (3, 2), "b": (2, 2)}}
     }
@@ -27,7 +27,7 @@ def test_fresh_adapters_change_nothing():
 
 
 def test_the_first_factor_is_normal_with_deviation_one_over_rank():
-    a = init_lora(jax.random.key(0), {"to_k": {"kernel": jnp.zeros((4000, 5))}}, rank=4)["to_k"]["a"]
+    a = init_lora(jax.random.key(0), {"to_k": {"kernel": jnp.zeros((4000, 5))}}, 4, "to_k")["to_k"]["a"]
     assert abs(float(a.std()) - 0.25) < 0.01 and abs(float(a.mean())) < 0.01
 
 
@@ -40,7 +40,7 @@ def test_a_merged_kernel_is_the_one_made_by_hand():
 
 
 def test_gradients_are_of_the_adapters_alone_and_start_at_b():
-    adapters = init_lora(jax.random.key(0), PARAMS, rank=2)
+    adapters = init_lora(jax.random.key(0), PARAMS, 2, ATTENTION_KERNELS)
     x = jnp.asarray([1.0, -1.0])
 
     def output(adapters):
@@ -54,7 +54,7 @@ def test_gradients_are_of_the_adapters_alone_and_start_at_b():
 
 def test_a_kernel_keeps_its_dtype():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
-    merged = apply_lora(half, init_lora(jax.random.key(0), half, 1), 1.0)
+    merged = apply_lora(half, init_lora(jax.random.key(0), half, 1, ATTENTION_KERNELS), 1.0)
     assert {x.dtype for x in jax.tree.leaves(merged)} == {jnp.dtype(jnp.bfloat16)}
 
 
@@ -63,7 +63,8 @@ def test_all_attention_of_a_unet_is_adapted_and_nothing_else():
         block_out_channels=(8, 8), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4,
     )
-    adapters = jax.eval_shape(lambda key: init_lora(key, parameter_shapes(UNET, config), 4), jax.random.key(0))
+    shapes = parameter_shapes(UNET, config)
+    adapters = jax.eval_shape(lambda key: init_lora(key, shapes, 4, ATTENTION_KERNELS), jax.random.key(0))
     transformers = 1 + 1 + 2  # down, middle, up
     assert len(jax.tree.leaves(adapters)) == transformers * 2 * 4 * 2
 
@@ -71,10 +72,10 @@ def test_all_attention_of_a_unet_is_adapted_and_nothing_else():
 def test_what_cannot_be_adapted_is_named():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="nothing to adapt"):
-        init_lora(key, PARAMS["norm"], 2)
+        init_lora(key, PARAMS["norm"], 2, ATTENTION_KERNELS)
     with pytest.raises(ValueError, match="rank of adapters is 0"):
-        init_lora(key, PARAMS, 0)
+        init_lora(key, PARAMS, 0, ATTENTION_KERNELS)
     with pytest.raises(ValueError, match="norm/scale has the shape"):
         init_lora(key, PARAMS, 2, layers="norm")
     with pytest.raises(ValueError, match="adapters of attn2/to_out_0/kernel"):
-        apply_lora(PARAMS, {"attn2": init_lora(key, PARAMS, 2)["attn1"]}, 1.0)
+        apply_lora(PARAMS, {"attn2": init_lora(key, PARAMS, 2, ATTENTION_KERNELS)["attn1"]}, 1.0)
