@@ -10,70 +10,57 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.weighted_cloning import weighted_cloning
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
-from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
+from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import squared_error, td_target
+from rl_jax.networks.initializers import torch_default
 from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic
 
 
 def awac(config: ConfigDict, action_dim: int) -> Agent:
     """AWAC; `config` as `default_config`."""
-    actor = GaussianPolicy(config.hidden_dims, action_dim, log_std_min=-20.0, initializer="torch", squash_mean=False)
-    critic = Critic(config.hidden_dims, ensemble_size=2, initializer="torch")
-    tx = optax.adam(config.learning_rate)
+    actor = GaussianPolicy(config.hidden_dims, action_dim, log_std_min=-20.0, initializer=torch_default, squash_mean=False)
+    critic = Critic(config.hidden_dims, ensemble_size=2, initializer=torch_default)
+    adam = optax.adam(config.learning_rate)
+    networks = Networks({"actor": Trained(actor.init, adam), "critic": Trained(critic.init, adam, config.tau)})
 
     # Losses
 
-    def critic_loss(params: PyTree, next_q: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+    def critic_loss(params: PyTree, target: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        loss = jnp.sum(jnp.mean(squared_error(q, td_target(batch.rewards, batch.masks, next_q, config.discount)), -1))  # equation 9
+        loss = jnp.sum(jnp.mean(squared_error(q, target), -1))  # equation 9
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
-    def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
-        weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))  # equation 13
-        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
+    actor_loss = weighted_cloning(actor)  # equation 13
 
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-        }
-        opt_state = {name: tx.init(network) for name, network in params.items()}
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
-        params, opt_state = dict(state.params), dict(state.opt_state)
         next_key, key = jax.random.split(key)
-        next_actions = act(params, batch.next_observations, next_key, 1.0)
+        next_actions = actor.apply(state.params["actor"], batch.next_observations).sample(next_key)
         next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions).min(0)
-        params["critic"], opt_state["critic"], critic_info = gradient_step(
-            lambda p: critic_loss(p, next_q, batch), params["critic"], tx, opt_state["critic"]
-        )
+        target = td_target(batch.rewards, batch.masks, next_q, config.discount)
+        state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
         # A(s, a) = Q(s, a) - V(s), with V(s) = Q(s, a') at one action a' of the policy.
-        actions = jnp.stack([batch.actions, act(params, batch.observations, key, 1.0)])
+        actions = jnp.stack([batch.actions, actor.apply(state.params["actor"], batch.observations).sample(key)])
         observations = jnp.broadcast_to(batch.observations, (2, *batch.observations.shape))
-        q, v = critic.apply(params["critic"], observations, actions).min(0)
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, q - v, batch), params["actor"], tx, opt_state["actor"]
-        )
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
-        return state, critic_info | actor_info
+        q, v = critic.apply(state.params["critic"], observations, actions).min(0)
+        weights = advantage_weights(q - v, config.temperature, config.max_weight)
+        state, actor_info = networks.step(state, "actor", actor_loss, weights, batch)
+        return networks.follow(state), critic_info | actor_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.act(params["actor"], observations, key, temperature)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -8,42 +8,39 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import behavioural_cloning_loss
+from rl_jax.networks.initializers import torch_default
 from rl_jax.networks.policies import DeterministicPolicy
+from rl_jax.networks.trained import Networks, Trained
 
 
 def bc(config: ConfigDict, action_dim: int) -> Agent:
     """Behavioural cloning; `config` as `default_config`."""
-    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer="torch")
-    tx = optax.adam(config.learning_rate)
+    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer=torch_default)
+    networks = Networks({"actor": Trained(actor.init, optax.adam(config.learning_rate))})
 
     # Losses
 
     def actor_loss(params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        loss = jnp.mean(behavioural_cloning_loss(actor.apply(params, batch.observations), batch.actions))
+        loss = jnp.mean(behavioural_cloning_loss(actor.apply(params, batch.observations).mode(), batch.actions))
         return loss, {"actor/loss": loss}
 
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        params = {"actor": actor.init(key, batch.observations)}
-        return TrainState.create(params, {"actor": tx.init(params["actor"])})
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         del key
-        params, opt_state, info = gradient_step(
-            lambda params: actor_loss(params, batch), state.params["actor"], tx, state.opt_state["actor"]
-        )
-        return state.replace(params={"actor": params}, opt_state={"actor": opt_state}), info
+        return networks.step(state, "actor", actor_loss, batch)
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        del key, temperature
-        return actor.apply(params["actor"], observations)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

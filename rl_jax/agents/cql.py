@@ -14,29 +14,32 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.conservative import calibrated, conservative_gap
-from rl_jax.losses.maximum_entropy import sample_squashed, temperature_loss
+from rl_jax.losses.maximum_entropy import temperature_loss
 from rl_jax.losses.value_learning import squared_error, td_target
+from rl_jax.networks.initializers import orthogonal, torch_default
+from rl_jax.networks.distributions import SquashedGaussian
 from rl_jax.networks.policies import SquashedGaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic
-
-
-def draw_noise(key: Key, num_samples: int, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    """All the noise of an update of actions [B, A]: normal [2, 1 + N, B, A] and uniform in +-1 [N, B, A]."""
-    normal_key, uniform_key = jax.random.split(key)
-    uniform = jax.random.uniform(uniform_key, (num_samples, *shape), minval=-1.0, maxval=1.0)
-    return jax.random.normal(normal_key, (2, 1 + num_samples, *shape)), uniform
 
 
 def cql(config: ConfigDict, action_dim: int) -> Agent:
     """CQL; `config` as `default_config` or `cal_ql_config`, which needs the batch's mc_returns."""
-    actor = SquashedGaussianPolicy(config.hidden_dims, action_dim, initializer="torch_flat", affine_log_std=True)
-    critic = Critic(config.hidden_dims, ensemble_size=2, initializer="orthogonal_flat")
-    actor_tx = optax.adam(config.actor_learning_rate)
-    tx = {"actor": actor_tx, "critic": optax.adam(config.learning_rate), "temperature": actor_tx}
+    actor = SquashedGaussianPolicy(
+        config.hidden_dims, action_dim, initializer=torch_default, output_initializer=orthogonal(0.01),
+        affine_log_std=True,
+    )
+    critic = Critic(config.hidden_dims, ensemble_size=2, output_initializer=orthogonal(0.01))
+    actor_adam = optax.adam(config.actor_learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, actor_adam),
+        "critic": Trained(critic.init, optax.adam(config.learning_rate), config.tau),
+        "temperature": Trained(lambda key: {"log_alpha": jnp.zeros(())}, actor_adam),
+    })
     num_samples, target_entropy = config.num_samples, -float(action_dim)
 
     # Losses
@@ -46,11 +49,11 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
         return loss, {"temperature/loss": loss, "temperature/alpha": jnp.exp(params["log_alpha"])}
 
     def actor_loss(
-        params: PyTree, critic_params: PyTree, alpha: jax.Array, noise: jax.Array, batch: Transitions
+        params: PyTree, critic_params: PyTree, alpha: jax.Array, batch: Transitions, key: Key
     ) -> tuple[jax.Array, Metrics]:
-        actions, log_probs = sample_squashed(noise, *actor.apply(params, batch.observations))
-        q = critic.apply(critic_params, batch.observations, actions).min(0)
-        loss = jnp.mean(alpha * log_probs - q)
+        actions, log_probs = actor.apply(params, batch.observations).sample_and_log_prob(key)
+        q = critic.apply(critic_params, batch.observations, actions)
+        loss = jnp.mean(alpha * log_probs - q.min(0))
         return loss, {"actor/loss": loss, "actor/entropy": -jnp.mean(log_probs)}
 
     def critic_loss(
@@ -70,55 +73,47 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
         loss = jnp.sum(jnp.mean(squared_error(data_q, target), -1)) + config.conservatism * gap  # equation 4
         return loss, info | {"critic/loss": loss, "critic/gap": gap}
 
+    def proposals(policy: SquashedGaussian, next_policy: SquashedGaussian, key: Key) -> tuple[jax.Array, jax.Array]:
+        """(actions [3 N, B, A], their log densities [3 N, B]): N uniform ones, N of each policy."""
+        uniform_key, policy_key, next_key = jax.random.split(key, 3)
+        uniform = jax.random.uniform(uniform_key, (num_samples, *policy.mean.shape), minval=-1.0, maxval=1.0)
+        actions, log_probs = policy.sample_and_log_prob(policy_key, (num_samples,))
+        next_actions, next_log_probs = next_policy.sample_and_log_prob(next_key, (num_samples,))
+        uniform_log_density = jnp.full(uniform.shape[:2], -action_dim * math.log(2.0))
+        return (
+            jnp.concatenate([uniform, actions, next_actions]),
+            jnp.concatenate([uniform_log_density, log_probs, next_log_probs]),
+        )
+
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-            "temperature": {"log_alpha": jnp.zeros(())},
-        }
-        opt_state = {name: tx[name].init(params[name]) for name in params}
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
-
-    def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         if config.calibrated and batch.mc_returns is None:
             raise ValueError("calibrated CQL needs batch.mc_returns: set config.dataset.columns = ('mc_returns',)")
-        params, opt_state = dict(state.params), dict(state.opt_state)
-        normal, uniform = draw_noise(key, num_samples, batch.actions.shape)
-        policy, next_policy = (actor.apply(params["actor"], x) for x in (batch.observations, batch.next_observations))
-        actions, log_probs = sample_squashed(normal[0], *policy)
-        next_actions, next_log_probs = sample_squashed(normal[1], *next_policy)
-        # The first of each is for the policy's loss and the target, the others are for the regulariser.
-        sampled = jnp.concatenate([uniform, actions[1:], next_actions[1:]])
-        uniform_log_density = jnp.full(uniform.shape[:2], -action_dim * math.log(2.0))
-        log_densities = jnp.concatenate([uniform_log_density, log_probs[1:], next_log_probs[1:]])
-        # The target has no entropy term, in CORL's settings as in the authors' code.
-        next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions[0]).min(0)
-        target = td_target(batch.rewards, batch.masks, next_q, config.discount)
+        return networks.init(key, inputs(batch))
 
-        alpha = jnp.exp(params["temperature"]["log_alpha"])
-        losses = {
-            "temperature": lambda p: alpha_loss(p, log_probs[0]),
-            "actor": lambda p: actor_loss(p, state.params["critic"], alpha, normal[0, 0], batch),
-            "critic": lambda p: critic_loss(p, target, sampled, log_densities, batch),
-        }
-        info: Metrics = {}
-        for name, loss in losses.items():
-            params[name], opt_state[name], metrics = gradient_step(loss, params[name], tx[name], opt_state[name])
-            info |= metrics
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        return state.replace(params=params, opt_state=opt_state, target_params=target_params), info
+    def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
+        actor_key, target_key, proposal_key = jax.random.split(key, 3)
+        before = state.params
+        alpha = jnp.exp(before["temperature"]["log_alpha"])
+        policy, next_policy = (
+            actor.apply(before["actor"], observations) for observations in (batch.observations, batch.next_observations)
+        )
+        _, log_probs = policy.sample_and_log_prob(actor_key)  # at the actions of the policy's loss
+        state, alpha_info = networks.step(state, "temperature", alpha_loss, log_probs)
+        state, actor_info = networks.step(state, "actor", actor_loss, before["critic"], alpha, batch, actor_key)
+        # The target has no entropy term, in CORL's settings as in the authors' code.
+        next_actions = next_policy.sample(target_key)
+        next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions).min(0)
+        target = td_target(batch.rewards, batch.masks, next_q, config.discount)
+        sampled, log_densities = proposals(policy, next_policy, proposal_key)
+        state, critic_info = networks.step(state, "critic", critic_loss, target, sampled, log_densities, batch)
+        return networks.follow(state), alpha_info | actor_info | critic_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        mean, log_std = actor.apply(params["actor"], observations)
-        noise = jax.random.normal(key, mean.shape)
-        return jnp.tanh(mean + temperature * jnp.exp(log_std) * noise)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.sequences import Sequences
 from rl_jax.losses.policy_learning import behavioural_cloning_loss
 from rl_jax.networks.decision_transformer import DecisionTransformer
+from rl_jax.networks.trained import Networks, Trained
 
 
 def dt(config: ConfigDict, action_dim: int) -> Agent:
@@ -32,9 +33,9 @@ def dt(config: ConfigDict, action_dim: int) -> Agent:
         """Linear from the first update on; full at the `warmup_steps`-th."""
         return config.learning_rate * jnp.minimum((count + 1) / config.warmup_steps, 1.0)
 
-    tx = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adamw(warm_up, weight_decay=config.weight_decay)
-    )
+    adamw = optax.adamw(warm_up, weight_decay=config.weight_decay)
+    tx = optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
+    networks = Networks({"actor": Trained(actor.init, tx)})
 
     def inputs(sequences: Sequences) -> tuple[jax.Array, ...]:
         returns_to_go = sequences.returns_to_go / config.return_scale
@@ -50,14 +51,10 @@ def dt(config: ConfigDict, action_dim: int) -> Agent:
     # Update
 
     def init(key: Key, batch: Sequences) -> TrainState:
-        params = {"actor": actor.init(key, *inputs(batch))}
-        return TrainState.create(params, {"actor": tx.init(params["actor"])})
+        return networks.init(key, {"actor": inputs(batch)})
 
     def update(state: TrainState, batch: Sequences, key: Key) -> tuple[TrainState, Metrics]:
-        actor_params, actor_opt_state, info = gradient_step(
-            lambda params: actor_loss(params, batch, key), state.params["actor"], tx, state.opt_state["actor"]
-        )
-        return state.replace(params={"actor": actor_params}, opt_state={"actor": actor_opt_state}), info
+        return networks.step(state, "actor", actor_loss, batch, key)
 
     # Act
 

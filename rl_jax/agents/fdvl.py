@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.weighted_cloning import weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.divergence import SURROGATES
-from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
+from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import implicit_maximum_loss, td_target
 from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic, Value
 
 
@@ -29,9 +31,14 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims, layer_norm=True)
-    tx = optax.adam(config.learning_rate)
+    adam = optax.adam(config.learning_rate)
     # The authors anneal the policy's learning rate alone.
-    actor_tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+    annealed = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+    networks = Networks({
+        "actor": Trained(actor.init, annealed),
+        "critic": Trained(critic.init, adam, config.tau),
+        "value": Trained(value.init, adam),
+    })
 
     # Losses
 
@@ -42,57 +49,34 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
         far = jnp.mean(target_q - v < -4.0)
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v), "value/far": far}
 
-    def critic_loss(params: PyTree, next_v: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+    actor_loss = weighted_cloning(actor)
+
+    def critic_loss(params: PyTree, target: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
         q = critic.apply(params, batch.observations, batch.actions)
-        target = td_target(batch.rewards, batch.masks, next_v, config.discount)
         # A line beyond huber_delta; the mean over the batch, the sum over the two critics.
         loss = jnp.sum(jnp.mean(optax.huber_loss(q, target, delta=config.huber_delta), -1))
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
-    def actor_loss(params: PyTree, advantages: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        log_probs = gaussian_log_prob(batch.actions, *actor.apply(params, batch.observations))
-        weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))
-        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
-
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        actor_key, critic_key, value_key = jax.random.split(key, 3)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-            "value": value.init(value_key, batch.observations),
-        }
-        opt_state = {
-            name: (actor_tx if name == "actor" else tx).init(network) for name, network in params.items()
-        }
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         del key
-        params, opt_state = dict(state.params), dict(state.opt_state)
         target_q = critic.apply(state.target_params["critic"], batch.observations, batch.actions).min(0)
-        params["value"], opt_state["value"], value_info = gradient_step(
-            lambda p: value_loss(p, target_q, batch), params["value"], tx, opt_state["value"]
-        )
-        v, next_v = value.apply(params["value"], jnp.stack([batch.observations, batch.next_observations]))
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, target_q - v, batch), params["actor"], actor_tx, opt_state["actor"]
-        )
-        params["critic"], opt_state["critic"], critic_info = gradient_step(
-            lambda p: critic_loss(p, next_v, batch), params["critic"], tx, opt_state["critic"]
-        )
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
-        return state, value_info | actor_info | critic_info
+        state, value_info = networks.step(state, "value", value_loss, target_q, batch)
+        v, next_v = value.apply(state.params["value"], jnp.stack([batch.observations, batch.next_observations]))
+        weights = advantage_weights(target_q - v, config.temperature, config.max_weight)
+        state, actor_info = networks.step(state, "actor", actor_loss, weights, batch)
+        target = td_target(batch.rewards, batch.masks, next_v, config.discount)
+        state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
+        return networks.follow(state), value_info | actor_info | critic_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.act(params["actor"], observations, key, temperature)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

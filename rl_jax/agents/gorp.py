@@ -3,7 +3,7 @@
 Laidlaw, Russell and Dragan 2023, "Bridging RL Theory and Practice with the Effective Horizon", arXiv 2304.09853,
 algorithm 1. At each timestep every sequence of k actions is tried after the actions that are fixed already, and goes on
 at random; the first action of the sequence with the best mean return over m episodes is fixed: T^2 A^k m environment
-steps in all. `rl_jax/tabular/gorp_bound.py` bounds the m that it needs.
+steps in all. `rl_jax/tabular/gorp_bound.py` bounds the m that it needs. One step is one attempt.
 """
 
 from typing import Any
@@ -13,17 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents.timed import TimedAgent, check_search, episodes_due, in_chunks
+from rl_jax.agents.timed import TimedAgent, check_search, episodes_of, in_chunks
 from rl_jax.core.program import Key, Metrics, TrainState
 from rl_jax.envs.environment import Environment
 
 
-def gorp(config: ConfigDict, environment: Environment, samples: int) -> TimedAgent:
-    """GORP; `config` as `default_config`.
-
-    Args:
-      environment: deterministic, without sticky actions.
-      samples: environment steps after which an attempt takes no more.
+def gorp(config: ConfigDict, environment: Environment) -> TimedAgent:
+    """GORP; `config` as `default_config`; the environment is deterministic.
 
     Raises:
       ValueError: a field is below 1.
@@ -39,54 +35,56 @@ def gorp(config: ConfigDict, environment: Environment, samples: int) -> TimedAge
         extra = {"actions": jnp.zeros(horizon, jnp.int32), "samples": jnp.zeros((), jnp.int32)}
         return TrainState.create({}, {}, extra=extra)
 
-    def returns_of(actions: jax.Array, timestep: jax.Array, active: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
-        """(sum of the returns of each sequence over its active episodes [A^k], environment steps) of a chunk of
-        episodes; actions [T], active [C]."""
-        shape, width = (horizon, num_sequences, chunk), num_sequences * chunk
+    def play(actions: jax.Array, timestep: jax.Array, active: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
+        """(sum of the returns of each sequence [A^k], environment steps) of the active ones [C] of C episodes each;
+        `actions` [T] are fixed before the timestep."""
+        width = num_sequences * chunk
         action_key, reset_key, step_key = jax.random.split(key, 3)
-        # Before the timestep what is fixed, then the sequence, then at random.
         times = jnp.arange(horizon)[:, None, None]
-        planned = sequences.T[jnp.clip(times[:, 0, 0] - timestep, 0, config.k - 1)][..., None]  # [T, A^k, 1]
-        at_random = jax.random.randint(action_key, shape, 0, environment.num_actions)
-        chosen = jnp.where(times < timestep + config.k, planned, at_random)
+        tried = sequences.T[jnp.clip(times[:, 0, 0] - timestep, 0, config.k - 1)][..., None]  # [T, A^k, 1]
+        at_random = jax.random.randint(action_key, (horizon, num_sequences, chunk), 0, environment.num_actions)
+        chosen = jnp.where(times < timestep + config.k, tried, at_random)
         chosen = jnp.where(times < timestep, actions[:, None, None], chosen).reshape(horizon, width)
         states, _ = jax.vmap(environment.reset)(jax.random.split(reset_key, width))
 
         def one_step(carry: Any, inputs: Any) -> tuple[Any, None]:
-            states, active, returns, steps = carry
+            states, active, returns, samples = carry
             states, stepped = jax.vmap(environment.step)(states, *inputs)
-            returns, steps = returns + stepped.reward * active, steps + jnp.sum(active, dtype=jnp.int32)
-            return (states, active & ~(stepped.terminated | stepped.truncated), returns, steps), None
+            returns, samples = returns + stepped.reward * active, samples + jnp.sum(active, dtype=jnp.int32)
+            return (states, active & ~(stepped.terminated | stepped.truncated), returns, samples), None
 
         carry = states, jnp.tile(active, num_sequences), jnp.zeros(width), jnp.zeros((), jnp.int32)
-        (_, _, returns, steps), _ = jax.lax.scan(one_step, carry, (chosen, jax.random.split(step_key, (horizon, width))))
-        return jnp.sum(returns.reshape(num_sequences, chunk), -1), steps
+        keys = jax.random.split(step_key, (horizon, width))
+        (_, _, returns, samples), _ = jax.lax.scan(one_step, carry, (chosen, keys))
+        return jnp.sum(returns.reshape(num_sequences, chunk), -1), samples
 
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
-        timestep, extra = state.step % horizon, state.extra
-        extra = extra | {"samples": jnp.where(timestep == 0, 0, extra["samples"])}
-        num_episodes = episodes_due(config, state.replace(extra=extra), horizon, samples)
+        num_episodes = episodes_of(config, state.step)
 
-        def play(carry: Any, active: jax.Array, key: Key) -> Any:
-            returns, steps = returns_of(extra["actions"], timestep, active, key)
-            return carry[0] + returns, carry[1] + steps
+        def one_timestep(actions: jax.Array, inputs: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            timestep, key = inputs
 
-        nothing = jnp.zeros(num_sequences), jnp.zeros((), jnp.int32)
-        returns, steps = in_chunks(play, nothing, num_episodes, chunk, key)
-        best = jnp.argmax(returns)
-        actions = extra["actions"].at[timestep].set(sequences[best, 0])
-        mean = returns[best] / jnp.maximum(num_episodes, 1)
-        return state.replace(extra={"actions": actions, "samples": extra["samples"] + steps}), {"episode/return": mean}
+            def add(total: Any, active: jax.Array, key: Key) -> Any:
+                return jax.tree.map(jnp.add, total, play(actions, timestep, active, key))
+
+            nothing = jnp.zeros(num_sequences), jnp.zeros((), jnp.int32)
+            returns, samples = in_chunks(add, nothing, num_episodes, chunk, key)
+            best = jnp.argmax(returns)
+            return actions.at[timestep].set(sequences[best, 0]), (returns[best] / num_episodes, samples)
+
+        inputs = jnp.arange(horizon), jax.random.split(key, horizon)
+        actions, (returns, samples) = jax.lax.scan(one_timestep, jnp.zeros(horizon, jnp.int32), inputs)
+        extra = {"actions": actions, "samples": jnp.sum(samples, dtype=jnp.int32)}
+        return state.replace(extra=extra), {"episode/return": returns[-1]}
 
     def act(state: TrainState, observations: jax.Array, time: jax.Array) -> jax.Array:
-        """The action that is fixed; of a timestep that is not reached, that of the attempt before, or 0."""
         return jnp.full(len(observations), state.extra["actions"][time])
 
-    return TimedAgent(init, step, act)
+    return TimedAgent(init, step, act, attempt_steps=1)
 
 
 def default_config() -> ConfigDict:
-    """The smallest search; the authors double m until the problem is solved."""
+    """The authors' search: m is doubled until the problem is solved."""
     return ConfigDict(
         {
             "name": "gorp",

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
 from rl_jax.losses.divergence import PEARSON_CHI2
 from rl_jax.losses.dual import dual_loss
-from rl_jax.losses.maximum_entropy import sample_squashed
 from rl_jax.networks.policies import SquashedGaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic
 
 
@@ -28,83 +28,66 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
     """IQ-Learn; `config` as `default_config`."""
     actor = SquashedGaussianPolicy(config.hidden_dims, action_dim, log_std_min=-5.0)
     critic = Critic(config.hidden_dims, config.num_critics)
-    tx = optax.adam(config.learning_rate)
-    actor_tx = optax.adam(config.actor_learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, optax.adam(config.actor_learning_rate)),
+        "critic": Trained(critic.init, optax.adam(config.learning_rate), config.tau),
+    })
 
     def soft_value(critic_params: PyTree, actor_params: PyTree, observations: jax.Array, key: Key) -> jax.Array:
         """min_i Q_i(s, a) - temperature log pi(a|s), with a of the policy."""
-        mean, log_std = actor.apply(actor_params, observations)
-        actions, log_probs = sample_squashed(jax.random.normal(key, mean.shape), mean, log_std)
+        actions, log_probs = actor.apply(actor_params, observations).sample_and_log_prob(key)
         return critic.apply(critic_params, observations, actions).min(0) - config.temperature * log_probs
 
     # Losses
 
     def critic_loss(
-        params: PyTree, actor_params: PyTree, next_v: jax.Array, union: Transitions, key: Key
+        params: PyTree, actor_params: PyTree, next_v: jax.Array, batch: Transitions, key: Key
     ) -> tuple[jax.Array, Metrics]:
-        v = soft_value(params, actor_params, union.observations, key)
-        after = config.discount * union.masks * next_v
-        q = critic.apply(params, union.observations, union.actions)
+        v = soft_value(params, actor_params, batch.observations, key)
+        after = config.discount * batch.masks * next_v
+        q = critic.apply(params, batch.observations, batch.actions)
         num_expert = q.shape[-1] if config.expert_only else q.shape[-1] // 2
         residuals = after - q  # minus the rewards, the expert's first
 
-        def of_one(residuals: jax.Array) -> jax.Array:
+        def of_one(residuals: jax.Array) -> tuple[jax.Array, Metrics]:
             # 1 - gamma stands in V(s) - gamma V(s') already.
-            loss = dual_loss(v - after, residuals[:num_expert], PEARSON_CHI2.conjugate, 0.0, config.alpha)
+            loss, info = dual_loss(v - after, residuals[:num_expert], PEARSON_CHI2.conjugate, 0.0, config.alpha)
             if not config.expert_only:
                 loss += jnp.mean(jnp.square(residuals[num_expert:])) / (4.0 * config.alpha)
-            return loss
+            return loss, info
 
-        loss = jnp.mean(jax.vmap(of_one)(residuals))
-        info = {"critic/loss": loss, "critic/mean": jnp.mean(q)}
+        loss, info = jax.tree.map(jnp.mean, jax.vmap(of_one)(residuals))
+        info |= {"critic/loss": loss, "critic/mean": jnp.mean(q)}
         info["critic/reward_expert"] = -jnp.mean(residuals[:, :num_expert])
         if not config.expert_only:
             info["critic/reward_offline"] = -jnp.mean(residuals[:, num_expert:])
         return loss, info
 
     def actor_loss(
-        params: PyTree, critic_params: PyTree, observations: jax.Array, key: Key
+        params: PyTree, critic_params: PyTree, batch: Transitions, key: Key
     ) -> tuple[jax.Array, Metrics]:
-        loss = -jnp.mean(soft_value(critic_params, params, observations, key))
+        loss = -jnp.mean(soft_value(critic_params, params, batch.observations, key))
         return loss, {"actor/loss": loss}
 
     # Update
 
     def init(key: Key, batch: Demonstrations) -> TrainState:
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.offline.observations),
-            "critic": critic.init(critic_key, batch.offline.observations, batch.offline.actions),
-        }
-        opt_state = {"actor": actor_tx.init(params["actor"]), "critic": tx.init(params["critic"])}
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+        return networks.init(key, inputs(batch.offline))
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         critic_key, next_key, actor_key = jax.random.split(key, 3)
-        params, opt_state = dict(state.params), dict(state.opt_state)
         parts = [batch.expert] if config.expert_only else [batch.expert, batch.offline]
         union = jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
-        next_v = soft_value(state.target_params["critic"], params["actor"], union.next_observations, next_key)
-        params["critic"], opt_state["critic"], critic_info = gradient_step(
-            lambda p: critic_loss(p, params["actor"], next_v, union, critic_key), params["critic"], tx,
-            opt_state["critic"],
-        )
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, params["critic"], union.observations, actor_key), params["actor"], actor_tx,
-            opt_state["actor"],
-        )
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
-        return state, critic_info | actor_info
+        actor_params = state.params["actor"]
+        next_v = soft_value(state.target_params["critic"], actor_params, union.next_observations, next_key)
+        state, critic_info = networks.step(state, "critic", critic_loss, actor_params, next_v, union, critic_key)
+        state, actor_info = networks.step(state, "actor", actor_loss, state.params["critic"], union, actor_key)
+        return networks.follow(state), critic_info | actor_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        mean, log_std = actor.apply(params["actor"], observations)
-        noise = jax.random.normal(key, mean.shape)
-        return jnp.tanh(mean + temperature * jnp.exp(log_std) * noise)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -15,18 +15,20 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents import td3_bc
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
 from rl_jax.losses.discriminators import gradient_penalty, positive_unlabelled_loss
+from rl_jax.networks.initializers import torch_default
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Value
 
 
 def oril(config: ConfigDict, action_dim: int) -> Agent:
     """ORIL; `config` as `default_config`."""
     learner = td3_bc.td3_bc(config, action_dim)
-    discriminator = Value(config.hidden_dims, initializer="torch")
-    tx = optax.adam(config.learning_rate)
+    discriminator = Value(config.hidden_dims, initializer=torch_default)
+    networks = Networks({"discriminator": Trained(discriminator.init, optax.adam(config.learning_rate))})
 
     # Losses
 
@@ -34,10 +36,10 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
         expert, offline = pairs(batch.expert), pairs(batch.offline)
         expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
         mix = jax.random.uniform(key, expert_logits.shape)
-        penalty = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
-        loss = positive_unlabelled_loss(expert_logits, offline_logits, config.positive_share)
+        penalty, penalty_info = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        loss, info = positive_unlabelled_loss(expert_logits, offline_logits, config.positive_share)
         loss = loss + config.gradient_penalty * penalty
-        return loss, {
+        return loss, info | penalty_info | {
             "discriminator/loss": loss,
             "discriminator/mean_expert": jnp.mean(jax.nn.sigmoid(expert_logits)),
             "discriminator/mean_offline": jnp.mean(jax.nn.sigmoid(offline_logits)),
@@ -47,26 +49,18 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
 
     def init(key: Key, batch: Demonstrations) -> TrainState:
         learner_key, discriminator_key = jax.random.split(key)
-        state = learner.init(learner_key, batch.offline)
-        params = discriminator.init(discriminator_key, pairs(batch.offline))
-        return state.replace(
-            params=state.params | {"discriminator": params},
-            opt_state=state.opt_state | {"discriminator": tx.init(params)},
-        )
+        state = networks.init(discriminator_key, {"discriminator": (pairs(batch.offline),)})
+        return state.joined(learner.init(learner_key, batch.offline))
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         discriminator_key, learner_key = jax.random.split(key)
-        params, opt_state, discriminator_info = gradient_step(
-            lambda p: discriminator_loss(p, batch, discriminator_key), state.params["discriminator"], tx,
-            state.opt_state["discriminator"],
-        )
+        state, discriminator_info = networks.step(state, "discriminator", discriminator_loss, batch, discriminator_key)
         union = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch.expert, batch.offline)
-        rewards = jax.nn.sigmoid(discriminator.apply(params, pairs(union)))
+        rewards = jax.nn.sigmoid(discriminator.apply(state.params["discriminator"], pairs(union)))
         state, learner_info = learner.update(state, union.replace(rewards=rewards), learner_key)
-        state = state.replace(
-            params=state.params | {"discriminator": params}, opt_state=state.opt_state | {"discriminator": opt_state}
-        )
         return state, discriminator_info | learner_info
+
+    # Act
 
     return Agent(init, update, learner.act)
 

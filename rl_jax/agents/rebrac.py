@@ -10,20 +10,29 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import rebrac_loss, squared_distance
 from rl_jax.losses.value_learning import squared_error, td_target
+from rl_jax.networks.initializers import fan_in_uniform, uniform
 from rl_jax.networks.policies import DeterministicPolicy
+from rl_jax.networks.trained import Networks, Trained, every
 from rl_jax.networks.values import Critic
 
 
 def rebrac(config: ConfigDict, action_dim: int) -> Agent:
     """ReBRAC; `config` as `default_config`."""
-    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer="small_output")
-    critic = Critic(config.hidden_dims, ensemble_size=2, layer_norm="after", initializer="small_output")
-    tx = optax.adam(config.learning_rate)
+    hidden = fan_in_uniform(bias=0.1)
+    actor = DeterministicPolicy(config.hidden_dims, action_dim, hidden, output_initializer=uniform(1e-3))
+    critic = Critic(
+        config.hidden_dims, ensemble_size=2, layer_norm="after", initializer=hidden, output_initializer=uniform(3e-3)
+    )
+    adam = optax.adam(config.learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, adam, config.tau),
+        "critic": Trained(critic.init, adam, config.tau),
+    })
 
     # Losses
 
@@ -33,7 +42,7 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
     def actor_loss(params: PyTree, critic_params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        actions = actor.apply(params, batch.observations)
+        actions = actor.apply(params, batch.observations).mode()
         q = critic.apply(critic_params, batch.observations, actions).min(0)
         loss = jnp.mean(rebrac_loss(q, actions, batch.actions, config.actor_penalty))  # beta_1
         return loss, {"actor/loss": loss}
@@ -42,7 +51,8 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
         """r + gamma (min_i Q_i'(s', a') - beta_2 |a' - data's|^2), with TD3's smoothed a' = pi'(s') + clipped noise."""
         noise = config.policy_noise * jax.random.normal(key, batch.actions.shape)
         noise = jnp.clip(noise, -config.noise_clip, config.noise_clip)
-        next_actions = jnp.clip(actor.apply(state.target_params["actor"], batch.next_observations) + noise, -1.0, 1.0)
+        next_actions = actor.apply(state.target_params["actor"], batch.next_observations).mode()
+        next_actions = jnp.clip(next_actions + noise, -1.0, 1.0)
         next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions).min(0)
         penalty = config.critic_penalty * squared_distance(next_actions, batch.next_actions)
         return td_target(batch.rewards, batch.masks, next_q - penalty, config.discount)
@@ -52,50 +62,24 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
     def init(key: Key, batch: Transitions) -> TrainState:
         if batch.next_actions is None:
             raise ValueError("ReBRAC needs next_actions in its batches: set config.dataset.columns = ('next_actions',)")
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-        }
-        opt_state = {name: tx.init(params[name]) for name in params}
-        return TrainState.create(params, opt_state, target_params=jax.tree.map(jnp.copy, params))
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         target = smoothed_target(state, batch, key)
-        critic_params, critic_opt_state, critic_info = gradient_step(
-            lambda params: critic_loss(params, target, batch), state.params["critic"], tx, state.opt_state["critic"]
-        )
+        state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
 
-        def delayed(_: None) -> tuple[PyTree, PyTree, PyTree, Metrics]:
-            actor_params, actor_opt_state, info = gradient_step(
-                lambda params: actor_loss(params, critic_params, batch), state.params["actor"], tx,
-                state.opt_state["actor"],
-            )
-            # The authors' target policy follows the policy from before this update.
-            new = {"actor": state.params["actor"], "critic": critic_params}
-            target_params = optax.incremental_update(new, state.target_params, config.tau)
-            return actor_params, actor_opt_state, target_params, info
+        def delayed(state: TrainState) -> tuple[TrainState, Metrics]:
+            state = networks.follow(state)  # the authors' target policy follows the policy from before this update
+            return networks.step(state, "actor", actor_loss, state.params["critic"], batch)
 
-        def waiting(_: None) -> tuple[PyTree, PyTree, PyTree, Metrics]:
-            return state.params["actor"], state.opt_state["actor"], state.target_params, {"actor/loss": jnp.zeros(())}
-
-        # The policy and the targets move every policy_freq-th update, from the first on as in the authors' code; the
-        # log shows the mean loss of those.
-        due = state.step % config.policy_freq == 0
-        actor_params, actor_opt_state, target_params, actor_info = jax.lax.cond(due, delayed, waiting, None)
-        actor_info = jax.tree.map(lambda x: x * config.policy_freq, actor_info)
-        state = state.replace(
-            params={"actor": actor_params, "critic": critic_params},
-            opt_state={"actor": actor_opt_state, "critic": critic_opt_state},
-            target_params=target_params,
-        )
+        # The policy and the targets move in every policy_freq-th update, from the first on as in the authors' code.
+        state, actor_info = every(config.policy_freq, delayed, state, first=0)
         return state, critic_info | actor_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        del key, temperature
-        return actor.apply(params["actor"], observations)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.weighted_cloning import weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
 from rl_jax.losses.divergence import PEARSON_CHI2
 from rl_jax.losses.dual import mixture_dual_loss
-from rl_jax.losses.policy_learning import advantage_weighted_loss, advantage_weights, gaussian_log_prob
+from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import gumbel_loss, squared_error, td_target
 from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic, Value
 
 FORMS = ("fixed_targets", "objective")
@@ -33,16 +35,23 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims)
-    tx = optax.adam(config.learning_rate)
+    adam = optax.adam(config.learning_rate)
     # The authors anneal the policy's learning rate alone.
-    actor_tx = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+    annealed = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
+    networks = Networks({
+        "actor": Trained(actor.init, annealed),
+        "critic": Trained(critic.init, adam, config.tau),
+        "value": Trained(value.init, adam),
+    })
 
     # Losses
 
-    def value_loss(params: PyTree, target_q: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
-        v = value.apply(params, offline.observations)
+    def value_loss(params: PyTree, target_q: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+        v = value.apply(params, batch.observations)
         loss = jnp.mean(gumbel_loss(target_q - v, config.gumbel_beta, config.max_clip))
         return loss, {"value/loss": loss, "value/mean": jnp.mean(v)}
+
+    actor_loss = weighted_cloning(actor)
 
     def fixed_targets(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
         """The authors' code: experts are worth all that there is, a step of the offline data costs REWARD."""
@@ -51,7 +60,8 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
         after = offline.masks * next_v.offline - (1.0 - offline.masks) * bound
         target = td_target(jnp.full_like(after, -REWARD), jnp.ones_like(after), after, config.discount)
         best = jnp.full_like(q_expert[0], bound)
-        return (jnp.sum(jnp.mean(squared_error(q_expert, best), -1)) + jnp.sum(jnp.mean(squared_error(q_offline, target), -1))) / 2
+        both = jnp.mean(squared_error(q_expert, best), -1) + jnp.mean(squared_error(q_offline, target), -1)
+        return jnp.sum(both) / 2
 
     def objective(q_expert: jax.Array, q_offline: jax.Array, next_v: PyTree, batch: Demonstrations) -> jax.Array:
         """The paper's dual-Q with chi2; its term of the initial states is V's and has no gradient for Q."""
@@ -61,9 +71,10 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
                 td_target(jnp.zeros_like(part.masks), part.masks, v, config.discount) - q
                 for part, v, q in [(batch.expert, next_v.expert, q_expert), (batch.offline, next_v.offline, q_offline)]
             ]
-            return mixture_dual_loss(
+            loss, _ = mixture_dual_loss(
                 jnp.zeros_like(q_expert), *residuals, PEARSON_CHI2.conjugate, config.discount, config.mixture
             )
+            return loss
 
         return jnp.sum(jax.vmap(of_one)(q_expert, q_offline))
 
@@ -75,54 +86,29 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
             "critic/loss": loss, "critic/mean_expert": jnp.mean(q_expert), "critic/mean_offline": jnp.mean(q_offline),
         }
 
-    def actor_loss(params: PyTree, advantages: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
-        log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
-        weights = advantage_weights(advantages, config.temperature, config.max_weight)
-        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))
-        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
-
     # Update
 
     def init(key: Key, batch: Demonstrations) -> TrainState:
-        actor_key, critic_key, value_key = jax.random.split(key, 3)
-        params = {
-            "actor": actor.init(actor_key, batch.offline.observations),
-            "critic": critic.init(critic_key, batch.offline.observations, batch.offline.actions),
-            "value": value.init(value_key, batch.offline.observations),
-        }
-        opt_state = {
-            name: (actor_tx if name == "actor" else tx).init(network) for name, network in params.items()
-        }
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+        return networks.init(key, inputs(batch.offline))
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         del key
-        params, opt_state = dict(state.params), dict(state.opt_state)
         offline = batch.offline
         target_q = critic.apply(state.target_params["critic"], offline.observations, offline.actions).min(0)
-        params["value"], opt_state["value"], value_info = gradient_step(
-            lambda p: value_loss(p, target_q, offline), params["value"], tx, opt_state["value"]
-        )
-        v = value.apply(params["value"], offline.observations)
+        state, value_info = networks.step(state, "value", value_loss, target_q, offline)
+        v = value.apply(state.params["value"], offline.observations)
+        weights = advantage_weights(target_q - v, config.temperature, config.max_weight)
+        state, actor_info = networks.step(state, "actor", actor_loss, weights, offline)
         next_v = Demonstrations(
-            *(value.apply(params["value"], part.next_observations) for part in (batch.expert, offline))
+            *(value.apply(state.params["value"], part.next_observations) for part in (batch.expert, offline))
         )
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, target_q - v, offline), params["actor"], actor_tx, opt_state["actor"]
-        )
-        params["critic"], opt_state["critic"], critic_info = gradient_step(
-            lambda p: critic_loss(p, next_v, batch), params["critic"], tx, opt_state["critic"]
-        )
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
-        return state, value_info | actor_info | critic_info
+        state, critic_info = networks.step(state, "critic", critic_loss, next_v, batch)
+        return networks.follow(state), value_info | actor_info | critic_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.act(params["actor"], observations, key, temperature)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

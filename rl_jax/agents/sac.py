@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
-from rl_jax.losses.maximum_entropy import sample_squashed, temperature_loss
+from rl_jax.losses.maximum_entropy import temperature_loss
 from rl_jax.losses.value_learning import squared_error, td_target
+from rl_jax.networks.initializers import fan_in_uniform, uniform
 from rl_jax.networks.policies import SquashedGaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic
 
 # (critic, params, batch) -> (loss, info), added to the critics' loss.
@@ -32,14 +34,18 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
     `critic_regularizer` is for papers that keep SAC and add a term to the critics' loss.
     """
     # The second paper's initial weights, here for SAC too.
-    actor = SquashedGaussianPolicy(config.hidden_dims, action_dim, config.log_std_min, initializer="small_output")
-    critic = Critic(config.hidden_dims, config.num_critics, initializer="small_output")
-    tx = optax.adam(config.learning_rate)
+    hidden = fan_in_uniform(bias=0.1)
+    actor = SquashedGaussianPolicy(
+        config.hidden_dims, action_dim, config.log_std_min, initializer=hidden, output_initializer=uniform(1e-3)
+    )
+    critic = Critic(config.hidden_dims, config.num_critics, initializer=hidden, output_initializer=uniform(3e-3))
+    adam = optax.adam(config.learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, adam),
+        "critic": Trained(critic.init, adam, config.tau),
+        "temperature": Trained(lambda key: {"log_alpha": jnp.zeros(())}, adam),
+    })
     target_entropy = -float(action_dim)  # appendix D
-
-    def sample_actions(actor_params: PyTree, observations: jax.Array, key: Key) -> tuple[jax.Array, jax.Array]:
-        mean, log_std = actor.apply(actor_params, observations)
-        return sample_squashed(jax.random.normal(key, mean.shape), mean, log_std)
 
     # Losses
 
@@ -50,7 +56,7 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
     def actor_loss(
         params: PyTree, critic_params: PyTree, alpha: jax.Array, batch: Transitions, key: Key
     ) -> tuple[jax.Array, Metrics]:
-        actions, log_probs = sample_actions(params, batch.observations, key)
+        actions, log_probs = actor.apply(params, batch.observations).sample_and_log_prob(key)
         q = critic.apply(critic_params, batch.observations, actions)
         loss = jnp.mean(alpha * log_probs - q.min(0))  # equation 9
         return loss, {"actor/loss": loss, "actor/entropy": -jnp.mean(log_probs)}
@@ -64,53 +70,34 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
             loss, info = loss + extra, info | extra_info
         return loss, info | {"critic/loss": loss}
 
-    def soft_target(
-        state: TrainState, actor_params: PyTree, alpha: jax.Array, batch: Transitions, key: Key
-    ) -> jax.Array:
+    def soft_target(state: TrainState, alpha: jax.Array, batch: Transitions, key: Key) -> jax.Array:
         """r + gamma (min_i Q_i'(s', a') - alpha log pi(a'|s')), with a' of the policy: equations 3 and 5."""
-        next_actions, next_log_probs = sample_actions(actor_params, batch.next_observations, key)
+        policy = actor.apply(state.params["actor"], batch.next_observations)
+        next_actions, next_log_probs = policy.sample_and_log_prob(key)
         next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions).min(0)
         return td_target(batch.rewards, batch.masks, next_q - alpha * next_log_probs, config.discount)
 
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-            "temperature": {"log_alpha": jnp.zeros(())},
-        }
-        opt_state = {name: tx.init(params[name]) for name in params}
-        return TrainState.create(params, opt_state, target_params={"critic": jax.tree.map(jnp.copy, params["critic"])})
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         alpha_key, actor_key, target_key = jax.random.split(key, 3)
-        params, opt_state = dict(state.params), dict(state.opt_state)
-        _, log_probs = sample_actions(params["actor"], batch.observations, alpha_key)
-        params["temperature"], opt_state["temperature"], alpha_info = gradient_step(
-            lambda p: alpha_loss(p, log_probs), params["temperature"], tx, opt_state["temperature"]
+        _, log_probs = actor.apply(state.params["actor"], batch.observations).sample_and_log_prob(alpha_key)
+        state, alpha_info = networks.step(state, "temperature", alpha_loss, log_probs)
+        alpha = jnp.exp(state.params["temperature"]["log_alpha"])
+        state, actor_info = networks.step(
+            state, "actor", actor_loss, state.params["critic"], alpha, batch, actor_key
         )
-        alpha = jnp.exp(params["temperature"]["log_alpha"])
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, params["critic"], alpha, batch, actor_key), params["actor"], tx, opt_state["actor"]
-        )
-        target = soft_target(state, params["actor"], alpha, batch, target_key)
-        params["critic"], opt_state["critic"], critic_info = gradient_step(
-            lambda p: critic_loss(p, target, batch), params["critic"], tx, opt_state["critic"]
-        )
-        target_params = {
-            "critic": optax.incremental_update(params["critic"], state.target_params["critic"], config.tau)
-        }
-        state = state.replace(params=params, opt_state=opt_state, target_params=target_params)
-        return state, alpha_info | actor_info | critic_info
+        target = soft_target(state, alpha, batch, target_key)
+        state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
+        return networks.follow(state), alpha_info | actor_info | critic_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        mean, log_std = actor.apply(params["actor"], observations)
-        noise = jax.random.normal(key, mean.shape)
-        return jnp.tanh(mean + temperature * jnp.exp(log_std) * noise)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -20,15 +20,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.weighted_cloning import weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
 from rl_jax.losses.discriminators import binary_cross_entropy, gradient_penalty
 from rl_jax.losses.divergence import PEARSON_CHI2
 from rl_jax.losses.dual import dual_loss, normalized_kl_dual_loss
-from rl_jax.losses.policy_learning import advantage_weighted_loss, gaussian_log_prob
 from rl_jax.networks.policies import GaussianPolicy
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Value
 
 DIVERGENCES = ("reverse_kl", "pearson_chi2")
@@ -46,9 +47,13 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     discriminator = Value(config.hidden_dims)
     value = Value(config.hidden_dims)
-    tx = optax.adam(config.learning_rate)
-    # The authors decay V's weights, as a part of the gradient that Adam sees.
-    value_tx = optax.chain(optax.add_decayed_weights(config.weight_decay), tx)
+    adam = optax.adam(config.learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, adam),
+        "discriminator": Trained(discriminator.init, adam),
+        # The authors decay V's weights, as a part of the gradient that Adam sees.
+        "value": Trained(value.init, optax.chain(optax.add_decayed_weights(config.weight_decay), adam)),
+    })
 
     def shown(part: Transitions) -> jax.Array:
         """What the discriminator sees of a transition."""
@@ -60,72 +65,54 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
         expert, offline = shown(batch.expert), shown(batch.offline)
         expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
         mix = jax.random.uniform(key, expert_logits.shape)
-        penalty = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
-        loss = binary_cross_entropy(expert_logits, offline_logits) + config.gradient_penalty * penalty
-        return loss, {
+        penalty, penalty_info = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        loss, info = binary_cross_entropy(expert_logits, offline_logits)
+        loss = loss + config.gradient_penalty * penalty
+        return loss, info | penalty_info | {
             "discriminator/loss": loss,
             "discriminator/mean_expert": jnp.mean(expert_logits),
             "discriminator/mean_offline": jnp.mean(offline_logits),
         }
 
-    def residuals(params: PyTree, rewards: jax.Array, offline: Transitions) -> jax.Array:
-        v, next_v = value.apply(params, jnp.stack([offline.observations, offline.next_observations]))
-        return rewards + config.discount * offline.masks * next_v - v
+    def residuals(params: PyTree, rewards: jax.Array, batch: Transitions) -> jax.Array:
+        v, next_v = value.apply(params, jnp.stack([batch.observations, batch.next_observations]))
+        return rewards + config.discount * batch.masks * next_v - v
 
-    def value_loss(params: PyTree, rewards: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
-        initial = value.apply(params, offline.observations)
-        errors = residuals(params, rewards, offline)
+    def value_loss(params: PyTree, rewards: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
+        initial = value.apply(params, batch.observations)
+        errors = residuals(params, rewards, batch)
         if is_kl:  # equation 20
-            loss = normalized_kl_dual_loss(initial, errors, config.discount, config.alpha)
+            loss, info = normalized_kl_dual_loss(initial, errors, config.discount, config.alpha)
         else:
-            loss = dual_loss(initial, errors, PEARSON_CHI2.positive_conjugate, config.discount, config.alpha)
-        return loss, {"value/loss": loss, "value/mean": jnp.mean(initial)}
+            loss, info = dual_loss(initial, errors, PEARSON_CHI2.positive_conjugate, config.discount, config.alpha)
+        return loss, info | {"value/loss": loss, "value/mean": jnp.mean(initial)}
 
     def optimal_ratios(errors: jax.Array) -> jax.Array:
         if is_kl:
             return jax.nn.softmax(errors / config.alpha) * errors.shape[0]
         return PEARSON_CHI2.weight(errors / config.alpha)
 
-    def actor_loss(params: PyTree, weights: jax.Array, offline: Transitions) -> tuple[jax.Array, Metrics]:
-        log_probs = gaussian_log_prob(offline.actions, *actor.apply(params, offline.observations))
-        loss = jnp.mean(advantage_weighted_loss(log_probs, weights))  # equation 22
-        return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
+    actor_loss = weighted_cloning(actor)  # equation 22
 
     # Update
 
     def init(key: Key, batch: Demonstrations) -> TrainState:
-        actor_key, discriminator_key, value_key = jax.random.split(key, 3)
-        params = {
-            "actor": actor.init(actor_key, batch.offline.observations),
-            "discriminator": discriminator.init(discriminator_key, shown(batch.offline)),
-            "value": value.init(value_key, batch.offline.observations),
-        }
-        opt_state = {
-            name: (value_tx if name == "value" else tx).init(network) for name, network in params.items()
-        }
-        return TrainState.create(params, opt_state)
+        return networks.init(key, inputs(batch.offline) | {"discriminator": (shown(batch.offline),)})
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
-        params, opt_state = dict(state.params), dict(state.opt_state)
         offline = batch.offline
-        params["discriminator"], opt_state["discriminator"], discriminator_info = gradient_step(
-            lambda p: discriminator_loss(p, batch, key), params["discriminator"], tx, opt_state["discriminator"]
-        )
-        rewards = discriminator.apply(params["discriminator"], shown(offline))  # log c / (1 - c), which nobody clips
-        weights = optimal_ratios(residuals(params["value"], rewards, offline))  # equation 21
-        params["value"], opt_state["value"], value_info = gradient_step(
-            lambda p: value_loss(p, rewards, offline), params["value"], value_tx, opt_state["value"]
-        )
-        params["actor"], opt_state["actor"], actor_info = gradient_step(
-            lambda p: actor_loss(p, weights, offline), params["actor"], tx, opt_state["actor"]
-        )
-        state = state.replace(params=params, opt_state=opt_state)
+        state, discriminator_info = networks.step(state, "discriminator", discriminator_loss, batch, key)
+        # log c / (1 - c), which nobody clips
+        rewards = discriminator.apply(state.params["discriminator"], shown(offline))
+        weights = optimal_ratios(residuals(state.params["value"], rewards, offline))  # equation 21
+        state, value_info = networks.step(state, "value", value_loss, rewards, offline)
+        state, actor_info = networks.step(state, "actor", actor_loss, weights, offline)
         return state, discriminator_info | value_info | actor_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.act(params["actor"], observations, key, temperature)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

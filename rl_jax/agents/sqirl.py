@@ -5,11 +5,9 @@ arXiv 2312.08369. Timestep by timestep: m episodes act by what is frozen before 
 Q_1 is regressed on the returns of the random part, Q_{j+1} on r + max_a Q_j(s', a); the regressor is frozen, and its
 Q_k acts at timestep i for ever. The practical form is that of the authors' code: one network with k heads goes on from
 timestep to timestep, on all steps that were random when they were made, and every head's loss is divided by its running
-mean. One step is one timestep, so a run has `horizon` steps.
+mean.
 
-Candidates of (k, m) can share a program, a run each: shapes are those of `max_k` and `max_num_episodes`, and the k and
-`num_episodes` of a run, which may be traced, say which heads and episodes count.
-
+One step is one timestep, so `horizon` steps are an attempt with one m; see `rl_jax.agents.timed` for the search over m.
 The horizon is a part of the problem: nothing is bootstrapped through a time-out.
 """
 
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import gradient_step
+from rl_jax.agents.timed import TimedAgent, check_search, episodes_of, in_chunks
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
@@ -29,6 +27,7 @@ from rl_jax.data.transitions import sample_rows, write_rows
 from rl_jax.envs.environment import Environment
 from rl_jax.losses.value_learning import td_target, values_of_actions
 from rl_jax.networks.encoders import num_states
+from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import MultiStepCritic
 
 
@@ -47,129 +46,124 @@ class Regressor(NamedTuple):
     """How Q_1..Q_k are fitted.
 
     Attributes:
-      init: (key, observations [1, ...]) -> (params, opt_state).
-      fit: ((params, opt_state), scales [K], buffer, filled, num_updates, key) -> ((params, opt_state), scales,
-        losses [K]); K is `max_k`.
-      q: (params, observations [B, ...]) -> [B, K, A].
+      networks: what is fitted, under the name "critic".
+      fit: (state, buffer, filled, num_updates, key) -> (state, metrics), on the first `filled` steps of the buffer;
+        `state.extra["scales"]` [k] are the running means of the heads' losses.
+      q: (params, observations [B, ...]) -> [B, k, A].
     """
 
-    init: Callable[[Key, jax.Array], tuple[PyTree, PyTree]]
-    fit: Callable[..., tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]]
+    networks: Networks
+    fit: Callable[[TrainState, Buffer, jax.Array, jax.Array, Key], tuple[TrainState, Metrics]]
     q: Callable[[PyTree, jax.Array], jax.Array]
-
-
-class TimedAgent(NamedTuple):
-    """As OnlineAgent, but the policy knows the time: `act` takes (state, observations [B, ...], time) -> actions [B],
-    the greedy ones; from a timestep on that is not frozen yet, those of the newest regressor."""
-
-    init: Callable[[Key], TrainState]
-    step: Callable[[TrainState, Key], tuple[TrainState, Metrics]]
-    act: Callable[[TrainState, jax.Array, jax.Array], jax.Array]
 
 
 def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
     """SQIRL; `config` as `default_config`.
 
     Raises:
-      ValueError: there is no such regressor, or k or the number of episodes is out of its range.
+      ValueError: there is no such regressor, or a field is below 1.
     """
     if config.regressor not in REGRESSORS:
         raise ValueError(unknown("regressor in config.agent.regressor", config.regressor, REGRESSORS))
-    max_k, max_episodes = largest(config, "k"), largest(config, "num_episodes")
+    check_search(config)
     regressor = REGRESSORS[config.regressor](config, environment.num_actions)
-    horizon, shape = environment.horizon, (environment.horizon, max_episodes)
+    horizon, shape = environment.horizon, (environment.horizon, config.num_envs)
+
+    # Collect
 
     def greedy(params: PyTree, observations: jax.Array) -> jax.Array:
         return jnp.argmax(regressor.q(params, observations)[:, config.k - 1], -1).astype(jnp.int32)
 
-    def init(key: Key) -> TrainState:
-        network_key, reset_key = jax.random.split(key)
-        _, observation = environment.reset(reset_key)
-        params, opt_state = regressor.init(network_key, observation[None])
-        frozen = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), params)
-        scalar, observations = jnp.zeros(config.buffer_size), jnp.zeros_like(observation)
-        observations = jnp.broadcast_to(observations, (config.buffer_size, *observation.shape))
-        return TrainState.create(
-            {"critic": params}, {"critic": opt_state}, target_params={"critic": frozen},
-            extra={
-                "buffer": jax.tree.map(
-                    jnp.copy, Buffer(observations, scalar.astype(jnp.int32), scalar, scalar, observations, scalar)
-                ),
-                "added": jnp.zeros((), jnp.int32),
-                "scales": jnp.zeros(max_k),
-                "samples": jnp.zeros((), jnp.int32),
-            },
-        )
-
-    def episodes(frozen: PyTree, timestep: jax.Array, key: Key) -> tuple[Buffer, jax.Array]:
-        """(steps [T, M], whether each was taken [T, M]) of episodes that act at random from `timestep` on; M is
-        `max_num_episodes`, of which m are played."""
+    def episodes(frozen: PyTree, timestep: jax.Array, active: jax.Array, key: Key) -> tuple[Buffer, jax.Array]:
+        """(steps [T, E], whether each was taken [T, E]) of the active ones [E] of E episodes, which act at random from
+        `timestep` on."""
         action_key, reset_key, step_key = jax.random.split(key, 3)
-        states, observations = jax.vmap(environment.reset)(jax.random.split(reset_key, max_episodes))
-        at_random = jax.random.randint(action_key, shape, 0, environment.num_actions)
+        states, observations = jax.vmap(environment.reset)(jax.random.split(reset_key, config.num_envs))
+        at_random = jax.random.randint(action_key, shape, 0, environment.num_actions, jnp.int32)
 
         def one_step(carry: Any, inputs: Any) -> tuple[Any, Any]:
             states, observations, active = carry
             time, params, at_random, keys = inputs
-            actions = jax.lax.cond(
-                time < timestep, lambda: greedy(params, observations), lambda: at_random.astype(jnp.int32)
-            )
+            actions = jax.lax.cond(time < timestep, lambda: greedy(params, observations), lambda: at_random)
             states, stepped = jax.vmap(environment.step)(states, actions, keys)
             ends = stepped.terminated | stepped.truncated
             row = (observations, actions, stepped.reward * active, 1.0 - ends, stepped.observation, active)
             return (states, stepped.observation, active & ~ends), row
 
-        carry = states, observations, jnp.arange(max_episodes) < config.num_episodes
-        keys = jax.random.split(step_key, shape)
-        _, (observations, actions, rewards, masks, next_observations, active) = jax.lax.scan(
-            one_step, carry, (jnp.arange(horizon), frozen, at_random, keys)
-        )
+        inputs = jnp.arange(horizon), frozen, at_random, jax.random.split(step_key, shape)
+        _, (*rows, active) = jax.lax.scan(one_step, (states, observations, active), inputs)
         discounted = lambda after, reward: (reward + config.discount * after,) * 2  # noqa: E731
-        _, returns = jax.lax.scan(discounted, jnp.zeros(max_episodes), rewards, reverse=True)
-        return Buffer(observations, actions, rewards, masks, next_observations, returns), active
+        _, returns = jax.lax.scan(discounted, jnp.zeros(config.num_envs), rows[2], reverse=True)
+        return Buffer(*rows, returns), active
+
+    def collect(state: TrainState, num_episodes: jax.Array, key: Key) -> tuple[PyTree, jax.Array, jax.Array]:
+        """(extra with the steps of the episodes, how many there were, the mean return)."""
+        timestep = state.step % horizon
+
+        def play(carry: Any, active: jax.Array, key: Key) -> Any:
+            buffer, added, samples, returns = carry
+            steps, taken = episodes(state.target_params["critic"], timestep, active, key)
+            # A return is the random policy's only where everything after it was random.
+            kept = taken & (jnp.arange(horizon)[:, None] >= timestep)
+            buffer, added = write_rows(buffer, steps, kept, added)
+            return buffer, added, samples + jnp.sum(taken, dtype=jnp.int32), returns + jnp.sum(steps.rewards)
+
+        carry = state.extra["buffer"], state.extra["added"], jnp.zeros((), jnp.int32), jnp.zeros(())
+        buffer, added, samples, returns = in_chunks(play, carry, num_episodes, config.num_envs, key)
+        extra = {"buffer": buffer, "added": added, "samples": state.extra["samples"] + samples}
+        return state.extra | extra, samples, returns / jnp.maximum(num_episodes, 1)
+
+    # Update
+
+    def init(key: Key) -> TrainState:
+        network_key, reset_key = jax.random.split(key)
+        _, observation = environment.reset(reset_key)
+
+        def column(x: jax.Array) -> jax.Array:
+            return jnp.zeros((config.buffer_size, *x.shape), x.dtype)
+
+        number = jnp.zeros(())
+        buffer = Buffer(
+            column(observation), column(jnp.int32(0)), column(number), column(number), column(observation),
+            column(number),
+        )
+        zero = jnp.zeros((), jnp.int32)
+        extra = {"buffer": buffer, "added": zero, "scales": jnp.zeros(config.k), "samples": jnp.copy(zero)}
+        state = regressor.networks.init(network_key, {"critic": (observation[None],)}, extra)
+        frozen = jax.tree.map(lambda x: jnp.zeros((horizon, *x.shape), x.dtype), state.params)
+        return state.replace(target_params=frozen)
+
+    def begin(state: TrainState, key: Key) -> TrainState:
+        """The state at the start of another attempt; what is left of the one before is written over."""
+        fresh = regressor.networks.init(key, {"critic": (state.extra["buffer"].observations[:1],)})
+        extra = state.extra | {name: jnp.zeros_like(state.extra[name]) for name in ("added", "scales", "samples")}
+        return state.replace(params=fresh.params, opt_state=fresh.opt_state, extra=extra)
 
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
-        collect_key, fit_key = jax.random.split(key)
-        extra, timestep, frozen = state.extra, state.step, state.target_params["critic"]
-        steps, taken = episodes(frozen, timestep, collect_key)
-        # A return is the random policy's only where everything after it was random.
-        kept = taken & (jnp.arange(horizon)[:, None] >= timestep)
-        buffer, added = write_rows(extra["buffer"], steps, kept, extra["added"])
-        samples = jnp.sum(taken, dtype=jnp.int32)
+        init_key, collect_key, fit_key = jax.random.split(key, 3)
+        attempt, timestep = jnp.divmod(state.step, horizon)
+        state = jax.lax.cond((timestep == 0) & (attempt > 0), begin, lambda state, key: state, state, init_key)
+        # What is left of an attempt that has spent its samples costs nothing.
+        spent = state.extra["samples"] >= config.samples
+        num_episodes = jnp.where(spent, 0, episodes_of(config, attempt))
+        extra, samples, mean_return = collect(state, num_episodes, collect_key)
         num_updates = (samples * config.num_epochs + config.batch_size - 1) // config.batch_size
-        fitted, scales, losses = regressor.fit(
-            (state.params["critic"], state.opt_state["critic"]), extra["scales"], buffer,
-            jnp.minimum(added, config.buffer_size), num_updates, fit_key,
-        )
-        frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), frozen, fitted[0])
-        extra = {"buffer": buffer, "added": added, "scales": scales, "samples": extra["samples"] + samples}
-        metrics = {f"critic/loss_{j + 1}": losses[j] for j in range(max_k)}
-        metrics["episode/return"] = jnp.sum(steps.rewards) / config.num_episodes
-        return state.replace(
-            params={"critic": fitted[0]}, opt_state={"critic": fitted[1]}, target_params={"critic": frozen}, extra=extra
-        ), metrics
+        filled = jnp.minimum(extra["added"], config.buffer_size)
+        state, metrics = regressor.fit(state.replace(extra=extra), extra["buffer"], filled, num_updates, fit_key)
+        frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), state.target_params, state.params)
+        return state.replace(target_params=frozen), metrics | {"episode/return": mean_return}
+
+    # Act
 
     def act(state: TrainState, observations: jax.Array, time: jax.Array) -> jax.Array:
+        """By what is frozen; from a timestep on that is not reached yet, by the newest regressor."""
+        reached = jnp.where(state.step > 0, (state.step - 1) % horizon + 1, 0)
         params = jax.tree.map(
-            lambda frozen, newest: jnp.where(time < state.step, frozen[time], newest),
-            state.target_params["critic"], state.params["critic"],
+            lambda frozen, newest: jnp.where(time < reached, frozen[time], newest), state.target_params, state.params
         )
-        return greedy(params, observations)
+        return greedy(params["critic"], observations)
 
-    return TimedAgent(init, step, act)
-
-
-def largest(config: ConfigDict, name: str) -> int:
-    """`max_<name>`, or the field itself where that is 0: what shapes are made for.
-
-    Raises:
-      ValueError: the field is below 1 or above its maximum; of a traced one only its maximum can be looked at.
-    """
-    value = config[name]
-    most = config[f"max_{name}"] or value
-    if isinstance(value, int) and not 1 <= value <= most:
-        raise ValueError(f"{name} is {value} and max_{name} {most}: give at least 1, and a maximum as large")
-    return most
+    return TimedAgent(init, step, act, attempt_steps=horizon)
 
 
 def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: jax.Array, discount: float) -> jax.Array:
@@ -182,7 +176,7 @@ def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: ja
     """
     best = jnp.max(next_q, -1)
     backups = [td_target(rewards, masks, best[:, j], discount) for j in range(best.shape[1] - 1)]
-    return jnp.stack([returns, *backups], -1)
+    return jax.lax.stop_gradient(jnp.stack([returns, *backups], -1))
 
 
 # Regressors
@@ -190,64 +184,59 @@ def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: ja
 
 def network_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     """One network with k heads, some epochs of minibatches of Adam; it goes on from what it was."""
-    max_k = largest(config, "k")
-    critic = MultiStepCritic(config.hidden_dims, num_actions, max_k, config.encoder)
-    used = jnp.arange(max_k) < config.k
+    critic = MultiStepCritic(config.hidden_dims, num_actions, config.k, config.encoder)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
-
-    def init(key: Key, observations: jax.Array) -> tuple[PyTree, PyTree]:
-        params = critic.init(key, observations)
-        return params, tx.init(params)
+    networks = Networks({"critic": Trained(critic.init, tx)})
 
     def errors(params: PyTree, batch: Buffer) -> jax.Array:
-        """Mean squared error of each head, [K]; 0 of one that is not used."""
+        """Mean squared error of each head, [k]."""
         next_q = critic.apply(params, batch.next_observations)
         q = values_of_actions(critic.apply(params, batch.observations), batch.actions[:, None])
         wanted = targets(batch.returns, batch.rewards, batch.masks, next_q, config.discount)
-        return jnp.where(used, jnp.mean(jnp.square(q - wanted), 0), 0.0)
+        return jnp.mean(jnp.square(q - wanted), 0)
+
+    def loss(params: PyTree, batch: Buffer, scales: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        losses = errors(params, batch)
+        now = jax.lax.stop_gradient(losses)
+        smooth = config.scale_decay * scales + (1.0 - config.scale_decay) * now
+        scales = jnp.where(scales == 0.0, now, smooth)  # 0: nothing was seen before
+        return jnp.mean(losses / jnp.maximum(scales, 1e-30)), {"scales": scales} | _loss_metrics(losses)
 
     def fit(
-        fitted: tuple[PyTree, PyTree], scales: jax.Array, buffer: Buffer, filled: jax.Array, num_updates: jax.Array,
-        key: Key,
-    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:
-        def one_update(number: jax.Array, carry: Any) -> Any:
-            params, opt_state, scales, _ = carry
+        state: TrainState, buffer: Buffer, filled: jax.Array, num_updates: jax.Array, key: Key
+    ) -> tuple[TrainState, Metrics]:
+        def one_update(number: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+            state, metrics = carry
             batch = shard_batch(sample_rows(buffer, jax.random.fold_in(key, number), config.batch_size, filled))
+            return networks.step(state, "critic", loss, batch, metrics["scales"])
 
-            def loss(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-                losses = errors(params, batch)
-                now = jax.lax.stop_gradient(losses)
-                smooth = config.scale_decay * scales + (1.0 - config.scale_decay) * now
-                new_scales = jnp.where(scales == 0.0, now, smooth)  # 0: nothing was seen before
-                return jnp.sum(losses / jnp.maximum(new_scales, 1e-30)) / config.k, (losses, new_scales)
+        # The loop carries what it changes, and not the buffer.
+        carried = state.replace(target_params={}, extra={})
+        metrics = dict.fromkeys([*_loss_metrics(jnp.zeros(config.k)), "critic/grad_norm", "critic/update_norm"], 0.0)
+        metrics = jax.tree.map(jnp.float32, metrics) | {"scales": state.extra["scales"]}
+        carried, metrics = jax.lax.fori_loop(0, num_updates, one_update, (carried, metrics))
+        extra = state.extra | {"scales": metrics.pop("scales")}
+        return state.replace(params=carried.params, opt_state=carried.opt_state, extra=extra), metrics
 
-            params, opt_state, (losses, scales) = gradient_step(loss, params, tx, opt_state)
-            return params, opt_state, scales, losses
-
-        carry = (*fitted, scales, jnp.zeros(max_k))
-        *fitted, scales, losses = jax.lax.fori_loop(0, num_updates, one_update, carry)
-        return tuple(fitted), scales, losses
-
-    return Regressor(init, fit, critic.apply)
+    return Regressor(networks, fit, critic.apply)
 
 
 def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
     """Linear least squares on one-hot states: its solution is the mean of the targets of each state and action, and 0
     where there is none. Observations are state numbers; `encoder` says how many there are."""
-    size, max_k = num_states(config.encoder), largest(config, "k")
+    size = num_states(config.encoder)
 
-    def init(key: Key, observations: jax.Array) -> tuple[PyTree, PyTree]:
+    def init(key: Key, observations: jax.Array) -> jax.Array:
         del key, observations
-        return jnp.zeros((size, max_k, num_actions)), ()
+        return jnp.zeros((size, config.k, num_actions))
 
     def q(params: PyTree, observations: jax.Array) -> jax.Array:
         return params[observations]
 
     def fit(
-        fitted: tuple[PyTree, PyTree], scales: jax.Array, buffer: Buffer, filled: jax.Array, num_updates: jax.Array,
-        key: Key,
-    ) -> tuple[tuple[PyTree, PyTree], jax.Array, jax.Array]:
-        del fitted, num_updates, key
+        state: TrainState, buffer: Buffer, filled: jax.Array, num_updates: jax.Array, key: Key
+    ) -> tuple[TrainState, Metrics]:
+        del num_updates, key
         there = (jnp.arange(len(buffer.actions)) < filled).astype(jnp.float32)
         cells = buffer.observations * num_actions + buffer.actions
 
@@ -259,15 +248,20 @@ def table_regressor(config: ConfigDict, num_actions: int) -> Regressor:
             return (total / jnp.maximum(count, 1.0)).reshape(size, num_actions)
 
         tables, losses, wanted = [], [], buffer.returns
-        for _ in range(max_k):
+        for _ in range(config.k):
             tables.append(mean(wanted))
             error = tables[-1][buffer.observations, buffer.actions] - wanted
             losses.append(jnp.sum(there * jnp.square(error)) / jnp.maximum(jnp.sum(there), 1.0))
             after = jnp.max(tables[-1], -1)[buffer.next_observations]
             wanted = td_target(buffer.rewards, buffer.masks, after, config.discount)
-        return (jnp.stack(tables, 1), ()), scales, jnp.stack(losses)
+        return state.replace(params={"critic": jnp.stack(tables, 1)}), _loss_metrics(jnp.stack(losses))
 
-    return Regressor(init, fit, q)
+    return Regressor(Networks({"critic": Trained(init, optax.identity())}), fit, q)
+
+
+def _loss_metrics(losses: jax.Array) -> Metrics:
+    """The losses of the heads, [k], by name."""
+    return {f"critic/loss_{j + 1}": losses[j] for j in range(len(losses))}
 
 
 REGRESSORS = {"network": network_regressor, "table": table_regressor}
@@ -279,9 +273,10 @@ def default_config() -> ConfigDict:
         {
             "name": "sqirl",
             "k": 1,  # steps of Q-iteration, 1 to 3
-            "num_episodes": 64,  # m, at each timestep; the authors double it until the MDP is solved
-            "max_k": 0,  # of the runs that share a program; 0: k itself
-            "max_num_episodes": 0,
+            "num_episodes": 64,  # m, at each timestep of the first attempt
+            "growth": 1,  # m is multiplied by it at every further attempt; the authors double it until it is enough
+            "samples": 5_000_000,  # environment steps of an attempt, after which the rest of it is skipped
+            "num_envs": 64,  # episodes that are played at once
             "regressor": "network",  # or "table", exact linear least squares on one-hot states
             "hidden_dims": (64, 64),
             "encoder": "none",

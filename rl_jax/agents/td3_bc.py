@@ -9,20 +9,26 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, gradient_step
+from rl_jax.agents.agent import Agent, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import td3_bc_loss
 from rl_jax.losses.value_learning import squared_error, td_target
+from rl_jax.networks.initializers import torch_default
 from rl_jax.networks.policies import DeterministicPolicy
+from rl_jax.networks.trained import Networks, Trained, every
 from rl_jax.networks.values import Critic
 
 
 def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
     """TD3+BC; `config` as `default_config`."""
-    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer="torch")
-    critic = Critic(config.hidden_dims, ensemble_size=2, initializer="torch")
-    tx = optax.adam(config.learning_rate)
+    actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer=torch_default)
+    critic = Critic(config.hidden_dims, ensemble_size=2, initializer=torch_default)
+    adam = optax.adam(config.learning_rate)
+    networks = Networks({
+        "actor": Trained(actor.init, adam, config.tau),
+        "critic": Trained(critic.init, adam, config.tau),
+    })
 
     # Losses
 
@@ -32,7 +38,7 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
         return loss, {"critic/loss": loss, "critic/mean": jnp.mean(q)}
 
     def actor_loss(params: PyTree, critic_params: PyTree, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        actions = actor.apply(params, batch.observations)
+        actions = actor.apply(params, batch.observations).mode()
         q = critic.apply_member(critic_params, batch.observations, actions)
         loss = jnp.mean(td3_bc_loss(q, actions, batch.actions, config.alpha))  # equation 5
         return loss, {"actor/loss": loss}
@@ -41,55 +47,32 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
         """r + gamma min_i Q_i'(s', pi'(s') + clipped noise): TD3's target policy smoothing."""
         noise = config.policy_noise * jax.random.normal(key, batch.actions.shape)
         noise = jnp.clip(noise, -config.noise_clip, config.noise_clip)
-        next_actions = jnp.clip(actor.apply(state.target_params["actor"], batch.next_observations) + noise, -1.0, 1.0)
+        next_actions = actor.apply(state.target_params["actor"], batch.next_observations).mode()
+        next_actions = jnp.clip(next_actions + noise, -1.0, 1.0)
         next_q = critic.apply(state.target_params["critic"], batch.next_observations, next_actions).min(0)
         return td_target(batch.rewards, batch.masks, next_q, config.discount)
 
     # Update
 
     def init(key: Key, batch: Transitions) -> TrainState:
-        actor_key, critic_key = jax.random.split(key)
-        params = {
-            "actor": actor.init(actor_key, batch.observations),
-            "critic": critic.init(critic_key, batch.observations, batch.actions),
-        }
-        opt_state = {name: tx.init(params[name]) for name in params}
-        return TrainState.create(params, opt_state, target_params=jax.tree.map(jnp.copy, params))
+        return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
         target = smoothed_target(state, batch, key)
-        critic_params, critic_opt_state, critic_info = gradient_step(
-            lambda params: critic_loss(params, target, batch), state.params["critic"], tx, state.opt_state["critic"]
-        )
+        state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
 
-        def delayed(_: None) -> tuple[PyTree, PyTree, PyTree, Metrics]:
-            actor_params, actor_opt_state, info = gradient_step(
-                lambda params: actor_loss(params, critic_params, batch), state.params["actor"], tx,
-                state.opt_state["actor"],
-            )
-            new = {"actor": actor_params, "critic": critic_params}
-            target_params = optax.incremental_update(new, state.target_params, config.tau)
-            return actor_params, actor_opt_state, target_params, info
+        def delayed(state: TrainState) -> tuple[TrainState, Metrics]:
+            state, info = networks.step(state, "actor", actor_loss, state.params["critic"], batch)
+            return networks.follow(state), info
 
-        def waiting(_: None) -> tuple[PyTree, PyTree, PyTree, Metrics]:
-            return state.params["actor"], state.opt_state["actor"], state.target_params, {"actor/loss": jnp.zeros(())}
-
-        # The policy and the targets move every policy_freq-th update; the log shows the mean loss of those.
-        due = (state.step + 1) % config.policy_freq == 0
-        actor_params, actor_opt_state, target_params, actor_info = jax.lax.cond(due, delayed, waiting, None)
-        actor_info = jax.tree.map(lambda x: x * config.policy_freq, actor_info)
-        state = state.replace(
-            params={"actor": actor_params, "critic": critic_params},
-            opt_state={"actor": actor_opt_state, "critic": critic_opt_state},
-            target_params=target_params,
-        )
+        # The policy and the targets move in every policy_freq-th update.
+        state, actor_info = every(config.policy_freq, delayed, state, first=config.policy_freq - 1)
         return state, critic_info | actor_info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        del key, temperature
-        return actor.apply(params["actor"], observations)
+        return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
 

@@ -1,8 +1,8 @@
-"""What learns a policy timestep by timestep, with ever more episodes, until it works.
+"""Algorithms whose policy knows the time, and that search for the least number of episodes that solves a problem.
 
-Such an agent decides in its step t, counted from 0, what its policy does at timestep t of an episode. `horizon` steps
-are an attempt with m episodes a timestep. The next attempt begins anew with `config.growth` times as many: the search
-of the papers for the least m that solves a problem. A growth of 1 repeats attempts of one size.
+A search makes attempt after attempt, each anew and with `config.growth` times as many episodes as the one before; with
+a growth of 1 all have the same number. It goes on until the problem is solved or a budget of environment steps is spent,
+as in Laidlaw et al. 2023, arXiv 2304.09853 and 2312.08369.
 """
 
 from collections.abc import Callable
@@ -19,40 +19,35 @@ class TimedAgent(NamedTuple):
     """A control algorithm for one training run in one environment, whose policy knows the time.
 
     Attributes:
-      init: key -> TrainState. Its `extra["samples"]` counts the environment steps of the attempt under way.
-      step: (state, key) -> (state, metrics): decides the policy of one timestep.
-      act: (state, observations [B, ...], time) -> the policy's actions [B] int32 at a timestep.
+      init: key -> TrainState; its `extra["samples"]`, int32, are the environment steps of the attempt under way.
+      step: (state, key) -> (state, metrics).
+      act: (state, observations [B, ...], time) -> the policy's actions [B] int32 at a timestep of an episode.
+      attempt_steps: the steps of an attempt; attempt n, counted from 0, begins in step n * attempt_steps.
     """
 
     init: Callable[[Key], TrainState]
     step: Callable[[TrainState, Key], tuple[TrainState, Metrics]]
     act: Callable[[TrainState, jax.Array, jax.Array], jax.Array]
+    attempt_steps: int
 
 
 def check_search(config: ConfigDict) -> None:
-    """Raises ValueError naming the first field of k, num_episodes, growth and num_envs that is below 1."""
+    """Raises ValueError naming the first of the fields k, num_episodes, growth and num_envs that is below 1."""
     for name in ("k", "num_episodes", "growth", "num_envs"):
         if isinstance(config[name], int) and config[name] < 1:  # in a sweep it is an array
             raise ValueError(f"config.agent.{name} is {config[name]}: give at least 1")
 
 
-def episodes_due(config: ConfigDict, state: TrainState, horizon: int, samples: int) -> jax.Array:
-    """m, the episodes of this timestep, an int32 scalar: 0 where the attempt has taken its `samples` environment steps
-    before, so that the rest of it costs nothing."""
-    spent = state.extra["samples"] >= samples
-    return jnp.where(spent, 0, config.num_episodes * jnp.power(config.growth, state.step // horizon))
-
-
-def num_decided(step: jax.Array, horizon: int) -> jax.Array:
-    """How many timesteps of the newest attempt are decided after `step` steps: all of them at its end."""
-    return jnp.where(step > 0, (step - 1) % horizon + 1, 0)
+def episodes_of(config: ConfigDict, attempt: jax.Array) -> jax.Array:
+    """m, the episodes of an attempt, an int32 scalar."""
+    return config.num_episodes * jnp.power(jnp.int32(config.growth), attempt)
 
 
 def in_chunks(
     play: Callable[[PyTree, jax.Array, Key], PyTree], carry: PyTree, num_episodes: jax.Array, chunk: int, key: Key
 ) -> PyTree:
-    """Plays a number of episodes that only the compiled program knows, `chunk` at a time: what is computed is in
-    proportion to the number, and one program serves all.
+    """Plays a number of episodes that only the compiled program knows, `chunk` of them at a time: one program serves
+    all attempts, and the cost of each is in proportion to its episodes.
 
     Args:
       play: (carry, which episodes of the chunk count [chunk] bool, key) -> carry.

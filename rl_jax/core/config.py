@@ -41,7 +41,7 @@ def core_config() -> ConfigDict:
             },
             # Sizes of the mesh axes; -1 takes the devices that the others leave.
             "mesh": {"seed": 1, "data": -1, "model": 1},
-            # First match wins: (path regex, "replicate" | "fsdp" | for each dimension None, an axis or a tuple of axes).
+            # First match wins: (path regex, "replicate" | "fsdp" | for each dimension None, an axis or several).
             "sharding_rules": ((".*", "replicate"),),
             "resident_rules": ((".*", "replicate"),),  # the same for what all runs share: data, frozen networks
             # Several processes: leave empty on SLURM, Open MPI, GKE and TPU pods.

@@ -38,6 +38,11 @@ class Window(struct.PyTreeNode):
             {name: jnp.zeros(num_runs, jnp.float32) for name in names},
         )
 
+    def including(self, names: tuple[str, ...]) -> "Window":
+        """The window with these metrics too; one that was not there has nothing yet."""
+        empty = Window.empty(len(self.kept), tuple(name for name in names if name not in self.sums))
+        return self.updated(empty.replace(kept=self.kept))
+
     def only(self, names: tuple[str, ...]) -> "Window":
         """The part of these metrics."""
         return Window(self.kept, {name: self.counts[name] for name in names}, {name: self.sums[name] for name in names})

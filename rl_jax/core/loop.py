@@ -28,9 +28,7 @@ from rl_jax.core.fused import (
     Window,
     default_seed_axis,
     finite_leaves,
-    fused_step,
     init_runs,
-    metric_names,
     run_keys,
 )
 from rl_jax.core.init_from import init_from
@@ -55,9 +53,8 @@ from rl_jax.core.runtime import (
     on_any_process,
     sync_processes,
 )
+from rl_jax.core.steps import Steps
 from rl_jax.core.system import SystemMonitor
-
-MAX_COMPILED = 8  # steps that a run keeps; more of them would be a batch whose shape changes all the time
 
 
 @dataclasses.dataclass
@@ -140,9 +137,6 @@ class _Run:
         self.settings = replicate(sweep.settings(config), self.mesh)
         self.finite_leaves = jax.jit(finite_leaves, out_shardings=self.everywhere)
         self.records = Records()
-        self.names: dict[Any, tuple[str, ...]] = {}  # of a step's metrics, by the batch's structure and shapes
-        self.compiled: dict[Any, jax.stages.Compiled] = {}
-        self.compile_seconds = 0.0
         self.checked = 0  # everything was finite up to this step
         self.reached: int | None = None  # the step done; None until this start is recorded
         self.system = SystemMonitor()
@@ -158,6 +152,10 @@ class _Run:
         self.shardings = state_shardings(abstract, config.sharding_rules, self.mesh)
         self.abstract_state = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, self.shardings
+        )
+        self.steps = Steps(
+            self.program_at, program, self.mesh, self.shardings,
+            seed_axis=self.seed_axis, on_nan=config.loop.on_nan,
         )
         memory.check_fits(self.abstract_state, abstract_resident, self.feed.bytes if self.feed else 0)
         self.resident = upload(resident, places)
@@ -229,7 +227,7 @@ class _Run:
                 state, step = self.advance(step, state, stop)
         rate = step * self.num_runs / records.train_seconds if records.train_seconds else 0.0
         return Result(
-            state, self.resident, step, records.evaluations, rate, self.compile_seconds, step - first_step
+            state, self.resident, step, records.evaluations, rate, self.steps.compile_seconds, step - first_step
         )
 
     def ended(self, step: int) -> bool:
@@ -242,7 +240,7 @@ class _Run:
     def record_end(self, kind: type | None, error: BaseException | None, traceback: Any) -> None:
         del kind, traceback
         if self.reached is not None and is_main_process():
-            seconds = {"train": self.records.train_seconds, "compile": self.compile_seconds}
+            seconds = {"train": self.records.train_seconds, "compile": self.steps.compile_seconds}
             provenance.record_end(self.workdir, self.reached, error, seconds)
 
     def due(self, step: int, every: int) -> bool:
@@ -296,17 +294,18 @@ class _Run:
             if self.feed:
                 with self.clock():
                     batch = self.collect(step, state)
-            count, names, compiled = self.compile(count, state, batch)
+            inputs = self.resident, batch, self.keys["train"], self.settings
+            compiled = self.steps.find(count, (state, *inputs))
+            if not self.window.sums.keys() >= set(compiled.names):
+                self.window = self.put_window(self.window.including(compiled.names))
             if config.profile and step + config.profile == self.profiled:
                 jax.profiler.start_trace(str(self.workdir / "profile"))
             with self.clock(), jax.transfer_guard("disallow"):
-                state, part = compiled(
-                    state, self.window.only(names), self.resident, batch, self.keys["train"], self.settings
-                )
+                state, part = compiled.run(state, self.window.only(compiled.names), *inputs)
                 # The host waits for every chunk, so that a stop is heard and nothing queues up on the device.
                 jax.block_until_ready(part)
             self.window = self.window.updated(part)
-            step += count
+            step += compiled.count
             self.reached = step
             if step == self.profiled:
                 self.end_profile()
@@ -334,46 +333,6 @@ class _Run:
             total, seen = self.records.collected.get(name, (0.0, 0))
             self.records.collected[name] = [total + float(value), seen + 1]
         return upload_batch(batch, self.mesh)
-
-    def compile(
-        self, count: int, state: TrainState, batch: PyTree
-    ) -> tuple[int, tuple[str, ...], jax.stages.Compiled]:
-        """The fused step of `count` updates for such a batch, compiled once: (count, names of its metrics, step).
-
-        Where MAX_COMPILED of them are kept already the count becomes a smaller one that is there.
-
-        Raises:
-          ValueError: the feed's batches have more than MAX_COMPILED structures and shapes.
-        """
-        leaves, structure = jax.tree.flatten(batch)
-        kind = structure, tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
-        if kind not in self.names:
-            if len(self.names) == MAX_COMPILED:
-                shapes = "; ".join(str([shape for shape, _ in own]) for _, own in [*self.names, kind])
-                raise ValueError(
-                    f"the feed's batches have more than {MAX_COMPILED} structures and shapes, and each is compiled: "
-                    f"{shapes}: pad them to a few lengths"
-                )
-            abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, self.resident, batch))
-            self.names[kind] = metric_names(self.program, *abstract)
-            new = tuple(name for name in self.names[kind] if name not in self.window.sums)
-            part = self.put_window(Window.empty(self.num_runs, new))
-            self.window = self.window.updated(part.replace(kept=self.window.kept))
-        if (count, kind) not in self.compiled and count > 1 and len(self.compiled) >= MAX_COMPILED - 1:
-            count = max((own for own, _ in self.compiled if own < count), default=1)
-        if (count, kind) not in self.compiled:
-            begin = time.perf_counter()
-            step = fused_step(self.program_at, count, seed_axis=self.seed_axis, on_nan=self.config.loop.on_nan)
-            jitted = jax.jit(step, donate_argnums=(0, 1), out_shardings=(self.shardings, self.everywhere))
-            window = self.window.only(self.names[kind])
-            # Only the paper's pure functions see the mesh: `evaluate` and `collect` may compute on one device.
-            with jax.set_mesh(self.mesh):
-                lowered = jitted.lower(state, window, self.resident, batch, self.keys["train"], self.settings)
-                compiled = lowered.compile()
-            self.compile_seconds += time.perf_counter() - begin
-            memory.check_compiled(compiled)
-            self.compiled[count, kind] = compiled
-        return count, self.names[kind], self.compiled[count, kind]
 
     # Log, evaluate, save
 

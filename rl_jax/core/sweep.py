@@ -57,12 +57,12 @@ def swept(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 def side_by_side(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that share a program, the last field varying fastest; one without fields where none is swept."""
-    return _product({name: values for name, values in swept(config).items() if _is_side_by_side(config, name, values[0])})
+    return _product({name: own for name, own in swept(config).items() if _is_side_by_side(config, name, own[0])})
 
 
 def in_sequence(config: Mapping[str, Any]) -> list[Setting]:
     """The combinations that run one after another, the last field varying fastest; one without fields where none is."""
-    return _product({name: values for name, values in swept(config).items() if not _is_side_by_side(config, name, values[0])})
+    return _product({name: own for name, own in swept(config).items() if not _is_side_by_side(config, name, own[0])})
 
 
 def at(config: ConfigDict, setting: Setting) -> ConfigDict:

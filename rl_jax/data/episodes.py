@@ -114,7 +114,7 @@ class Episodes:
         return self.select(np.sort(order[: max(int(within.sum()), 1)]))
 
     def select(self, chosen: Sequence[int] | np.ndarray) -> "Episodes":
-        """The episodes of these numbers, in the order given."""
+        """The episodes with the numbers `chosen`, [E] integers, in the order given."""
         lengths = self.lengths[np.asarray(chosen)]
         first = self.starts[np.asarray(chosen)]
         rows = np.concatenate([np.arange(start, start + length) for start, length in zip(first, lengths, strict=True)])

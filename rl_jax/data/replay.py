@@ -102,13 +102,13 @@ class ReplayBuffer:
         })
 
     def save(self) -> dict[str, np.ndarray | int]:
-        """What was collected, as arrays."""
+        """What was collected, as arrays: "added", "complete" [S] int64, and each column [S, min(added, capacity), ...]."""
         filled = min(self.added, self.capacity)
         columns = {name: column[:, :filled].copy() for name, column in self._columns.items()}
         return {"added": self.added, "complete": self._complete.copy(), **columns}
 
     def restore(self, saved: Mapping[str, np.ndarray | int]) -> None:
-        """Goes on from what `save` gave.
+        """Goes on from what `save` gave: arrays [S, ...].
 
         Raises:
           ValueError: it is of a buffer of another shape or capacity.

@@ -67,7 +67,7 @@ def sequences_at(data: Trajectories, starts: jax.Array | np.ndarray, context_len
 
 
 def sample_sequences(data: Trajectories, key: jax.Array, batch_size: int, context_length: int) -> Sequences:
-    """Draws `batch_size` sequences that begin at steps drawn uniformly with replacement; pure, to be called inside jit.
+    """Draws `batch_size` sequences that begin at steps drawn uniformly with replacement: leaves [B, K, ...]. Pure.
 
     A uniform step of the set is an episode with probability proportional to its length and then a uniform step of it:
     the sampling of the code of Chen et al. 2021 (arXiv 2106.01345). The draw itself is that of `transitions.sample`.

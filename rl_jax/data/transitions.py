@@ -30,12 +30,14 @@ class Transitions:
 
 
 def sample(transitions: Transitions, key: jax.Array, batch_size: int) -> Transitions:
-    """Draws `batch_size` transitions uniformly with replacement; pure, to be called inside jit."""
+    """Draws `batch_size` transitions uniformly with replacement: leaves [batch_size, ...]. Pure."""
     return sample_rows(transitions, key, batch_size, len(transitions))
 
 
 def sample_rows(rows: PyTree, key: jax.Array, batch_size: int, filled: jax.Array | int) -> PyTree:
     """Draws `batch_size` of the first `filled` rows of every leaf, the same ones, uniformly with replacement.
+
+    Leaves [N, ...] become [batch_size, ...]; `filled` is a scalar of at most N.
 
     The remainder of 32 random bits favours some rows by at most filled / 2^32 (0.05% at two million rows) and takes one
     random-bits kernel where `jax.random.randint` takes three.
@@ -43,6 +45,9 @@ def sample_rows(rows: PyTree, key: jax.Array, batch_size: int, filled: jax.Array
     # Unsigned and in bounds: the gathers need neither the wrap of negative indices nor a bounds check.
     indices = jax.random.bits(key, (batch_size,), jnp.uint32) % jnp.asarray(filled, jnp.uint32)
     return jax.tree.map(lambda field: jnp.asarray(field).at[indices].get(mode="promise_in_bounds"), rows)
+
+
+EXPERT = "expert"  # the further field of Episodes that marks the steps of demonstrations
 
 
 @flax.struct.dataclass
@@ -54,7 +59,7 @@ class Demonstrations:
 
 
 def sample_demonstrations(demonstrations: Demonstrations, key: jax.Array, batch_size: int) -> Demonstrations:
-    """Draws `batch_size` transitions of each part; see `sample`."""
+    """Draws `batch_size` transitions of each part, leaves [batch_size, ...]; see `sample`."""
     expert_key, offline_key = jax.random.split(key)
     return Demonstrations(
         sample(demonstrations.expert, expert_key, batch_size), sample(demonstrations.offline, offline_key, batch_size)

@@ -49,10 +49,10 @@ class Environment(NamedTuple):
 def step_or_restart(
     environment: Environment, state: PyTree, action: jax.Array, key: Key
 ) -> tuple[PyTree, jax.Array, TimeStep]:
-    """One step, and the start of the next episode where it ended this one.
+    """One step with `action`, a scalar int32, and the start of the next episode where it ended this one.
 
     Returns:
-      (state, observation to act on next, the TimeStep with the observation that the step led to).
+      (state, observation [*O] to act on next, the TimeStep with the observation [*O] that the step led to).
     """
     step_key, reset_key = jax.random.split(key)
     stepped, time_step = environment.step(state, action, step_key)

@@ -139,7 +139,7 @@ class EnvPool:
         return tuple(x.copy() for x in (arrays.observations, arrays.rewards, arrays.terminated, arrays.truncated))
 
     def save(self) -> dict[str, np.ndarray]:
-        """Where every environment stands, as arrays; a pool of the same environments goes on from it bitwise.
+        """Where every environment stands, as arrays [E, ...]; a pool of the same environments goes on from it bitwise.
 
         Raises:
           ValueError: the pool was not made savable, or was never reset.

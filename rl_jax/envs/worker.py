@@ -49,7 +49,8 @@ class Arrays(NamedTuple):
 
 
 def array_specs(num_envs: int, observations: ArraySpec, actions: ArraySpec, physics_size: int = 0) -> Arrays:
-    """The shapes and dtypes of a pool's arrays, from those of one observation, one action and one saved state."""
+    """The shapes and dtypes of a pool's arrays [E, ...], from those of one observation, one action and one saved state.
+    """
     return Arrays(
         seeds=ArraySpec((num_envs,), "int64"),
         actions=ArraySpec((num_envs, *actions.shape), actions.dtype),
@@ -64,12 +65,12 @@ def array_specs(num_envs: int, observations: ArraySpec, actions: ArraySpec, phys
 
 
 def num_bytes(specs: Arrays) -> int:
-    """Bytes that `map_arrays` needs."""
+    """Bytes that `map_arrays` needs for arrays [E, ...] of these shapes and dtypes."""
     return sum(_aligned_bytes(spec) for spec in specs)
 
 
 def map_arrays(buffer: mmap.mmap, specs: Arrays) -> Arrays:
-    """The arrays laid one after the other in `buffer`; nothing is copied."""
+    """The arrays [E, ...] of these shapes, laid one after the other in `buffer`; nothing is copied."""
     arrays, offset = [], 0
     for spec in specs:
         arrays.append(np.ndarray(spec.shape, spec.dtype, buffer, offset))

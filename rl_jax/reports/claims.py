@@ -21,50 +21,31 @@ A seed whose value is only a bound (it never got there) fails, and does not pass
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.aggregate import (
-    Estimate,
-    interquartile_mean,
-    interquartile_mean_difference,
-    probability_of_improvement,
-)
+from rl_jax.reports.aggregate import interquartile_mean, interquartile_mean_difference, probability_of_improvement
 from rl_jax.reports.declaration import Claim, Finding, Published, Reference, Shown
-from rl_jax.reports.measures import (
-    Curve,
-    Values,
-    as_curve,
-    as_good,
-    as_measure,
-    change,
-    first,
-    sign,
-    solved,
-    spent_until,
+from rl_jax.reports.judging import (
+    HOW,
+    About,
+    By,
+    above,
+    decided,
+    filled,
+    identifier,
+    interval_of,
+    make_claim,
+    name_in_text,
+    pair,
+    suffix,
 )
-from rl_jax.reports.scores import BestOf, Method, Scores, names_of
-from rl_jax.reports.statistics import bootstrap_interval
+from rl_jax.reports.measures import Curve, Values, as_curve, change, first, sign, spent_until, words
+from rl_jax.reports.scores import Method, Scores
 
-By = Literal["interval", "mean", "every", "worst", "median"]
-HOW = {
-    "interval": "the 95% interval over seeds", "mean": "the mean over seeds", "every": "every seed",
-    "worst": "the worst seed", "median": "the median seed",
-}
 RESAMPLES = 10_000  # of tasks, for a correlation
-
-
-class About(TypedDict, total=False):
-    """What every constructor takes."""
-
-    measure: Shown | None
-    tasks: Sequence[str] | None
-    name: str
-    text: str
-    published: float | Published | None
-    beside: Sequence[Metric | Curve]
 
 
 # Comparisons of two methods
@@ -77,14 +58,14 @@ def better_than(method: Method, other: Method, threshold: float = 0.5, **about: 
     """
 
     def check(scores: Scores) -> Finding:
-        measure, x, y = _pair(scores, method, other, about)
-        return _above(probability_of_improvement(measure.sign * x, measure.sign * y), threshold)
+        measure, x, y = pair(scores, method, other, about)
+        return above(probability_of_improvement(measure.sign * x, measure.sign * y), threshold)
 
     def published(source: Published, tasks: Sequence[str]) -> float | None:
         return published_probability(source, method, other, tasks)
 
-    return _claim(
-        f"{_id(method)}_better_than_{_id(other)}", f"{_name(method)} better than {_name(other)}",
+    return make_claim(
+        f"{identifier(method)}_better_than_{identifier(other)}", f"{name_in_text(method)} better than {name_in_text(other)}",
         f"P(better) above {threshold:g}: its whole 95% interval", check, (method, other), about, published,
     )
 
@@ -96,14 +77,14 @@ def not_worse_than(method: Method, other: Method, margin: float, **about: Unpack
     """
 
     def check(scores: Scores) -> Finding:
-        measure, x, y = _pair(scores, method, other, about)
-        return _directed(interquartile_mean_difference(x, y), -measure.sign * margin, measure.sign)
+        measure, x, y = pair(scores, method, other, about)
+        return above(interquartile_mean_difference(x, y), -measure.sign * margin, measure.sign)
 
     def published(source: Published, tasks: Sequence[str]) -> float | None:
         return published_difference(source, method, other, tasks)
 
-    return _claim(
-        f"{_id(method)}_not_worse_than_{_id(other)}", f"{_name(method)} not worse than {_name(other)}",
+    return make_claim(
+        f"{identifier(method)}_not_worse_than_{identifier(other)}", f"{name_in_text(method)} not worse than {name_in_text(other)}",
         f"difference of IQMs: its whole 95% interval less than {margin:g} on the worse side of 0", check,
         (method, other), about, published,
     )
@@ -113,15 +94,15 @@ def within_or_better(method: Method, other: Method, **about: Unpack[About]) -> C
     """The method's IQM lies within the 95% interval of the other's or on its better side."""
 
     def check(scores: Scores) -> Finding:
-        measure, x, y = _pair(scores, method, other, about)
+        measure, x, y = pair(scores, method, other, about)
         own, theirs = interquartile_mean(x), interquartile_mean(y)
         end = theirs.low if measure.sign > 0 else theirs.high
         passed = measure.sign * own.value >= measure.sign * end
         return Finding(own.value, (own.low, own.high), bool(passed), f"the other's end is {end:.3g}")
 
-    return _claim(
-        f"{_id(method)}_within_or_better_than_{_id(other)}", f"{_name(method)} within or better than {_name(other)}",
-        f"IQM not worse than the worse end of the 95% interval of {_name(other)}", check, (method, other), about,
+    return make_claim(
+        f"{identifier(method)}_within_or_better_than_{identifier(other)}", f"{name_in_text(method)} within or better than {name_in_text(other)}",
+        f"IQM not worse than the worse end of the 95% interval of {name_in_text(other)}", check, (method, other), about,
     )
 
 
@@ -129,12 +110,12 @@ def close_to(method: Method, other: Method, margin: float, **about: Unpack[About
     """The two methods' IQMs differ by less than the margin."""
 
     def check(scores: Scores) -> Finding:
-        _, x, y = _pair(scores, method, other, about)
+        _, x, y = pair(scores, method, other, about)
         found = interquartile_mean_difference(x, y)
         return Finding(found.value, (found.low, found.high), bool(-margin < found.low and found.high < margin))
 
-    return _claim(
-        f"{_id(method)}_close_to_{_id(other)}", f"{_name(method)} equals {_name(other)} within {margin:g}",
+    return make_claim(
+        f"{identifier(method)}_close_to_{identifier(other)}", f"{name_in_text(method)} equals {name_in_text(other)} within {margin:g}",
         f"difference of IQMs: its whole 95% interval within +-{margin:g}", check, (method, other), about,
     )
 
@@ -149,11 +130,11 @@ def better_by(method: Method, other: Method, least: float = 0.0, by: By = "inter
         measure = scores.measure(about.get("measure"), about.get("tasks"))
         own, theirs = (scores.values(name, measure, about.get("tasks")) for name in (method, other))
         gain = measure.sign * (own.values - theirs.values).mean(1)
-        return _decided(Values(gain, (own.known & theirs.known).all(1)), least, 1.0, by)
+        return decided(Values(gain, (own.known & theirs.known).all(1)), least, 1.0, by)
 
     beyond = "above" if by == "interval" else "at least"
-    return _claim(
-        f"{_id(method)}_better_by_than_{_id(other)}", f"{_name(method)} better than {_name(other)}",
+    return make_claim(
+        f"{identifier(method)}_better_by_than_{identifier(other)}", f"{name_in_text(method)} better than {name_in_text(other)}",
         f"advantage, seeds paired, mean over tasks: {HOW[by]} {beyond} {least:g}", check, (method, other), about,
     )
 
@@ -170,7 +151,7 @@ def never_behind(
 
     def check(scores: Scores) -> Finding:
         leads = []
-        for task in _tasks(scores, about):
+        for task in about.get("tasks") or scores.tasks:
             runs = [scores.evaluations(name, task) for name in (method, other)]
             last = runs[0].steps[-1]
             common = [x for x in np.intersect1d(runs[0].steps, runs[1].steps) if x >= after * last - 1e-9 * last]
@@ -182,8 +163,8 @@ def never_behind(
         return Finding(low, (low, high), low >= -margin)
 
     start = f" after {after:.0%} of the steps" if after else ""
-    return _claim(
-        f"{_id(method)}_never_behind_{_id(other)}", f"{_name(method)} is never behind {_name(other)}{start}",
+    return make_claim(
+        f"{identifier(method)}_never_behind_{identifier(other)}", f"{name_in_text(method)} is never behind {name_in_text(other)}{start}",
         f"least lead in {curve.metric.label}, means over seeds, at least {-margin:g} [least, largest]", check,
         (method, other), about,
     )
@@ -204,7 +185,7 @@ def faster_than(
     curve = as_curve(metric)
 
     def check(scores: Scores) -> Finding:
-        (task,) = _tasks(scores, about)
+        (task,) = about.get("tasks") or scores.tasks
         ours, theirs = (scores.evaluations(name, task) for name in (method, other))
         if level is None:
             last = curve.of(theirs)
@@ -218,12 +199,306 @@ def faster_than(
         if not found.known.all():
             low = float(ratios[found.known].min()) if found.known.any() else math.inf
             return Finding(math.inf, (low, math.inf), False, f"{detail}, {(~found.known).sum()} seeds never there")
-        return _decided(Values(ratios, found.known), factor, -1.0, by)._replace(detail=detail)
+        return decided(Values(ratios, found.known), factor, -1.0, by)._replace(detail=detail)
 
-    to = f"to the last {curve.metric.label} of {_name(other)}" if level is None else f"to {curve.metric.label} {level:g}"
-    return _claim(
-        f"{_id(method)}_faster_than_{_id(other)}",
-        f"{_name(method)} is {to.removeprefix('to ') if False else 'there'} in {factor:.2g} of the {x.replace('_', ' ')} "
-        f"of {_name(other)}: {to}",
-        f"ratio {to}: {HOW[by]} at most {factor:.3g}", check, (method, other), about,
+    goal = f"the last {curve.metric.label} of {name_in_text(other)}" if level is None else f"{curve.metric.label} {level:g}"
+    return make_claim(
+        f"{identifier(method)}_faster_than_{identifier(other)}",
+        f"{name_in_text(method)} is at {goal} in {factor:.2g} of the {words(x)} that {name_in_text(other)} takes",
+        f"ratio of {words(x)}: {HOW[by]} at most {factor:.3g}", check, (method, other), about,
     )
+
+
+# One method against a level, a reference or its own start
+
+
+def reaches(method: Method, level: float | Reference, by: By = "interval", **about: Unpack[About]) -> Claim:
+    """The method is at least as good as a level, given in the metric's own numbers, or as a reference of the task.
+
+    With several tasks "every" and "worst" look at every seed on every task, the others at a seed's mean over tasks.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure, tasks = scores.measure(about.get("measure"), about.get("tasks")), about.get("tasks")
+        found = scores.values(method, measure, tasks)
+        if isinstance(level, Reference):
+            goals = scores.reference(level, tasks)
+            goal = float(goals.mean())
+            if len(goals) > 1:
+                found, goal = Values(found.values - goals, found.known), 0.0
+        else:
+            goal = measure.on_scale(level)
+        return decided(found, goal, measure.sign, by)
+
+    goal = f"the {level.label}" if isinstance(level, Reference) else f"{level:,g}"
+    return make_claim(
+        f"{identifier(method)}_reaches{suffix(about.get('measure'))}", f"{name_in_text(method)}: {{measure}} {{at_least}} {goal}",
+        f"{{measure}} {{how}}: {HOW[by]} {{beyond}} {goal}" if by == "interval" else
+        f"{{measure}} {{how}}: {HOW[by]} {{at_least}} {goal}", check, (method,), about,
+    )
+
+
+def within(method: Method, low: float, high: float, by: By = "every", **about: Unpack[About]) -> Claim:
+    """The method lies between two levels, both included, given in the metric's own numbers."""
+
+    def check(scores: Scores) -> Finding:
+        measure = scores.measure(about.get("measure"), about.get("tasks"))
+        found = scores.values(method, measure, about.get("tasks"))
+        above = decided(found, measure.on_scale(low), 1.0, by)
+        below = decided(found, measure.on_scale(high), -1.0, by)
+        return above._replace(passed=above.passed and below.passed)
+
+    return make_claim(
+        f"{identifier(method)}_within{suffix(about.get('measure'))}", f"{name_in_text(method)}: {{measure}} between {low:g} and {high:g}",
+        f"{{measure}} {{how}}: {HOW[by]} from {low:g} to {high:g}", check, (method,), about,
+    )
+
+
+def changes_by(
+    method: Method, metric: Metric | Curve, least: float, *, relative: bool = False, by: By = "every",
+    **about: Unpack[About],
+) -> Claim:
+    """From the first to the last evaluation the metric gets better by at least `least` (a share where relative).
+
+    The value is the change itself, so that it is negative where a metric of which less is better gets better.
+    """
+    measure = change(metric, relative=relative)
+    to = f"{least:.0%}" if relative else f"{least:g}"
+    rises = "rises" if measure.sign > 0 else "falls"
+
+    def check(scores: Scores) -> Finding:
+        return decided(scores.values(method, measure, about.get("tasks")), measure.sign * least, measure.sign, by)
+
+    return make_claim(
+        f"{identifier(method)}_changes_{measure.metric.name.removeprefix('eval/')}",
+        f"{name_in_text(method)}: {as_curve(metric).metric.label} {rises} by {to}",
+        f"{measure.label}, {HOW[by]}: {rises} by {'more than' if by == 'interval' else 'at least'} {to}", check,
+        (method,), about,
+    )
+
+
+def best_above_reference(methods: Sequence[str], **about: Unpack[About]) -> Claim:
+    """The IQM of the advantage over the paper's reference, of the best of several methods, lies above 0.
+
+    The best one is chosen by the scores that judge it, so its interval is at 1 - 0.05 / number of methods
+    (Bonferroni): it holds for all methods at once.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure, tasks = scores.measure(about.get("measure"), about.get("tasks")), about.get("tasks")
+        reference, confidence = scores.reference(None, tasks), 1.0 - 0.05 / len(methods)
+        gains = {
+            name: interquartile_mean(
+                measure.sign * (scores.values(name, measure, tasks).values - reference), confidence=confidence
+            )
+            for name in methods
+        }
+        best = max(gains, key=lambda name: gains[name].value)
+        return above(gains[best], 0.0)._replace(detail=f"best: {scores.label(best)}")
+
+    return make_claim(
+        "best_above_reference", f"the best of {len(methods)} methods better than the {{reference}}",
+        f"IQM of the advantage over the {{reference}} above 0: the whole interval at {100 - 5 / len(methods):.4g}%",
+        check, tuple(methods), about,
+    )
+
+
+# Over tasks and over methods
+
+
+def correlates(
+    one: Method | Reference, other: Method | Reference, *, measures: tuple[Shown | None, Shown | None] = (None, None),
+    least: float = 0.0, negative: bool = False, **about: Unpack[About],
+) -> Claim:
+    """Two methods, two measures of methods, or a method and a reference rank the tasks alike.
+
+    Spearman's rho of the medians over seeds, over the tasks on which most seeds of both are known, with a 95%
+    bootstrap interval over tasks.
+
+    Args:
+      measures: of `one` and of `other`; the one that tables show where None.
+      least: rho's whole interval lies above it.
+      negative: they rank the tasks the opposite way: the whole interval lies below -least.
+    """
+
+    def of(scores: Scores, which: Method | Reference, measure: Shown | None) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(which, Reference):
+            values = scores.reference(which, about.get("tasks"))
+            return values, np.isfinite(values)
+        values, known = scores.values(which, measure or about.get("measure"), about.get("tasks"))
+        return np.median(values, 0), known.mean(0) > 0.5
+
+    def check(scores: Scores) -> Finding:
+        (x, x_known), (y, y_known) = of(scores, one, measures[0]), of(scores, other, measures[1])
+        both = x_known & y_known
+        if both.sum() < 4:
+            return Finding(0.0, (-1.0, 1.0), False, f"only {both.sum()} tasks that both solve")
+        value, (low, high) = rank_correlation(x[both], y[both])
+        passed = high < -least if negative else low > least
+        return Finding(value, (low, high), bool(passed), f"{both.sum()} tasks")
+
+    side = f"below {-least:g}" if negative else f"above {least:g}"
+    return make_claim(
+        f"{identifier(one)}_correlates_with_{identifier(other)}",
+        f"{name_in_text(one)} and {name_in_text(other)} rank tasks {'oppositely' if negative else 'alike'}",
+        f"Spearman's rho over the tasks that most seeds of both solve {side}: its whole 95% interval over tasks", check,
+        tuple(x for x in (one, other) if not isinstance(x, Reference)), about,
+    )
+
+
+def solves_as_many_as(method: Method, other: Method, margin: float = 0.0, **about: Unpack[About]) -> Claim:
+    """The share of tasks that most seeds of the method solve is at least the other's less the margin.
+
+    Solved is what the measure calls known. The interval is of the bootstrap over tasks.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure = scores.measure(about.get("measure"), about.get("tasks"))
+        ours, theirs = (
+            scores.values(name, measure, about.get("tasks")).known.mean(0) > 0.5 for name in (method, other)
+        )
+        gap = ours.astype(float) - theirs
+        detail = f"{ours.sum()} against {theirs.sum()} of {len(gap)} tasks"
+        return Finding(float(gap.mean()), interval_of(gap), float(gap.mean()) >= -margin, detail)
+
+    return make_claim(
+        f"{identifier(method)}_solves_as_many_as_{identifier(other)}", f"{name_in_text(method)} solves as many tasks as {name_in_text(other)}",
+        f"difference of the shares of tasks that most seeds solve, at least {-margin:g}", check, (method, other), about,
+    )
+
+
+def at_least_share(method: Method, share: float, level: float, **about: Unpack[About]) -> Claim:
+    """At least a share of all seeds on all tasks are as good as a level, given in the metric's own numbers."""
+
+    def check(scores: Scores) -> Finding:
+        measure = scores.measure(about.get("measure"), about.get("tasks"))
+        values, known = scores.values(method, measure, about.get("tasks"))
+        there = known & (measure.sign * values >= measure.sign * measure.on_scale(level))
+        found = float(there.mean())
+        return Finding(found, interval_of(there.mean(1)), found >= share, f"{there.sum()} of {there.size}")
+
+    return make_claim(
+        f"{identifier(method)}_at_least_share", f"{name_in_text(method)}: {share:.0%} of runs with {{measure}} {{at_least}} {level:g}",
+        f"share of seeds and tasks with {{measure}} {{how}} {{at_least}} {level:g}: at least {share:g}", check,
+        (method,), about,
+    )
+
+
+def monotone(methods: Sequence[str], *, better: bool = True, slack: float = 0.0, **about: Unpack[About]) -> Claim:
+    """Each method of a sequence is at least as good as the one before it (or, with better=False, as bad).
+
+    The value is the smallest step between the means over seeds and tasks, and its interval the smallest and largest.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure = scores.measure(about.get("measure"), about.get("tasks"))
+        means = [scores.values(name, measure, about.get("tasks")).values.mean() for name in methods]
+        steps = np.diff(means) * measure.sign * (1.0 if better else -1.0)
+        detail = ", ".join(f"{mean:.3g}" for mean in means)
+        return Finding(float(steps.min()), (float(steps.min()), float(steps.max())), steps.min() >= -slack, detail)
+
+    way = "better" if better else "worse"
+    return make_claim(
+        f"monotone_{methods[0]}_to_{methods[-1]}", f"{{measure}} gets {way}: {', '.join(map(name_in_text, methods))}",
+        f"smallest step between the means {{how}}, positive is {way}: at least {-slack:g}", check, tuple(methods), about,
+    )
+
+
+# Claims made of claims
+
+
+def all_of(claims: Sequence[Claim], **about: Unpack[About]) -> Claim:
+    """All of them pass; value and interval are those of the first one."""
+
+    def check(scores: Scores) -> Finding:
+        found = [claim.check(scores) for claim in claims]
+        rest = "; ".join(
+            f"{filled(claim, scores)[0]}: {one.value:.3g}" for claim, one in zip(claims[1:], found[1:], strict=True)
+        )
+        return found[0]._replace(passed=all(one.passed for one in found), detail=rest or found[0].detail)
+
+    return _compound("and", claims, check, about)
+
+
+def any_of(claims: Sequence[Claim], **about: Unpack[About]) -> Claim:
+    """One of them passes; value and interval are those of the first that does, or of the last."""
+
+    def check(scores: Scores) -> Finding:
+        found = [claim.check(scores) for claim in claims]
+        return next((one for one in found if one.passed), found[-1]._replace(passed=False))
+
+    return _compound("or", claims, check, about)
+
+
+def passes_in_n_of_m(count: int, claims: Sequence[Claim], **about: Unpack[About]) -> Claim:
+    """At least `count` of them pass, such as the same claim on several tasks; the value is how many do."""
+
+    def check(scores: Scores) -> Finding:
+        passed = [claim.check(scores).passed for claim in claims]
+        detail = ", ".join(claim.name for claim, one in zip(claims, passed, strict=True) if one)
+        return Finding(float(sum(passed)), (0.0, float(len(passed))), sum(passed) >= count, detail)
+
+    made = _compound("or", claims, check, about)
+    return made._replace(rule=f"at least {count} of {len(claims)} pass: {claims[0].rule}")
+
+
+def elsewhere(claim: Claim, why: str) -> Claim:
+    """The claim, declared and not judged in this preset: its verdict is "not run here".
+
+    Args:
+      why: such as "needs an accelerator: preset `full`".
+    """
+    return claim._replace(elsewhere=why)
+
+
+def _compound(word: str, claims: Sequence[Claim], check: Callable[[Scores], Finding], about: About) -> Claim:
+    """The claims' names, texts and rules joined by a word; what is given stands in their place."""
+    methods = tuple(dict.fromkeys(method for claim in claims for method in claim.methods))
+    tasks = None if any(claim.tasks is None for claim in claims) else tuple(
+        dict.fromkeys(task for claim in claims for task in claim.tasks)
+    )
+    made = make_claim(
+        f"_{word}_".join(claim.name for claim in claims), f" {word} ".join(claim.text for claim in claims),
+        f" {word} ".join(dict.fromkeys(claim.rule for claim in claims)), check, methods, about,
+    )
+    return made._replace(tasks=tasks, measure=claims[0].measure)
+
+
+# Statistics
+
+
+def published_probability(source: Published, method: str, other: str, tasks: Sequence[str]) -> float | None:
+    """P(a seed of the method scores higher than one of the other), each normal with the published moments.
+
+    The mean over those of the tasks that both have numbers for; None where there are none. Higher is better.
+    """
+    values = []
+    for one, two in _published_pairs(source, method, other, tasks):
+        z = (one[0] - two[0]) / math.hypot(one[1], two[1])
+        values.append(0.5 * (1.0 + math.erf(z / math.sqrt(2.0))))
+    return float(np.mean(values)) if values else None
+
+
+def published_difference(source: Published, method: str, other: str, tasks: Sequence[str]) -> float | None:
+    """Difference of the published means, over those of the tasks that both have numbers for; None without any."""
+    values = [one[0] - two[0] for one, two in _published_pairs(source, method, other, tasks)]
+    return float(np.mean(values)) if values else None
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Spearman's rho of two [tasks], and its 95% bootstrap interval over tasks."""
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    resamples = rng.integers(0, len(x), (RESAMPLES, len(x)))
+    # A resample in which all are equal has no correlation.
+    drawn = [spearmanr(x[rows], y[rows]).statistic for rows in resamples if np.ptp(x[rows]) > 0 and np.ptp(y[rows]) > 0]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(spearmanr(x, y).statistic), (float(low), float(high))
+
+
+def _published_pairs(
+    source: Published, method: str, other: str, tasks: Sequence[str]
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    one, two = source.values.get(method, {}), source.values.get(other, {})
+    return [(one[name], two[name]) for name in tasks if name in one and name in two]

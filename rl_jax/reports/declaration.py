@@ -102,6 +102,7 @@ class Claim(NamedTuple):
       check: scores -> Finding; may raise MissingScores.
       methods: whom it speaks of; all of them are checked to be declared on `tasks`.
       tasks: where it speaks of them; None for all tasks of the preset.
+      measure: what it compares; None for the one that tables show.
       published: the same statistic of the published numbers: a number, or a function of the tasks.
       elsewhere: why it is not judged in this preset, such as "needs an accelerator: preset `full`"; empty if it is.
     """
@@ -112,6 +113,7 @@ class Claim(NamedTuple):
     check: Callable[["Scores"], Finding]
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] | None = None
+    measure: Shown | None = None
     published: float | Callable[[Sequence[str]], float | None] | None = None
     elsewhere: str = ""
 

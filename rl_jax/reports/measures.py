@@ -232,7 +232,7 @@ def first(metric: Metric | Curve, level: float, x: str = "steps", guard: Guard |
         return Values(np.where(there.any(0), spent[there.argmax(0), np.arange(there.shape[1])], spent[-1]), there.any(0))
 
     to = f"{curve.metric.label} {level:g}" + (f" with {guard.text}" if guard else "")
-    metric = Metric(x, f"{_words(x)} to {to}", "lower")
+    metric = Metric(x, f"{words(x)} to {to}", "lower")
     return Measure(metric, "at the first evaluation that is there", of)
 
 
@@ -284,5 +284,6 @@ def _all_known(values: np.ndarray) -> Values:
     return Values(values, np.ones(np.shape(values), bool))
 
 
-def _words(x: str) -> str:
+def words(x: str) -> str:
+    """What texts call an x of `first`."""
     return "seconds of training" if x == "train_seconds" else x.replace("_", " ")

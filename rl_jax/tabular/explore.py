@@ -146,7 +146,7 @@ def _number_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def merged_screens(screens: Screens, parts: np.ndarray) -> Screens:
-    """The screens of merged states, `parts` as `minimise` gives it: each looks like the first of its states."""
+    """The screens of merged states: each looks like the first of its states. `parts` [S] is what `minimise` gives."""
     first = [int(np.argmax(parts == part)) for part in range(parts.max() + 1)]
     used, of_state = np.unique(screens.of_state[first], return_inverse=True)
     return Screens(screens.images[used], of_state.astype(np.int32))

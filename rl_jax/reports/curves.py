@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rl_jax.evaluation.statistics import bootstrap_interval
+from rl_jax.reports.statistics import bootstrap_interval
 
 METRICS_FILE = "metrics.jsonl"
 SCORE = "eval/normalized_score"

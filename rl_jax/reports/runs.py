@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rl_jax.core.extras import require
-from rl_jax.evaluation.series import Series
+from rl_jax.reports.series import Series
 
 # What a row of the long table says of its value; everything else in it is an attribute of the run.
 COLUMNS = ("run", "column", "seed", "step", "wall_seconds", "metric", "value")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rl_jax.core.config import flat
-from rl_jax.evaluation.runs import COLUMNS, Run, read_table
-from rl_jax.evaluation.series import Series, read_chart, read_events, read_history, read_metrics_file
+from rl_jax.reports.runs import COLUMNS, Run, read_table
+from rl_jax.reports.series import Series, read_chart, read_events, read_history, read_metrics_file
 
 CONFIG, PROVENANCE, METRICS, NOTES = "config.json", "provenance.json", "metrics.jsonl", "run.json"
 LIBRARY = "rl_jax"

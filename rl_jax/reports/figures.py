@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rl_jax.evaluation.aggregate import Estimate
-from rl_jax.evaluation.curves import COLOURS, count_steps, save_figure, thin_frame
-from rl_jax.evaluation.statistics import bootstrap_interval
+from rl_jax.reports.aggregate import Estimate
+from rl_jax.reports.curves import COLOURS, count_steps, save_figure, thin_frame
+from rl_jax.reports.statistics import bootstrap_interval
 
 # As many methods as colours are solid, the next ones repeat the colours in these lines.
 LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
