@@ -11,23 +11,24 @@ Presets:
                       bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
                       <task>-<level>-with-expert (200 hidden expert episodes, walker2d 100) or
                       <task>-<level>-with-few-expert (30), for three tasks and the levels random and medium.
-  stability/<arm>     of experiments.dual_rl.stability: a loss of V at three temperatures, 5 seeds, 3000 updates of
-                      batch 256, about 2 minutes on 2 CPU cores. Arms: xql_raw (equation 11 as it stands),
-                      xql_unclipped, xql, fdvl_tv, fdvl_chi2, fdvl_chi2_coded.
+  stability/<arm>     whether a loss of V diverges: 5 seeds, 3000 updates of batch 256, about 1 minute on 2 CPU cores.
+                      Arms: xql_raw (equation 11 as it stands), xql_unclipped, xql, with the temperature agent.beta;
+                      fdvl_tv, fdvl_chi2, fdvl_chi2_coded, with the temperature agent.lam.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
-  tiny-<method>       seconds: what the tests run.
+  tiny                f-DVL (total variation) in seconds; tiny-<method> and tiny-stability/<arm> likewise: what the tests
+                      run.
 
 Scores that they reached stand in experiments/dual_rl/README.md.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import offline_rl
-from configs.offline_rl import Recipe, from_recipe
 from rl_jax.agents import bc, fdvl, iq_learn, oril, recoil, recoil_v, smodice
+from rl_jax.control.recipes import RECIPES, Recipe, from_recipe, tiny
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -37,18 +38,13 @@ OFFLINE = {
     "fdvl_tv": Recipe(fdvl.default_config, _FDVL),
     "fdvl_chi2": Recipe(fdvl.default_config, _FDVL | {"agent.surrogate": "chi2_hinged"}),
     "fdvl_chi2_coded": Recipe(fdvl.default_config, _FDVL | {"agent.surrogate": "chi2_coded"}),
-    "xql": offline_rl.AGENTS["xql"],
-    "iql": offline_rl.AGENTS["iql"],
-    "bc": offline_rl.AGENTS["bc"],
+    **{agent: RECIPES[agent] for agent in ("xql", "iql", "bc")},
 }
 
-# A loss of V, and the values of its temperature: XQL's beta, small is greedy; f-DVL's lambda, large is greedy.
-_BETAS, _LAMBDAS = {"sweep": "agent.beta=0.1,0.5,2"}, {"sweep": "agent.lam=0.95,0.8,0.6"}
-STABILITY = {
-    "xql_raw": ("xql", _BETAS | {"agent.max_clip": math.inf, "agent.scaled": False}),
-    "xql_unclipped": ("xql", _BETAS | {"agent.max_clip": math.inf}),
-    "xql": ("xql", _BETAS),
-    **{method: (method, _LAMBDAS) for method in ("fdvl_tv", "fdvl_chi2", "fdvl_chi2_coded")},
+STABILITY = {  # a loss of V: method and settings
+    "xql_raw": ("xql", {"agent.max_clip": math.inf, "agent.scaled": False}),
+    "xql_unclipped": ("xql", {"agent.max_clip": math.inf}),
+    **{method: (method, {}) for method in ("xql", "fdvl_tv", "fdvl_chi2", "fdvl_chi2_coded")},
 }
 
 # All of them see standardised observations. `learn_from`: what of the demonstrations and the offline data is shown.
@@ -74,21 +70,24 @@ SETTINGS = {
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
-    presets = {"quick": _quick, "full": _full}
+    presets = {"quick": quick, "full": full, "tiny": functools.partial(tiny, OFFLINE["fdvl_tv"])}
+    presets |= {f"tiny-{method}": functools.partial(tiny, recipe) for method, recipe in OFFLINE.items()}
+    presets |= {f"tiny-{method}": functools.partial(tiny_imitation, method) for method in IMITATION}
+    presets |= {
+        f"{method}/{name}": functools.partial(from_recipe, recipe, name)
+        for method, recipe in OFFLINE.items() for name in SETS
+    }
+    presets |= {
+        f"{method}/{setting}": functools.partial(imitation, method, setting)
+        for method in IMITATION for setting in SETTINGS
+    }
     for arm in STABILITY:
-        presets[f"stability/{arm}"] = lambda arm=arm: _stability(arm)
-    for method, recipe in OFFLINE.items():
-        presets[f"tiny-{method}"] = lambda recipe=recipe: offline_rl.tiny(recipe)
-        for name in SETS:
-            presets[f"{method}/{name}"] = lambda recipe=recipe, name=name: from_recipe(recipe, name)
-    for method in IMITATION:
-        presets[f"tiny-{method}"] = lambda method=method: _tiny_imitation(method)
-        for setting in SETTINGS:
-            presets[f"{method}/{setting}"] = lambda method=method, setting=setting: _imitation(method, setting)
+        presets |= {f"stability/{arm}": functools.partial(stability, arm, from_recipe)}
+        presets |= {f"tiny-stability/{arm}": functools.partial(stability, arm, tiny)}
     return from_preset("dual_rl", presets, preset)
 
 
-def _quick() -> ConfigDict:
+def quick() -> ConfigDict:
     config = from_recipe(OFFLINE["fdvl_tv"], "hopper-medium-replay")
     config.update_from_flattened_dict(
         {"num_seeds": 3, "num_steps": 10_000, "batch_size": 256, "dataset.num_steps": 100_000, "loop.eval_every": 2500,
@@ -97,22 +96,28 @@ def _quick() -> ConfigDict:
     return config
 
 
-def _full() -> ConfigDict:
+def full() -> ConfigDict:
     config = from_recipe(OFFLINE["fdvl_tv"], "hopper-medium-replay")
     config.num_seeds = 5
     return config
 
 
-def _stability(arm: str) -> ConfigDict:
-    method, overrides = STABILITY[arm]
-    config = from_recipe(OFFLINE[method], "hopper-medium-replay")
-    config.update_from_flattened_dict(
-        {"num_seeds": 5, "num_steps": 3000, "batch_size": 256, "dataset.num_steps": 200_000, **overrides}
-    )
+def stability(arm: str, make: Callable[[Recipe, str], ConfigDict]) -> ConfigDict:
+    """A loss of V that is judged by whether its runs diverge, in 20 evaluations."""
+    method, settings = STABILITY[arm]
+    config = make(OFFLINE[method], "hopper-medium-replay")
+    config.update_from_flattened_dict({"loop.on_nan": "skip", **settings})
+    config.judged_rows = 4096  # of the data, on which losses and Q are evaluated
+    if make is from_recipe:
+        config.update_from_flattened_dict(
+            {"num_seeds": 5, "num_steps": 3000, "batch_size": 256, "dataset.num_steps": 200_000,
+             "loop.eval_every": 150, "checkpoint.every": 3000}
+        )
     return config
 
 
-def _imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDict] = from_recipe) -> ConfigDict:
+def imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDict] = from_recipe) -> ConfigDict:
+    """A method in an imitation setting."""
     (recipe, learn_from), (offline, expert, hidden) = IMITATION[method], SETTINGS[setting]
     config = make(recipe, offline)
     config.expert = {
@@ -125,8 +130,8 @@ def _imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDi
     return config
 
 
-def _tiny_imitation(method: str) -> ConfigDict:
-    config = _imitation(method, "hopper-random-with-few-expert", offline_rl.tiny)
+def tiny_imitation(method: str) -> ConfigDict:
+    config = imitation(method, "hopper-random-with-few-expert", tiny)
     config.expert.hidden = 2
     config.expert.num_steps = 5000
     return config

@@ -1,12 +1,105 @@
-"""What every test session needs before jax is imported: the platform, eight virtual CPU devices, a quick compiler."""
+"""What every test session needs before jax is imported: the platform, eight virtual CPU devices, a quick compiler, one
+cache of compilations and one folder of data sets for the session, its workers and every process that they start.
+"""
 
+import hashlib
 import os
+import platform
+import shutil
+import tempfile
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
 
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 # A test that asks for nothing runs on device 0 and sees no difference; the sharding tests use all eight.
 _DEVICES = "--xla_force_host_platform_device_count=8"
-# Most of the tests' time is compiling small networks, which LLVM does a fifth faster so. The binaries that tests start
-# as a person does are compiled as a person's are.
+# Most of the tests' time is compiling small networks, which LLVM does a fifth faster so.
 _QUICK = "--xla_backend_optimization_level=1"
+CACHE_BYTES = 2 * 2**30  # of compilations that stay for the next session
+
+
+def _processor() -> str:
+    """What code compiled here may use: a checkout that moves to another machine must not find this one's."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _compilations() -> Path:
+    """The folder of compiled programs; jax's own key holds the program, the flags and its version."""
+    key = hashlib.sha256(f"{_processor()} {version('jaxlib')}".encode()).hexdigest()[:12]
+    return ROOT / ".pytest_cache" / "compilations" / key
+
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilations()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# The controller makes it and removes it; its workers find its name in their environment.
+_OWN_DATA = "" if "RL_JAX_TEST_DATA" in os.environ else tempfile.mkdtemp(prefix="rl_jax_test_data_")
+os.environ.setdefault("RL_JAX_TEST_DATA", _OWN_DATA)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _OWN_DATA:
+        drop_oldest(_compilations(), CACHE_BYTES)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _OWN_DATA:
+        shutil.rmtree(_OWN_DATA, ignore_errors=True)
+
+
+def drop_oldest(folder: Path, most: int) -> None:
+    """Removes the files that were written first until the others take at most `most` bytes."""
+    files = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    total = 0
+    for path in files:
+        total += path.stat().st_size
+        if total > most:
+            path.unlink()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Where data sets are made: one folder for the session and all its processes."""
+    return Path(os.environ["RL_JAX_TEST_DATA"])
+
+
+# CPU seconds of every folder of tests, the processes that they wait for included.
+
+_spent = {"until": 0.0}
+_folders: dict[str, float] = defaultdict(float)
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.children_user
+
+
+def pytest_runtest_logstart(nodeid: str, location: tuple) -> None:
+    _spent["until"] = _cpu_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    before, _spent["until"] = _spent["until"], _cpu_seconds()
+    report.cpu_seconds = _spent["until"] - before
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    parts = Path(report.location[0]).parts
+    _folders["/".join(parts[:2])] += getattr(report, "cpu_seconds", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if sum(_folders.values()) >= 1:
+        by_size = sorted(_folders.items(), key=lambda item: -item[1])
+        folders = ", ".join(f"{folder.removeprefix('tests/')} {seconds:.0f}" for folder, seconds in by_size)
+        terminalreporter.write_line(f"CPU seconds (user): {folders}; together {sum(_folders.values()):.0f}")

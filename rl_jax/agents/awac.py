@@ -24,7 +24,9 @@ from rl_jax.networks.values import Critic
 
 def awac(config: ConfigDict, action_dim: int) -> Agent:
     """AWAC; `config` as `default_config`."""
-    actor = GaussianPolicy(config.hidden_dims, action_dim, log_std_min=-20.0, initializer=torch_default, squash_mean=False)
+    actor = GaussianPolicy(
+        config.hidden_dims, action_dim, log_std_min=-20.0, initializer=torch_default, squash_mean=False
+    )
     critic = Critic(config.hidden_dims, ensemble_size=2, initializer=torch_default)
     adam = optax.adam(config.learning_rate)
     networks = Networks({"actor": Trained(actor.init, adam), "critic": Trained(critic.init, adam, config.tau)})

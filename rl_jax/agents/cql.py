@@ -20,8 +20,8 @@ from rl_jax.data.transitions import Transitions
 from rl_jax.losses.conservative import calibrated, conservative_gap
 from rl_jax.losses.maximum_entropy import temperature_loss
 from rl_jax.losses.value_learning import squared_error, td_target
-from rl_jax.networks.initializers import orthogonal, torch_default
 from rl_jax.networks.distributions import SquashedGaussian
+from rl_jax.networks.initializers import orthogonal, torch_default
 from rl_jax.networks.policies import SquashedGaussianPolicy
 from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic

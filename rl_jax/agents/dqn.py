@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import gradient_step
 from rl_jax.agents.online import OnlineAgent, Steps, collect, start
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.envs.environment import Environment
 from rl_jax.losses.value_learning import td_target, values_of_actions
+from rl_jax.networks.trained import Networks, Trained, every, when
 from rl_jax.networks.values import DiscreteCritic
 
 
@@ -36,6 +36,7 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
         )
     critic = DiscreteCritic(config.hidden_dims, environment.num_actions, config.encoder)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate))
+    networks = Networks({"critic": Trained(critic.init, tx, tau=1.0)})
     target_period = max(config.target_every // collected, 1)  # in steps
 
     # Losses
@@ -50,13 +51,9 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
     def init(key: Key) -> TrainState:
         network_key, start_key = jax.random.split(key)
         copies = start(environment, config.num_envs, start_key)
-        params = {"critic": critic.init(network_key, copies.observations)}
         buffer = empty_buffer(copies.observations, config.buffer_size)
-        return TrainState.create(
-            params, {"critic": tx.init(params["critic"])},
-            target_params={"critic": jax.tree.map(jnp.copy, params["critic"])},
-            extra={"copies": copies, "buffer": buffer, "added": jnp.zeros((), jnp.int32)},
-        )
+        extra = {"copies": copies, "buffer": buffer, "added": jnp.zeros((), jnp.int32)}
+        return networks.init(network_key, {"critic": (copies.observations,)}, extra)
 
     def explored(key: Key, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Which actions are random, [T, N] bool, and what those are."""
@@ -64,20 +61,6 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
         shape = (config.train_every, config.num_envs)
         random_actions = jax.random.randint(action_key, shape, 0, environment.num_actions)
         return jax.random.uniform(chance_key, shape) < epsilons(config, step)[:, None], random_actions
-
-    def update(state: TrainState, batch: Steps) -> tuple[PyTree, PyTree, Metrics]:
-        """(params, opt_state, info) of the critic after one gradient step."""
-        next_q = jnp.max(critic.apply(state.target_params["critic"], batch.next_observations), -1)
-        target = td_target(batch.rewards, batch.masks, next_q, config.discount)
-        return gradient_step(
-            lambda p: critic_loss(p, target, batch), state.params["critic"], tx, state.opt_state["critic"]
-        )
-
-    def idle(state: TrainState, batch: Steps) -> tuple[PyTree, PyTree, Metrics]:
-        """What `update` gives, before learning starts."""
-        shapes = jax.eval_shape(update, state, batch)[2]
-        nothing = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-        return state.params["critic"], state.opt_state["critic"], nothing
 
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
         explore_key, collect_key, batch_key = jax.random.split(key, 3)
@@ -92,15 +75,16 @@ def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
         buffer, added = write(state.extra["buffer"], rollout, state.extra["added"]), state.extra["added"] + collected
         filled = jnp.minimum(added, config.buffer_size)  # the steps that are there come first
         batch = shard_batch(sample_rows(buffer, batch_key, config.batch_size, filled))
-        target = optax.periodic_update(
-            state.params["critic"], state.target_params["critic"], state.step + 1, target_period
-        )
-        state = state.replace(
-            target_params={"critic": target}, extra={"copies": copies, "buffer": buffer, "added": added}
-        )
-        learning = (state.step + 1) * collected > config.learning_starts
-        params, opt_state, info = jax.lax.cond(learning, update, idle, state, batch)
-        return state.replace(params={"critic": params}, opt_state={"critic": opt_state}), episodes | info
+        state = state.replace(extra={"copies": copies, "buffer": buffer, "added": added})
+        state, _ = every(target_period, lambda state: (networks.follow(state), {}), state, first=target_period - 1)
+
+        def update(state: TrainState) -> tuple[TrainState, Metrics]:
+            next_q = jnp.max(critic.apply(state.target_params["critic"], batch.next_observations), -1)
+            target = td_target(batch.rewards, batch.masks, next_q, config.discount)
+            return networks.step(state, "critic", critic_loss, target, batch)
+
+        state, info = when((state.step + 1) * collected > config.learning_starts, update, state)
+        return state, episodes | info
 
     # Act
 

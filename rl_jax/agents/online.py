@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState, nothing_to_evaluate
+from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState, nothing_to_evaluate
 from rl_jax.envs.environment import Environment, TimeStep, restarted
 
 
 class OnlineAgent(NamedTuple):
     """A control algorithm for one training run in one environment, made by `ppo(config, environment)` and its like.
 
-    Making one computes nothing. An environment with large tables can so be made of `Resident.data` inside
+    Making one computes nothing. So an environment with large tables can be made of `Program.resident` inside
     `Program.step`, and the tables come as an argument of the compiled step.
 
     Attributes:
@@ -32,15 +32,19 @@ class OnlineAgent(NamedTuple):
 
 
 def online_program(
-    agent: OnlineAgent, evaluate: Callable[[TrainState, Key], dict[str, Any]] = nothing_to_evaluate
+    agent: OnlineAgent, evaluate: Callable[[TrainState, PyTree, Key], Evaluation] = nothing_to_evaluate
 ) -> Program:
     """The Program of an agent whose environment needs no data; see Program for `evaluate`."""
 
-    def step(state: TrainState, data: PyTree, key: Key) -> tuple[TrainState, Metrics]:
-        del data
+    def init(key: Key, resident: PyTree) -> TrainState:
+        del resident
+        return agent.init(key)
+
+    def step(state: TrainState, resident: PyTree, batch: PyTree, key: Key) -> tuple[TrainState, Metrics]:
+        del resident, batch
         return agent.step(state, key)
 
-    return Program(agent.init, step, Resident(()), evaluate)
+    return Program(init, step, evaluate)
 
 
 class Copies(NamedTuple):

@@ -9,6 +9,8 @@ its reward and no demonstrations in TD3+BC's batch. Observations are expected no
 (config.dataset).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,7 +38,8 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
         expert, offline = pairs(batch.expert), pairs(batch.offline)
         expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
         mix = jax.random.uniform(key, expert_logits.shape)
-        penalty, penalty_info = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        logits = functools.partial(discriminator.apply, params)
+        penalty, penalty_info = gradient_penalty(logits, expert, offline, mix)
         loss, info = positive_unlabelled_loss(expert_logits, offline_logits, config.positive_share)
         loss = loss + config.gradient_penalty * penalty
         return loss, info | penalty_info | {
@@ -49,8 +52,9 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
 
     def init(key: Key, batch: Demonstrations) -> TrainState:
         learner_key, discriminator_key = jax.random.split(key)
-        state = networks.init(discriminator_key, {"discriminator": (pairs(batch.offline),)})
-        return state.joined(learner.init(learner_key, batch.offline))
+        own = networks.init(discriminator_key, {"discriminator": (pairs(batch.offline),)})
+        state = learner.init(learner_key, batch.offline)
+        return state.replace(params=state.params | own.params, opt_state=state.opt_state | own.opt_state)
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         discriminator_key, learner_key = jax.random.split(key)

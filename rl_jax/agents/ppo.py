@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import gradient_step
 from rl_jax.agents.online import OnlineAgent, Steps, collect, start
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.envs.environment import Environment
 from rl_jax.losses.advantages import generalized_advantages
 from rl_jax.losses.policy_gradient import clipped_value_loss, entropy_loss, policy_gradient_loss
-from rl_jax.networks.policies import ActorCritic, Categorical
+from rl_jax.networks.policies import ActorCritic
+from rl_jax.networks.trained import Networks, Trained
 
 
 class Minibatch(NamedTuple):
@@ -50,12 +50,13 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
     if config.decay_steps:
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps * updates)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
+    networks = Networks({"actor_critic": Trained(network.init, tx)})
 
     # Losses
 
     def loss(params: PyTree, batch: Minibatch) -> tuple[jax.Array, Metrics]:
-        logits, values = network.apply(params, batch.observations)
-        policy, mask = Categorical(logits), jnp.ones_like(values)
+        policy, values = network.apply(params, batch.observations)
+        mask = jnp.ones_like(values)
         advantages = (batch.advantages - jnp.mean(batch.advantages)) / (jnp.std(batch.advantages, ddof=1) + 1e-8)
         actor_loss, actor_info = policy_gradient_loss(
             policy.log_prob(batch.actions), batch.log_prob, advantages, mask,
@@ -72,55 +73,51 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
     def init(key: Key) -> TrainState:
         network_key, start_key = jax.random.split(key)
         copies = start(environment, config.num_envs, start_key)
-        params = {"actor_critic": network.init(network_key, copies.observations)}
-        opt_state = {"actor_critic": tx.init(params["actor_critic"])}
-        return TrainState.create(params, opt_state, extra={"copies": copies})
+        return networks.init(network_key, {"actor_critic": (copies.observations,)}, extra={"copies": copies})
 
     def to_learn_from(params: PyTree, rollout: Steps) -> Minibatch:
         """The whole roll-out as one batch, [T * N, ...]."""
-        logits, values = network.apply(params, rollout.observations)
+        policy, values = network.apply(params, rollout.observations)
         _, next_values = network.apply(params, rollout.next_observations)
         advantages = generalized_advantages(
             rollout.rewards, rollout.masks, rollout.ends, values, next_values, config.discount, config.gae_lambda
         )
-        log_prob = Categorical(logits).log_prob(rollout.actions)
+        log_prob = policy.log_prob(rollout.actions)
         batch = Minibatch(rollout.observations, rollout.actions, log_prob, values, advantages)
         return jax.tree.map(lambda x: x.reshape(rollout_size, *x.shape[2:]), batch)
 
     def update(state: TrainState, batch: Minibatch, key: Key) -> tuple[TrainState, Metrics]:
         """Epochs of minibatch updates, each epoch in an order of its own."""
 
-        def one_update(carry: tuple[PyTree, PyTree], rows: jax.Array) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        def one_update(state: TrainState, rows: jax.Array) -> tuple[TrainState, Metrics]:
             minibatch = shard_batch(jax.tree.map(lambda x: x[rows], batch))
-            params, opt_state, info = gradient_step(lambda p: loss(p, minibatch), carry[0], tx, carry[1])
-            return (params, opt_state), info
+            return networks.step(state, "actor_critic", loss, minibatch)
 
         # A loop in a loop: on a CPU with several cores one loop over all updates was a quarter slower.
-        def one_epoch(carry: tuple[PyTree, PyTree], key: Key) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        def one_epoch(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
             order = jax.random.permutation(key, rollout_size)
-            return jax.lax.scan(one_update, carry, order.reshape(-1, config.batch_size))
+            return jax.lax.scan(one_update, state, order.reshape(-1, config.batch_size))
 
-        carry = state.params["actor_critic"], state.opt_state["actor_critic"]
-        carry, infos = jax.lax.scan(one_epoch, carry, jax.random.split(key, config.num_epochs))
-        state = state.replace(params={"actor_critic": carry[0]}, opt_state={"actor_critic": carry[1]})
+        state, infos = jax.lax.scan(one_epoch, state, jax.random.split(key, config.num_epochs))
         return state, jax.tree.map(jnp.mean, infos)
 
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
         draw_key, collect_key, update_key = jax.random.split(key, 3)
         params = state.params["actor_critic"]
         noise = jax.random.gumbel(draw_key, (config.num_steps, config.num_envs, environment.num_actions))
-        copies, rollout, episodes = collect(
-            environment, state.extra["copies"], lambda x, noise: Categorical(network.apply(params, x)[0]).sample(noise),
-            noise, collect_key,
-        )
+
+        def choose(observations: jax.Array, noise: jax.Array) -> jax.Array:
+            return network.apply(params, observations)[0].from_noise(noise)
+
+        copies, rollout, episodes = collect(environment, state.extra["copies"], choose, noise, collect_key)
         state, info = update(state.replace(extra={"copies": copies}), to_learn_from(params, rollout), update_key)
         return state, episodes | info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        logits, _ = network.apply(params["actor_critic"], observations)
-        return Categorical(logits).sample(temperature * jax.random.gumbel(key, logits.shape))
+        policy, _ = network.apply(params["actor_critic"], observations)
+        return policy.sample(key, temperature)
 
     return OnlineAgent(init, step, act)
 

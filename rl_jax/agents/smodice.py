@@ -15,6 +15,8 @@ discriminator sees states only. Equations are numbered as in the comments of the
 As there, V and the policy both move from the V before the update.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -65,7 +67,8 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
         expert, offline = shown(batch.expert), shown(batch.offline)
         expert_logits, offline_logits = discriminator.apply(params, jnp.stack([expert, offline]))
         mix = jax.random.uniform(key, expert_logits.shape)
-        penalty, penalty_info = gradient_penalty(lambda inputs: discriminator.apply(params, inputs), expert, offline, mix)
+        logits = functools.partial(discriminator.apply, params)
+        penalty, penalty_info = gradient_penalty(logits, expert, offline, mix)
         loss, info = binary_cross_entropy(expert_logits, offline_logits)
         loss = loss + config.gradient_penalty * penalty
         return loss, info | penalty_info | {

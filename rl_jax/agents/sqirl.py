@@ -57,8 +57,11 @@ class Regressor(NamedTuple):
     q: Callable[[PyTree, jax.Array], jax.Array]
 
 
-def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
+def sqirl(config: ConfigDict, environment: Environment, samples: int) -> TimedAgent:
     """SQIRL; `config` as `default_config`.
+
+    Args:
+      samples: environment steps; once an attempt has taken so many, the rest of it plays no episodes and costs nothing.
 
     Raises:
       ValueError: there is no such regressor, or a field is below 1.
@@ -101,17 +104,17 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         timestep = state.step % horizon
 
         def play(carry: Any, active: jax.Array, key: Key) -> Any:
-            buffer, added, samples, returns = carry
+            buffer, added, total, returns = carry
             steps, taken = episodes(state.target_params["critic"], timestep, active, key)
             # A return is the random policy's only where everything after it was random.
             kept = taken & (jnp.arange(horizon)[:, None] >= timestep)
             buffer, added = write_rows(buffer, steps, kept, added)
-            return buffer, added, samples + jnp.sum(taken, dtype=jnp.int32), returns + jnp.sum(steps.rewards)
+            return buffer, added, total + jnp.sum(taken, dtype=jnp.int32), returns + jnp.sum(steps.rewards)
 
         carry = state.extra["buffer"], state.extra["added"], jnp.zeros((), jnp.int32), jnp.zeros(())
-        buffer, added, samples, returns = in_chunks(play, carry, num_episodes, config.num_envs, key)
-        extra = {"buffer": buffer, "added": added, "samples": state.extra["samples"] + samples}
-        return state.extra | extra, samples, returns / jnp.maximum(num_episodes, 1)
+        buffer, added, total, returns = in_chunks(play, carry, num_episodes, config.num_envs, key)
+        extra = {"buffer": buffer, "added": added, "samples": state.extra["samples"] + total}
+        return state.extra | extra, total, returns / jnp.maximum(num_episodes, 1)
 
     # Update
 
@@ -143,11 +146,9 @@ def sqirl(config: ConfigDict, environment: Environment) -> TimedAgent:
         init_key, collect_key, fit_key = jax.random.split(key, 3)
         attempt, timestep = jnp.divmod(state.step, horizon)
         state = jax.lax.cond((timestep == 0) & (attempt > 0), begin, lambda state, key: state, state, init_key)
-        # What is left of an attempt that has spent its samples costs nothing.
-        spent = state.extra["samples"] >= config.samples
-        num_episodes = jnp.where(spent, 0, episodes_of(config, attempt))
-        extra, samples, mean_return = collect(state, num_episodes, collect_key)
-        num_updates = (samples * config.num_epochs + config.batch_size - 1) // config.batch_size
+        num_episodes = jnp.where(state.extra["samples"] >= samples, 0, episodes_of(config, attempt))
+        extra, taken, mean_return = collect(state, num_episodes, collect_key)
+        num_updates = (taken * config.num_epochs + config.batch_size - 1) // config.batch_size
         filled = jnp.minimum(extra["added"], config.buffer_size)
         state, metrics = regressor.fit(state.replace(extra=extra), extra["buffer"], filled, num_updates, fit_key)
         frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), state.target_params, state.params)
@@ -174,7 +175,7 @@ def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: ja
       returns, rewards, masks: [B].
       next_q: [B, k, A], Q_1..Q_k of the next observation, of which the last is not needed.
     """
-    best = jnp.max(next_q, -1)
+    best = jax.lax.stop_gradient(jnp.max(next_q, -1))
     backups = [td_target(rewards, masks, best[:, j], discount) for j in range(best.shape[1] - 1)]
     return jax.lax.stop_gradient(jnp.stack([returns, *backups], -1))
 
@@ -275,7 +276,6 @@ def default_config() -> ConfigDict:
             "k": 1,  # steps of Q-iteration, 1 to 3
             "num_episodes": 64,  # m, at each timestep of the first attempt
             "growth": 1,  # m is multiplied by it at every further attempt; the authors double it until it is enough
-            "samples": 5_000_000,  # environment steps of an attempt, after which the rest of it is skipped
             "num_envs": 64,  # episodes that are played at once
             "regressor": "network",  # or "table", exact linear least squares on one-hot states
             "hidden_dims": (64, 64),

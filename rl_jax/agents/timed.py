@@ -1,8 +1,8 @@
 """Algorithms whose policy knows the time, and that search for the least number of episodes that solves a problem.
 
-A search makes attempt after attempt, each anew and with `config.growth` times as many episodes as the one before; with
-a growth of 1 all have the same number. It goes on until the problem is solved or a budget of environment steps is spent,
-as in Laidlaw et al. 2023, arXiv 2304.09853 and 2312.08369.
+A search makes attempt after attempt, each anew and with `config.growth` times as many episodes as the one before it,
+until the problem is solved or a budget of environment steps is spent, as in Laidlaw et al. 2023, arXiv 2304.09853 and
+2312.08369. With a growth of 1 all attempts have the same number.
 """
 
 from collections.abc import Callable

@@ -116,10 +116,10 @@ def run(experiment: Experiment, config: ConfigDict, workdir: str | Path) -> Resu
             stack.callback(program.feed.close)
         provenance.check_same_run(workdir, config)
         stop = stack.enter_context(StopSignal())
-        return _Run(experiment, program, config, workdir).train(stop)
+        return Run(experiment, program, config, workdir).train(stop)
 
 
-class _Run:
+class Run:
     """One start of a run: its place on the devices, its compiled steps and its records."""
 
     def __init__(self, experiment: Experiment, program: Program, config: ConfigDict, workdir: Path):

@@ -102,7 +102,7 @@ class ReplayBuffer:
         })
 
     def save(self) -> dict[str, np.ndarray | int]:
-        """What was collected, as arrays: "added", "complete" [S] int64, and each column [S, min(added, capacity), ...]."""
+        """What was collected: "added", "complete" [S] int64, and each column [S, min(added, capacity), ...]."""
         filled = min(self.added, self.capacity)
         columns = {name: column[:, :filled].copy() for name, column in self._columns.items()}
         return {"added": self.added, "complete": self._complete.copy(), **columns}

@@ -35,10 +35,10 @@ from rl_jax.reports.judging import (
     above,
     decided,
     filled,
-    identifier,
+    ident,
     interval_of,
     make_claim,
-    name_in_text,
+    named,
     pair,
     suffix,
 )
@@ -65,7 +65,7 @@ def better_than(method: Method, other: Method, threshold: float = 0.5, **about: 
         return published_probability(source, method, other, tasks)
 
     return make_claim(
-        f"{identifier(method)}_better_than_{identifier(other)}", f"{name_in_text(method)} better than {name_in_text(other)}",
+        f"{ident(method)}_better_than_{ident(other)}", f"{named(method)} better than {named(other)}",
         f"P(better) above {threshold:g}: its whole 95% interval", check, (method, other), about, published,
     )
 
@@ -84,7 +84,7 @@ def not_worse_than(method: Method, other: Method, margin: float, **about: Unpack
         return published_difference(source, method, other, tasks)
 
     return make_claim(
-        f"{identifier(method)}_not_worse_than_{identifier(other)}", f"{name_in_text(method)} not worse than {name_in_text(other)}",
+        f"{ident(method)}_not_worse_than_{ident(other)}", f"{named(method)} not worse than {named(other)}",
         f"difference of IQMs: its whole 95% interval less than {margin:g} on the worse side of 0", check,
         (method, other), about, published,
     )
@@ -101,8 +101,8 @@ def within_or_better(method: Method, other: Method, **about: Unpack[About]) -> C
         return Finding(own.value, (own.low, own.high), bool(passed), f"the other's end is {end:.3g}")
 
     return make_claim(
-        f"{identifier(method)}_within_or_better_than_{identifier(other)}", f"{name_in_text(method)} within or better than {name_in_text(other)}",
-        f"IQM not worse than the worse end of the 95% interval of {name_in_text(other)}", check, (method, other), about,
+        f"{ident(method)}_within_or_better_than_{ident(other)}", f"{named(method)} within or better than {named(other)}",
+        f"IQM not worse than the worse end of the 95% interval of {named(other)}", check, (method, other), about,
     )
 
 
@@ -115,7 +115,7 @@ def close_to(method: Method, other: Method, margin: float, **about: Unpack[About
         return Finding(found.value, (found.low, found.high), bool(-margin < found.low and found.high < margin))
 
     return make_claim(
-        f"{identifier(method)}_close_to_{identifier(other)}", f"{name_in_text(method)} equals {name_in_text(other)} within {margin:g}",
+        f"{ident(method)}_close_to_{ident(other)}", f"{named(method)} equals {named(other)} within {margin:g}",
         f"difference of IQMs: its whole 95% interval within +-{margin:g}", check, (method, other), about,
     )
 
@@ -134,7 +134,7 @@ def better_by(method: Method, other: Method, least: float = 0.0, by: By = "inter
 
     beyond = "above" if by == "interval" else "at least"
     return make_claim(
-        f"{identifier(method)}_better_by_than_{identifier(other)}", f"{name_in_text(method)} better than {name_in_text(other)}",
+        f"{ident(method)}_better_by_than_{ident(other)}", f"{named(method)} better than {named(other)}",
         f"advantage, seeds paired, mean over tasks: {HOW[by]} {beyond} {least:g}", check, (method, other), about,
     )
 
@@ -164,7 +164,7 @@ def never_behind(
 
     start = f" after {after:.0%} of the steps" if after else ""
     return make_claim(
-        f"{identifier(method)}_never_behind_{identifier(other)}", f"{name_in_text(method)} is never behind {name_in_text(other)}{start}",
+        f"{ident(method)}_never_behind_{ident(other)}", f"{named(method)} is never behind {named(other)}{start}",
         f"least lead in {curve.metric.label}, means over seeds, at least {-margin:g} [least, largest]", check,
         (method, other), about,
     )
@@ -201,10 +201,10 @@ def faster_than(
             return Finding(math.inf, (low, math.inf), False, f"{detail}, {(~found.known).sum()} seeds never there")
         return decided(Values(ratios, found.known), factor, -1.0, by)._replace(detail=detail)
 
-    goal = f"the last {curve.metric.label} of {name_in_text(other)}" if level is None else f"{curve.metric.label} {level:g}"
+    goal = f"the last {curve.metric.label} of {named(other)}" if level is None else f"{curve.metric.label} {level:g}"
     return make_claim(
-        f"{identifier(method)}_faster_than_{identifier(other)}",
-        f"{name_in_text(method)} is at {goal} in {factor:.2g} of the {words(x)} that {name_in_text(other)} takes",
+        f"{ident(method)}_faster_than_{ident(other)}",
+        f"{named(method)} is at {goal} in {factor:.2g} of the {words(x)} that {named(other)} takes",
         f"ratio of {words(x)}: {HOW[by]} at most {factor:.3g}", check, (method, other), about,
     )
 
@@ -232,7 +232,7 @@ def reaches(method: Method, level: float | Reference, by: By = "interval", **abo
 
     goal = f"the {level.label}" if isinstance(level, Reference) else f"{level:,g}"
     return make_claim(
-        f"{identifier(method)}_reaches{suffix(about.get('measure'))}", f"{name_in_text(method)}: {{measure}} {{at_least}} {goal}",
+        f"{ident(method)}_reaches{suffix(about.get('measure'))}", f"{named(method)}: {{measure}} {{at_least}} {goal}",
         f"{{measure}} {{how}}: {HOW[by]} {{beyond}} {goal}" if by == "interval" else
         f"{{measure}} {{how}}: {HOW[by]} {{at_least}} {goal}", check, (method,), about,
     )
@@ -249,7 +249,7 @@ def within(method: Method, low: float, high: float, by: By = "every", **about: U
         return above._replace(passed=above.passed and below.passed)
 
     return make_claim(
-        f"{identifier(method)}_within{suffix(about.get('measure'))}", f"{name_in_text(method)}: {{measure}} between {low:g} and {high:g}",
+        f"{ident(method)}_within{suffix(about.get('measure'))}", f"{named(method)}: {{measure}} between {low:g} and {high:g}",
         f"{{measure}} {{how}}: {HOW[by]} from {low:g} to {high:g}", check, (method,), about,
     )
 
@@ -270,8 +270,8 @@ def changes_by(
         return decided(scores.values(method, measure, about.get("tasks")), measure.sign * least, measure.sign, by)
 
     return make_claim(
-        f"{identifier(method)}_changes_{measure.metric.name.removeprefix('eval/')}",
-        f"{name_in_text(method)}: {as_curve(metric).metric.label} {rises} by {to}",
+        f"{ident(method)}_changes_{measure.metric.name.removeprefix('eval/')}",
+        f"{named(method)}: {as_curve(metric).metric.label} {rises} by {to}",
         f"{measure.label}, {HOW[by]}: {rises} by {'more than' if by == 'interval' else 'at least'} {to}", check,
         (method,), about,
     )
@@ -339,8 +339,8 @@ def correlates(
 
     side = f"below {-least:g}" if negative else f"above {least:g}"
     return make_claim(
-        f"{identifier(one)}_correlates_with_{identifier(other)}",
-        f"{name_in_text(one)} and {name_in_text(other)} rank tasks {'oppositely' if negative else 'alike'}",
+        f"{ident(one)}_correlates_with_{ident(other)}",
+        f"{named(one)} and {named(other)} rank tasks {'oppositely' if negative else 'alike'}",
         f"Spearman's rho over the tasks that most seeds of both solve {side}: its whole 95% interval over tasks", check,
         tuple(x for x in (one, other) if not isinstance(x, Reference)), about,
     )
@@ -362,7 +362,7 @@ def solves_as_many_as(method: Method, other: Method, margin: float = 0.0, **abou
         return Finding(float(gap.mean()), interval_of(gap), float(gap.mean()) >= -margin, detail)
 
     return make_claim(
-        f"{identifier(method)}_solves_as_many_as_{identifier(other)}", f"{name_in_text(method)} solves as many tasks as {name_in_text(other)}",
+        f"{ident(method)}_solves_as_many_as_{ident(other)}", f"{named(method)} solves as many tasks as {named(other)}",
         f"difference of the shares of tasks that most seeds solve, at least {-margin:g}", check, (method, other), about,
     )
 
@@ -378,7 +378,7 @@ def at_least_share(method: Method, share: float, level: float, **about: Unpack[A
         return Finding(found, interval_of(there.mean(1)), found >= share, f"{there.sum()} of {there.size}")
 
     return make_claim(
-        f"{identifier(method)}_at_least_share", f"{name_in_text(method)}: {share:.0%} of runs with {{measure}} {{at_least}} {level:g}",
+        f"{ident(method)}_at_least_share", f"{named(method)}: {share:.0%} of runs with {{measure}} {{at_least}} {level:g}",
         f"share of seeds and tasks with {{measure}} {{how}} {{at_least}} {level:g}: at least {share:g}", check,
         (method,), about,
     )
@@ -399,7 +399,7 @@ def monotone(methods: Sequence[str], *, better: bool = True, slack: float = 0.0,
 
     way = "better" if better else "worse"
     return make_claim(
-        f"monotone_{methods[0]}_to_{methods[-1]}", f"{{measure}} gets {way}: {', '.join(map(name_in_text, methods))}",
+        f"monotone_{methods[0]}_to_{methods[-1]}", f"{{measure}} gets {way}: {', '.join(map(named, methods))}",
         f"smallest step between the means {{how}}, positive is {way}: at least {-slack:g}", check, tuple(methods), about,
     )
 

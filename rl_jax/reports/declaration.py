@@ -1,7 +1,7 @@
 """What a paper declares so that `experiments.reproduce` can regenerate its results: runs, claims, published numbers.
 
-`experiments/<paper>/claims.py` exports `PAPER`, a `Paper`. A run is one start of a binary on one task, its seeds side by
-side; what it is worth is read from its folder, `outcomes.npz` and `result.json`, the same way for every paper.
+`experiments/<paper>/claims.py` exports `PAPER`, a `Paper`. A run is one start of a binary on one task, its seeds side
+by side; what it is worth is read from its folder, `outcomes.npz` and `result.json`, the same way for every paper.
 """
 
 from collections.abc import Callable, Mapping, Sequence

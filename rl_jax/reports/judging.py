@@ -10,7 +10,7 @@ from rl_jax.core.metrics import plain
 from rl_jax.reports.aggregate import Estimate
 from rl_jax.reports.declaration import Claim, Finding, Published, Reference, Shown
 from rl_jax.reports.measures import Curve, Measure, MissingScores, Values, as_curve, as_measure
-from rl_jax.reports.scores import BestOf, Method, Scores, names_of
+from rl_jax.reports.scores import Method, Scores, names_of
 from rl_jax.reports.statistics import bootstrap_interval
 
 By = Literal["interval", "mean", "every", "worst", "median"]
@@ -58,7 +58,8 @@ def make_claim(
 
     def checked(scores: Scores) -> Finding:
         found = check(scores)
-        beside = [_beside(scores, method, about["beside"], tasks) for method in plain_names] if about.get("beside") else []
+        metrics = about.get("beside", ())
+        beside = [_beside(scores, method, metrics, tasks) for method in plain_names if metrics]
         return found._replace(detail="; ".join(part for part in (found.detail, *beside) if part))
 
     return Claim(
@@ -176,14 +177,14 @@ def pair(scores: Scores, method: Method, other: Method, about: About) -> tuple[M
 # Names
 
 
-def identifier(method: Method | Reference) -> str:
+def ident(method: Method | Reference) -> str:
     """Of a method in a claim's name."""
     if isinstance(method, Reference):
         return method.field
     return method if isinstance(method, str) else "best_of_" + "_".join(method.methods)
 
 
-def name_in_text(method: Method | Reference) -> str:
+def named(method: Method | Reference) -> str:
     """Of a method in a claim's text: a place that its label fills."""
     return "{" + method + "}" if isinstance(method, str) else method.label
 

@@ -229,7 +229,8 @@ def first(metric: Metric | Curve, level: float, x: str = "steps", guard: Guard |
         if guard is not None:
             there &= as_good(guard.metric, evaluations, guard.level)
         spent = spent_until(evaluations, x, there.shape)
-        return Values(np.where(there.any(0), spent[there.argmax(0), np.arange(there.shape[1])], spent[-1]), there.any(0))
+        reached = spent[there.argmax(0), np.arange(there.shape[1])]
+        return Values(np.where(there.any(0), reached, spent[-1]), there.any(0))
 
     to = f"{curve.metric.label} {level:g}" + (f" with {guard.text}" if guard else "")
     metric = Metric(x, f"{words(x)} to {to}", "lower")

@@ -66,9 +66,10 @@ class Scores:
         """
         if measure is not None:
             return as_measure(measure)
-        shown = {id(self._measures[task]): self._measures[task] for task in self.tasks if tasks is None or task in tasks}
+        names = self.tasks if tasks is None else tasks
+        shown = {id(self._measures[task]): self._measures[task] for task in names}
         if len(shown) != 1:
-            raise ValueError(f"the tasks {tasks or self.tasks} are shown by different measures: name one, or one's tasks")
+            raise ValueError(f"the tasks {', '.join(names)} are shown by different measures: name one, or one's tasks")
         return next(iter(shown.values()))
 
     def declared(self, method: Method, task: str) -> bool:
@@ -113,9 +114,8 @@ class Scores:
         if len({len(column.values) for columns in each for column in columns}) > 1:
             counts = [len(column.values) for columns in each for column in columns]
             raise ValueError(f"{self.label(method)} has {counts} seeds on its tasks: give all the same number")
-        values, known = (np.stack([np.stack(x, 1) for x in part])
-                         for part in ([[getattr(c, field) for c in columns] for columns in each]
-                                      for field in ("values", "known")))
+        values = np.stack([np.stack([column.values for column in columns], 1) for columns in each])
+        known = np.stack([np.stack([column.known for column in columns], 1) for columns in each])
         return Values(measure.sign * (measure.sign * values).max(0), known.any(0))
 
     def reference(self, reference: Reference | None = None, tasks: Sequence[str] | None = None) -> np.ndarray:
@@ -168,4 +168,4 @@ def check_declared(preset: Preset, labels: Mapping[str, str]) -> None:
         for method in claim.methods:
             for task in tasks if claim.tasks is None else claim.tasks:
                 if (method, task) not in declared:
-                    raise ValueError(f"claim {claim.name!r} speaks of {method} on {task}, which the preset does not run")
+                    raise ValueError(f"claim {claim.name!r} speaks of {method} on {task}: the preset has no such run")

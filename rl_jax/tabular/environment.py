@@ -61,8 +61,8 @@ def environment(
     Args:
       sticky: probability that a step executes the action executed before it instead of the given one; never at an
         episode's first step (arXiv 2312.08369, section 4).
-      observe: int32 MDP state, a scalar -> observation [*O], called with -1 after a terminal; `one_hot(mdp)` without it,
-        `pictures(screens)` for images. It does not see the previous action.
+      observe: int32 MDP state, a scalar -> observation [*O], called with -1 after a terminal; `one_hot(mdp)` without
+        it, `pictures(screens)` for images. It does not see the previous action.
     """
     check_sticky(sticky)
     transitions, rewards = jnp.asarray(mdp.transitions), jnp.asarray(mdp.rewards)

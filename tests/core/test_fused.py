@@ -9,11 +9,12 @@ from jax.sharding import PartitionSpec as P
 
 from rl_jax.core.fused import (
     STREAMS,
-    empty_window,
+    Window,
     fingerprint,
     finite_leaves,
     fused_step,
     init_runs,
+    metric_names,
     run_keys,
 )
 from rl_jax.core.mesh import make_mesh
@@ -22,12 +23,12 @@ from tests.core import toys
 
 def train(num_steps, seed=0, num_seeds=1, seed_axis="map", on_nan="abort", times=1, program=None):
     program = program or toys.program()
-    data = program.source.data
-    state = init_runs(program, run_keys("init", seed, num_seeds), seed_axis)
-    window = empty_window(program, state, data, data_by_run=False)
-    fused = jax.jit(fused_step(program, num_steps, seed_axis=seed_axis, on_nan=on_nan, data_by_run=False))
+    resident = program.resident
+    state = init_runs(lambda settings: program, run_keys("init", seed, num_seeds), {}, resident, seed_axis)
+    window = Window.empty(num_seeds, metric_names(program, state, resident, None))
+    fused = jax.jit(fused_step(lambda settings: program, num_steps, seed_axis=seed_axis, on_nan=on_nan))
     for _ in range(times):
-        state, window = fused(state, window, data, run_keys("train", seed, num_seeds))
+        state, window = fused(state, window, resident, None, run_keys("train", seed, num_seeds), {})
     return state, window
 
 
@@ -70,10 +71,10 @@ def test_it_is_the_plain_loop():
     """Against twelve calls of the step, one after another."""
     program = toys.program()
     key = jax.random.fold_in(jax.random.key(STREAMS["train"]), 0)
-    state = program.init(jax.random.fold_in(jax.random.key(STREAMS["init"]), 0))
+    state = program.init(jax.random.fold_in(jax.random.key(STREAMS["init"]), 0), program.resident)
     step, losses = jax.jit(program.step), []
     for count in range(12):
-        state, metrics = step(state, program.source.data, jax.random.fold_in(key, count))
+        state, metrics = step(state, program.resident, None, jax.random.fold_in(key, count))
         losses.append(float(metrics["loss"]))
     fused, window = train(12)
     assert int(fused.step) == 12
@@ -87,18 +88,18 @@ def test_skip_drops_exactly_the_bad_updates():
     def bad(state):
         return (state.step == 3) | (state.step == 7)
 
-    def spoiled(state, data, key):
-        new, metrics = toys.step(state, data, key)
+    def spoiled(state, data, batch, key):
+        new, metrics = toys.step(state, data, batch, key)
         return new, {"loss": jnp.where(bad(state), jnp.inf, metrics["loss"])}
 
-    def idle(state, data, key):
-        new, metrics = toys.step(state, data, key)
+    def idle(state, data, batch, key):
+        new, metrics = toys.step(state, data, batch, key)
         keep = jax.tree.map(lambda n, o: jnp.where(bad(state), o, n), new, state)
         return keep, {"loss": jnp.where(bad(state), 0.0, metrics["loss"])}
 
     skipped, window = train(10, on_nan="skip", program=toys.program(step=spoiled))
     wanted, sums = train(10, program=toys.program(step=idle))
-    assert int(window.count[0]) == 8
+    assert int(window.kept[0]) == int(window.counts["loss"][0]) == 8
     np.testing.assert_allclose(window.sums["loss"], sums.sums["loss"], rtol=1e-6)
     for one, other in zip(jax.tree.leaves(skipped), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
@@ -117,7 +118,7 @@ def test_skip_drops_exactly_the_bad_updates():
     ],
 )
 def test_a_step_that_breaks_the_contract_is_named(change, message):
-    program = toys.program(step=lambda state, data, key: change(*toys.step(state, data, key)))
+    program = toys.program(step=lambda *arguments: change(*toys.step(*arguments)))
     with pytest.raises(ValueError, match=message):
         train(2, program=program)
 

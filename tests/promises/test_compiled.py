@@ -64,6 +64,6 @@ def test_donation_is_honoured(watched):
 
 def test_an_implicit_transfer_is_refused(tmp_path, monkeypatch):
     """The guard stands: so every run that ends made none."""
-    monkeypatch.setattr(loop._Run, "put_window", lambda self, window: jax.tree.map(np.asarray, window))
+    monkeypatch.setattr(loop.Run, "put_window", lambda self, window: jax.tree.map(np.asarray, window))
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         execute(CASES[0], tmp_path)

@@ -1,0 +1,1 @@
+"""The benchmark: rates of our programs beside simpler and other people's loops."""

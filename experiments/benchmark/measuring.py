@@ -1,0 +1,107 @@
+"""How a rate is measured: variants of the same work run in turn, and the median of each counts."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rl_jax.core.experiment import Experiment
+from rl_jax.core.loop import Run
+
+CALLS = 6  # that are queued up between two looks at the clock, where one does few updates
+
+
+class Variant(NamedTuple):
+    """One way to do the work that a suite measures.
+
+    Attributes:
+      run: does some of it to its end and returns how much: updates, environment steps, images, operations.
+      fused: updates of one compiled call.
+      compile_seconds: that compiling the call took; 0 where that is not measured.
+      sizes: fields of our configuration that bring it to the sizes of another library's variant.
+    """
+
+    run: Callable[[], int]
+    fused: int = 1
+    compile_seconds: float = 0.0
+    sizes: Mapping[str, Any] = {}
+
+
+Measure = Callable[[Mapping[str, Variant]], dict[str, float]]  # `rates` with the lengths that the flags give
+
+
+def rates(variants: Mapping[str, Variant], repeats: int, seconds: float) -> dict[str, float]:
+    """What each variant does a second: the median of timings taken in turn, after one call of each to warm up.
+
+    Args:
+      repeats: timings of each variant.
+      seconds: the length of one timing; a call that has begun is finished.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    for variant in variants.values():
+        variant.run()
+    for _ in range(repeats):
+        for name, variant in variants.items():
+            begin, done = time.perf_counter(), 0
+            while time.perf_counter() - begin < seconds:
+                done += variant.run()
+            samples[name].append(done / (time.perf_counter() - begin))
+    for name, values in samples.items():
+        logging.info("%-14s median %.4g, from %.4g to %.4g", name, np.median(values), min(values), max(values))
+    return {name: float(np.median(values)) for name, values in samples.items()}
+
+
+def queued(step: Callable[[Any, jax.Array], Any], state: Any, *, per_call: int = 1, calls: int = CALLS) -> Variant:
+    """The variant of a compiled call (state, key) -> state that does `per_call` units of work.
+
+    Each run makes `calls` of them, each with a key of its own, and waits once.
+    """
+    carry = [state, jax.random.PRNGKey(1)]
+
+    def run() -> int:
+        for _ in range(calls):
+            carry[1], key = jax.random.split(carry[1])
+            carry[0] = step(carry[0], key)
+        jax.block_until_ready(carry[0])
+        return calls * per_call
+
+    return Variant(run, per_call)
+
+
+def fused(experiment: Experiment, config: ConfigDict, num_seeds: int, chunk: int) -> Variant:
+    """The loop's own compiled step of `chunk` updates of `num_seeds` runs; it counts the updates of all runs."""
+    config = config.copy_and_resolve_references()
+    config.num_seeds = num_seeds
+    start = Run(experiment, experiment.program(config), config, Path())
+    with jax.set_mesh(start.mesh):
+        init = jax.jit(start.init_runs, out_shardings=start.shardings)
+        state = init(start.keys["init"], start.settings, start.resident)
+    _, names, compiled = start.compile(chunk, state, None)
+    carry = [state, start.window.only(names)]
+    calls = 1 if chunk > CALLS else CALLS
+
+    def run() -> int:
+        for _ in range(calls):
+            carry[:] = compiled(*carry, start.resident, None, start.keys["train"], start.settings)
+        jax.block_until_ready(carry[1])
+        return calls * chunk * num_seeds
+
+    return Variant(run, chunk, start.compile_seconds)
+
+
+def sgemm(size: int = 2048) -> Variant:
+    """A product of two float32 matrices [size, size]; it counts floating-point operations."""
+    x = jnp.ones((size, size)) / size
+    product = jax.jit(lambda x: x @ x)
+
+    def run() -> int:
+        product(x).block_until_ready()
+        return 2 * size**3
+
+    return Variant(run)

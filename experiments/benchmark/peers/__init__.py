@@ -1,0 +1,1 @@
+"""Other people's libraries as variants of the benchmark."""
