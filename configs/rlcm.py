@@ -1,22 +1,22 @@
-"""RLCM beside DDPO: fine-tuning of text- or class-conditional image models by rewards.
+"""RLCM and DDPO: fine-tuning of text- or class-conditional image models by rewards.
 
     python -m experiments.rlcm.train --config=configs/rlcm.py:PRESET --workdir=DIR
 
-Presets; <domain> is emoji (32x32, of 130 animals by their names) or digits (8x8), <scale> is one of these or
-emoji-large, with updates for a GPU, and <reward> is compress, incompress or align, how much an image looks like its
-prompt:
+Presets; <domain> is emoji (32x32, 130 animals by their names) or digits (8x8); <scale> is one of these or emoji-large,
+with updates for a GPU; <reward> is compress, incompress or align (how well an image matches its prompt):
   quick                    RLCM on emoji for small JPEG files, from the committed model: minutes on 2 CPU cores.
   <scale>-<reward>         RLCM from the committed consistency model, 3 seeds.
-  <scale>-ddpo-<reward>    the same by DDPO on 50 steps of the committed diffusion model: several times as long.
-  <scale>-compress-kl      with the divergence from the pretrained model in the loss, at tuning.kl_coefficient.
+  <scale>-ddpo-<reward>    DDPO on 50 steps of the committed diffusion model: several times as long.
+  <scale>-compress-kl      RLCM with the KL divergence from the pretrained model in the loss, at tuning.kl_coefficient.
   pretrain                 the committed consistency model of emoji, by easy consistency tuning of the diffusion model.
-  <domain>-pretrain        a consistency model; of emoji it is `pretrain`.
+  <domain>-pretrain        a consistency model; for emoji the same as `pretrain`.
   <domain>-pretrain-ddpo   a diffusion model, which DDPO starts from.
-  emoji-pretrain-<part>    what stands beside the generator of emoji: autoencoder, similarity, judge.
+  <domain>-pretrain-<part> a network beside the generator: judge, similarity and, of emoji, autoencoder.
   pipeline-<reward>        RLCM of a latent consistency model on disk, --config.pipeline.folder, by low-rank adapters of
-                           its U-Net; reward also aesthetic (--config.reward_options.clip and .head) or vlm (.url).
+                           its U-Net; <reward> may also be aesthetic (--config.reward_options.clip and .head) or vlm
+                           (.url).
   pipeline-ddpo-<reward>   DDPO of a Stable Diffusion on disk, the same way.
-  tiny, tiny-ddpo, tiny-align, tiny-pretrain    seconds: what the tests run.
+  tiny, tiny-ddpo, tiny-align, tiny-pretrain    seconds: for tests.
 
 A pretraining writes model.npz, which --config.model.path takes, and samples.png.
 """
@@ -26,10 +26,13 @@ import functools
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, from_preset
-from rl_jax.generative import fine_tuning
+from rl_jax.generative import fine_tuning, pipeline_fine_tuning, pretraining
 
-# Updates and images of an update, of the networks beside the generator of emoji.
-PARTS = {"autoencoder": (2000, 16), "similarity": (1000, 64), "judge": (1000, 64)}
+# Updates and images of an update, of the networks beside the generator.
+PARTS = {
+    ("emoji", "autoencoder"): (2000, 16), ("emoji", "similarity"): (1000, 64), ("emoji", "judge"): (1000, 64),
+    ("digits", "similarity"): (400, 898), ("digits", "judge"): (400, 899),
+}
 # Learning rate, images of an update, rank and alpha of the adapters, tracker's size: RLCM's code.
 PIPELINE_REWARDS = {
     "compress": ("compressibility", 1e-4, 16, 16, 32.0, 16),
@@ -38,8 +41,9 @@ PIPELINE_REWARDS = {
     "align": ("similarity", 4e-4, 120, 16, 32.0, 32),
     "vlm": ("vlm", 4e-4, 120, 16, 32.0, 32),
 }
-# Images of an update, and the steps of them whose gradient is in memory at once: by RLCM's 8 and by DDPO's 49 steps.
+# Images of an update, and the sampling steps whose gradient is in memory at once, of RLCM's 8 and of DDPO's 49 an image.
 SCALES = {"emoji": (32, 64, 98), "emoji-large": (520, 1040, 980), "digits": (160, 1280, 1568)}
+PROMPTS = "experiments/rlcm/data/animals.txt"
 REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": "alignment"}
 
 
@@ -53,8 +57,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
         "tiny-align": lambda: _tiny(_tune("digits", "consistency", "align")),
         "tiny-pretrain": lambda: _tiny(_pretrain("digits", "consistency")),
     }
-    for kind, (num_steps, batch_size) in PARTS.items():
-        presets[f"emoji-pretrain-{kind}"] = functools.partial(_part, kind, num_steps, batch_size)
+    for domain, part in PARTS:
+        presets[f"{domain}-pretrain-{part}"] = functools.partial(_part, domain, part)
     for domain in ("emoji", "digits"):
         for name, kind in (("", "consistency"), ("-ddpo", "diffusion")):
             presets[f"{domain}-pretrain{name}"] = functools.partial(_pretrain, domain, kind)
@@ -76,30 +80,24 @@ def _config(domain: str, kind: str) -> ConfigDict:
     config.task = "fine_tune"  # or "pretrain"
     config.domain = domain  # "emoji", "digits" or "pipeline"
     config.reward = "compressibility"  # a name of rl_jax/generative/rewards.py, or "alignment"
-    config.reward_options = {"clip": "", "head": "", "url": ""}  # what the reward's function takes; see rewards.py
-    config.judge_floor = 0.8  # the judge's accuracy below which rewards count as hacked; see tuning.evaluation
-    # Whether the host rewards one batch while the device trains on the one before, whose images are an update old.
-    config.overlap = False
+    config.reward_options = {"clip": "", "head": "", "url": ""}  # arguments of the reward's function; see rewards.py
+    config.judge_floor = 0.8  # the judge's accuracy below which rewards count as hacked; see domain_evaluation.py
+    # How many batches the host rewards ahead, while the device trains on earlier ones; 0 is strictly on-policy.
+    config.overlap = 0
     config.model = {
-        "kind": kind,  # "consistency" or "diffusion"
+        "kind": kind,  # "consistency" or "diffusion"; in a pretraining also a network beside the generator
         "path": "",  # a model.npz of a pretraining; "" for the committed one
-        "num_calls": 8 if kind == "consistency" else 50,  # of the model, for an image
-        "most": 20.0,  # noise level of the first call
-        "least": 0.3 if kind == "consistency" else 0.02,  # of the last one; levels between are geometric
-        "last_step": True,  # see generative.policy.consistency_sampler
-        "reduction": "mean",  # of a log-density over an image's numbers
+        "num_calls": 8 if kind == "consistency" else 50,  # calls of the model for an image
+        "sigma_max": 20.0,  # noise level of the first call
+        "sigma_min": 0.3 if kind == "consistency" else 0.02,  # of the last call; levels between are geometric
+        "last_step": True,  # see policy.consistency_sampler
+        "reduction": "mean",  # of a log-density over an image's numbers, or "sum"
     }
     config.tuning = fine_tuning.default_config()
-    config.pretraining = {
-        "method": "tune",  # of a consistency model: easy consistency tuning, or "distill" of a diffusion model
-        "learning_rate": 1e-3,
-        "decay": False,  # of the learning rate to 0, as a cosine
-        "stages": 5,  # of ECT's gap, see generative.consistency.ect_gap
-        "ema": 0.999,
-        "from_diffusion": False,  # whether a consistency model starts from the diffusion model of its domain
-    }
+    config.pretraining = pretraining.default_config()
     config.evaluation_images = 400
     config.loop.log_every = 10
+    config.loop.eval_at_start = True
     config.tensorboard = False
     return config
 
@@ -115,7 +113,7 @@ def _tune(scale: str, kind: str, reward: str) -> ConfigDict:
     if scale == "emoji":
         config.num_steps, every = 60, 5 if kind == "consistency" else 20
         config.tuning.update({"tracker_size": 32, "learning_rate": 3e-4})
-        if reward == "align":  # an image of each prompt, so that a prompt's own statistics count after 16 updates
+        if reward == "align":  # an image of each prompt: after 16 updates every prompt has statistics of its own
             config.num_steps, config.batch_size, every = 100, 130, 20
             config.tuning.update({"learning_rate": 1e-4, "chunk_size": 104 if kind == "consistency" else 98})
     if config.domain == "emoji":
@@ -126,7 +124,7 @@ def _tune(scale: str, kind: str, reward: str) -> ConfigDict:
 
 def _pretrain(domain: str, kind: str) -> ConfigDict:
     config = _config(domain, kind)
-    config.task = "pretrain"
+    config.task, config.loop.eval_at_start = "pretrain", False
     config.num_steps = 12_000
     config.batch_size = 128
     config.loop.log_every = 1000
@@ -140,31 +138,28 @@ def _pretrain(domain: str, kind: str) -> ConfigDict:
     return config
 
 
-def _part(kind: str, num_steps: int, batch_size: int) -> ConfigDict:
-    """A network beside the generator of emoji."""
-    config = _pretrain("emoji", kind)
-    config.num_steps, config.batch_size = num_steps, batch_size
+def _part(domain: str, part: str) -> ConfigDict:
+    """A network beside the generator."""
+    config = _pretrain(domain, part)
+    config.num_steps, config.batch_size = PARTS[domain, part]
     config.loop.log_every = config.loop.chunk = 100
     config.loop.eval_every = 500
+    if domain == "digits":  # full batches; the last parameters are kept
+        return _with(config, {"pretraining.optimiser": "adam", "pretraining.learning_rate": 1e-2, "pretraining.ema": 0.0})
     return _with(config, {"pretraining.learning_rate": 2e-3, "pretraining.decay": True})
 
 
 def _pipeline(kind: str, name: str) -> ConfigDict:
     config = _config("pipeline", kind)
     config.reward, rate, config.batch_size, rank, alpha, tracker_size = PIPELINE_REWARDS[name]
-    config.num_steps, config.overlap, config.evaluation_images = 1000, True, 64
+    config.num_steps, config.overlap, config.evaluation_images = 1000, 1, 64
     config.loop.log_every, config.loop.eval_every, config.checkpoint.every = 1, 50, 50
     config.tuning.update({"learning_rate": rate, "tracker_size": tracker_size, "chunk_size": 2, "decay_steps": 3000})
-    config.pipeline = {
-        "folder": "",  # of the pipeline, as diffusers keeps them
-        "prompts": "experiments/rlcm/data/animals.txt",  # one on each line
-        "height": 512,
-        "width": 512,
-        "guidance": 8.0 if kind == "consistency" else 5.0,
-        "lora_rank": rank,
-        "lora_alpha": alpha,
-        "dtype": "bfloat16",  # of the U-Net's computation, or float32
-    }
+    config.pipeline = pipeline_fine_tuning.default_config()
+    config.pipeline.update({"prompts": PROMPTS, "lora_rank": rank, "lora_alpha": alpha})
+    if kind == "diffusion":
+        config.pipeline.guidance = 5.0
+    config.resident_rules = pipeline_fine_tuning.RESIDENT_RULES
     return config
 
 

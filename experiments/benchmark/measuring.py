@@ -12,9 +12,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from rl_jax.core.experiment import Experiment
+from rl_jax.core.fused import Window
 from rl_jax.core.loop import Run
 
-CALLS = 6  # that are queued up between two looks at the clock, where one does few updates
+CALLS = 6  # queued up between two looks at the clock
 
 
 class Variant(NamedTuple):
@@ -22,15 +23,18 @@ class Variant(NamedTuple):
 
     Attributes:
       run: does some of it to its end and returns how much: updates, environment steps, images, operations.
-      fused: updates of one compiled call.
-      compile_seconds: that compiling the call took; 0 where that is not measured.
-      sizes: fields of our configuration that bring it to the sizes of another library's variant.
+      fused: the work of one compiled call.
+      compile_seconds: that compiling the call took; 0 where it is not measured.
+      flops, bytes: of one update, by XLA's count; 0 where they are not asked for.
+      ours: fields of our configuration that bring it to the sizes of another library's variant.
     """
 
     run: Callable[[], int]
     fused: int = 1
     compile_seconds: float = 0.0
-    sizes: Mapping[str, Any] = {}
+    flops: float = 0.0
+    bytes: float = 0.0
+    ours: Mapping[str, Any] = {}
 
 
 Measure = Callable[[Mapping[str, Variant]], dict[str, float]]  # `rates` with the lengths that the flags give
@@ -41,7 +45,7 @@ def rates(variants: Mapping[str, Variant], repeats: int, seconds: float) -> dict
 
     Args:
       repeats: timings of each variant.
-      seconds: the length of one timing; a call that has begun is finished.
+      seconds: the length of one timing; it has one call at least, and a call that has begun is finished.
     """
     samples: dict[str, list[float]] = {name: [] for name in variants}
     for variant in variants.values():
@@ -49,7 +53,7 @@ def rates(variants: Mapping[str, Variant], repeats: int, seconds: float) -> dict
     for _ in range(repeats):
         for name, variant in variants.items():
             begin, done = time.perf_counter(), 0
-            while time.perf_counter() - begin < seconds:
+            while not done or time.perf_counter() - begin < seconds:
                 done += variant.run()
             samples[name].append(done / (time.perf_counter() - begin))
     for name, values in samples.items():
@@ -57,10 +61,10 @@ def rates(variants: Mapping[str, Variant], repeats: int, seconds: float) -> dict
     return {name: float(np.median(values)) for name, values in samples.items()}
 
 
-def queued(step: Callable[[Any, jax.Array], Any], state: Any, *, per_call: int = 1, calls: int = CALLS) -> Variant:
-    """The variant of a compiled call (state, key) -> state that does `per_call` units of work.
+def queued(step: Callable[[Any, jax.Array], Any], state: Any, *, fused: int = 1, calls: int = CALLS) -> Variant:
+    """The variant of a compiled call (state, key) -> state that does `fused` units of work.
 
-    Each run makes `calls` of them, each with a key of its own, and waits once.
+    It makes `calls` of them, each with a key of its own, before it waits for the last one.
     """
     carry = [state, jax.random.PRNGKey(1)]
 
@@ -69,30 +73,36 @@ def queued(step: Callable[[Any, jax.Array], Any], state: Any, *, per_call: int =
             carry[1], key = jax.random.split(carry[1])
             carry[0] = step(carry[0], key)
         jax.block_until_ready(carry[0])
-        return calls * per_call
+        return calls * fused
 
-    return Variant(run, per_call)
+    return Variant(run, fused)
 
 
-def fused(experiment: Experiment, config: ConfigDict, num_seeds: int, chunk: int) -> Variant:
-    """The loop's own compiled step of `chunk` updates of `num_seeds` runs; it counts the updates of all runs."""
+def trained(experiment: Experiment, config: ConfigDict, num_seeds: int, chunk: int) -> Variant:
+    """The loop's own compiled step of `chunk` updates; it counts the updates of all `num_seeds` runs.
+
+    Args:
+      experiment: without a feed.
+      config: of the experiment, as `core.loop.run` takes it.
+    """
     config = config.copy_and_resolve_references()
     config.num_seeds = num_seeds
     start = Run(experiment, experiment.program(config), config, Path())
     with jax.set_mesh(start.mesh):
         init = jax.jit(start.init_runs, out_shardings=start.shardings)
         state = init(start.keys["init"], start.settings, start.resident)
-    _, names, compiled = start.compile(chunk, state, None)
-    carry = [state, start.window.only(names)]
-    calls = 1 if chunk > CALLS else CALLS
+    inputs = start.resident, None, start.keys["train"], start.settings
+    step = start.steps.find(chunk, (state, *inputs))
+    carry = [state, start.put_window(Window.empty(start.num_runs, step.names))]
+    calls = 1 if chunk > CALLS else CALLS  # as many as `queued` makes, where a call is short
 
     def run() -> int:
         for _ in range(calls):
-            carry[:] = compiled(*carry, start.resident, None, start.keys["train"], start.settings)
+            carry[:] = step.run(*carry, *inputs)
         jax.block_until_ready(carry[1])
         return calls * chunk * num_seeds
 
-    return Variant(run, chunk, start.compile_seconds)
+    return Variant(run, chunk, start.steps.compile_seconds)
 
 
 def sgemm(size: int = 2048) -> Variant:

@@ -3,7 +3,7 @@
 D4RL's data are not the `locomotion` sets of the same names: these numbers stand beside ours for orientation only.
 """
 
-from experiments.declaration import Published
+from rl_jax.reports.declaration import Published
 
 
 def _table(means: str, deviations: str) -> dict[str, dict[str, tuple[float, float]]]:

@@ -80,7 +80,7 @@ def gorp(config: ConfigDict, environment: Environment) -> TimedAgent:
     def act(state: TrainState, observations: jax.Array, time: jax.Array) -> jax.Array:
         return jnp.full(len(observations), state.extra["actions"][time])
 
-    return TimedAgent(init, step, act, attempt_steps=1)
+    return TimedAgent(init, step, act, lambda state: state.extra["samples"], attempt_steps=1)
 
 
 def default_config() -> ConfigDict:

@@ -71,6 +71,7 @@ def sqirl(config: ConfigDict, environment: Environment, samples: int) -> TimedAg
     check_search(config)
     regressor = REGRESSORS[config.regressor](config, environment.num_actions)
     horizon, shape = environment.horizon, (environment.horizon, config.num_envs)
+    buffer_size = min(config.buffer_size, samples)
 
     # Collect
 
@@ -123,7 +124,7 @@ def sqirl(config: ConfigDict, environment: Environment, samples: int) -> TimedAg
         _, observation = environment.reset(reset_key)
 
         def column(x: jax.Array) -> jax.Array:
-            return jnp.zeros((config.buffer_size, *x.shape), x.dtype)
+            return jnp.zeros((buffer_size, *x.shape), x.dtype)
 
         number = jnp.zeros(())
         buffer = Buffer(
@@ -149,7 +150,7 @@ def sqirl(config: ConfigDict, environment: Environment, samples: int) -> TimedAg
         num_episodes = jnp.where(state.extra["samples"] >= samples, 0, episodes_of(config, attempt))
         extra, taken, mean_return = collect(state, num_episodes, collect_key)
         num_updates = (taken * config.num_epochs + config.batch_size - 1) // config.batch_size
-        filled = jnp.minimum(extra["added"], config.buffer_size)
+        filled = jnp.minimum(extra["added"], buffer_size)
         state, metrics = regressor.fit(state.replace(extra=extra), extra["buffer"], filled, num_updates, fit_key)
         frozen = jax.tree.map(lambda x, new: x.at[timestep].set(new), state.target_params, state.params)
         return state.replace(target_params=frozen), metrics | {"episode/return": mean_return}
@@ -164,7 +165,7 @@ def sqirl(config: ConfigDict, environment: Environment, samples: int) -> TimedAg
         )
         return greedy(params["critic"], observations)
 
-    return TimedAgent(init, step, act, attempt_steps=horizon)
+    return TimedAgent(init, step, act, lambda state: state.extra["samples"], attempt_steps=horizon)
 
 
 def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: jax.Array, discount: float) -> jax.Array:
@@ -177,7 +178,7 @@ def targets(returns: jax.Array, rewards: jax.Array, masks: jax.Array, next_q: ja
     """
     best = jax.lax.stop_gradient(jnp.max(next_q, -1))
     backups = [td_target(rewards, masks, best[:, j], discount) for j in range(best.shape[1] - 1)]
-    return jax.lax.stop_gradient(jnp.stack([returns, *backups], -1))
+    return jnp.stack([returns, *backups], -1)
 
 
 # Regressors

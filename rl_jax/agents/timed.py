@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from rl_jax.agents.online import OnlineAgent
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 
 
@@ -19,16 +20,33 @@ class TimedAgent(NamedTuple):
     """A control algorithm for one training run in one environment, whose policy knows the time.
 
     Attributes:
-      init: key -> TrainState; its `extra["samples"]`, int32, are the environment steps of the attempt under way.
+      init: key -> TrainState.
       step: (state, key) -> (state, metrics).
       act: (state, observations [B, ...], time) -> the policy's actions [B] int32 at a timestep of an episode.
-      attempt_steps: the steps of an attempt; attempt n, counted from 0, begins in step n * attempt_steps.
+      samples: state of all S runs -> the environment steps of the attempt under way, [S].
+      attempt_steps: the steps of an attempt; attempt n, counted from 0, begins in step n * attempt_steps. 0 where the
+        whole run is one attempt and the policy does not know the time after all.
     """
 
     init: Callable[[Key], TrainState]
     step: Callable[[TrainState, Key], tuple[TrainState, Metrics]]
     act: Callable[[TrainState, jax.Array, jax.Array], jax.Array]
+    samples: Callable[[TrainState], jax.Array]
     attempt_steps: int
+
+
+def untimed(agent: OnlineAgent, samples_a_step: int) -> TimedAgent:
+    """PPO, DQN and their like, which know no time and make no attempts; their policy is the mode."""
+
+    def act(state: TrainState, observations: jax.Array, time: jax.Array) -> jax.Array:
+        del time
+        return agent.act(state.params, observations, jax.random.key(0), 0.0)
+
+    def samples(state: TrainState) -> jax.Array:
+        runs = jax.tree.leaves(state.extra)[0].shape[:1]
+        return jnp.full(runs, state.step * samples_a_step)
+
+    return TimedAgent(agent.init, agent.step, act, samples, attempt_steps=0)
 
 
 def check_search(config: ConfigDict) -> None:

@@ -126,8 +126,9 @@ RECIPES = {
     ),
     "cal_ql": Recipe(
         cql.cal_ql_config,
-        # The returns in the data are of one discount: fields that begin with a d are swept in sequence.
-        {"dataset.normalize_observations": True, "dataset.columns": ("mc_returns",), "side_by_side": ("agent.[!d]*",)},
+        # The returns in the data are of one discount.
+        {"dataset.normalize_observations": True, "dataset.columns": ("mc_returns",),
+         "side_by_side": ("agent.*", "!agent.discount")},
     ),
     "sac_n": Recipe(sac.sac_n_config, {"num_steps": 3_000_000}, _SAC_N),
     "edac": Recipe(edac.default_config, {"num_steps": 3_000_000}, _EDAC),

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rl_jax.core.program import PyTree, TrainState
@@ -59,14 +59,18 @@ def shard_batch(batch: PyTree) -> PyTree:
         return batch
 
     def constrain(x: jax.Array) -> jax.Array:
-        if x.shape[0] % mesh.shape["data"]:
-            raise ValueError(
-                f"a batch of {x.shape[0]} does not divide over data={mesh.shape['data']} devices: "
-                "change --config.batch_size or --config.mesh.data"
-            )
+        _check_divides(x.shape[0], mesh)
         return jax.lax.with_sharding_constraint(x, P("data"))
 
     return jax.tree.map(constrain, batch)
+
+
+def _check_divides(size: int, mesh: Mesh | AbstractMesh) -> None:
+    if size % mesh.shape["data"]:
+        raise ValueError(
+            f"a batch of {size} does not divide over data={mesh.shape['data']} devices: "
+            "change --config.batch_size or --config.mesh.data"
+        )
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -142,10 +146,17 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def upload_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`."""
+    """Uploads a collected batch, leaves [S, this process's share of B, ...]: runs along `seed`, B along `data`.
+
+    Raises:
+      ValueError: B does not divide evenly over the `data` axis.
+    """
 
     def upload_leaf(x: Any) -> jax.Array:
-        spec = P("seed", "data") if np.ndim(x) > 1 else P("seed")
+        spec = P("seed")
+        if np.ndim(x) > 1:
+            spec = P("seed", "data")
+            _check_divides(np.shape(x)[1] * jax.process_count(), mesh)
         return jax.make_array_from_process_local_data(NamedSharding(mesh, spec), np.asarray(x))
 
     return jax.tree.map(upload_leaf, batch)
@@ -177,6 +188,6 @@ def bytes_per_device(tree: PyTree) -> int:
     def size(x: Any) -> int:
         sharding = getattr(x, "sharding", None)
         shape = sharding.shard_shape(x.shape) if sharding is not None else np.shape(x)
-        return math.prod(shape) * np.dtype(getattr(x, "dtype", np.float64)).itemsize
+        return math.prod(shape) * getattr(x, "dtype", np.dtype(np.float64)).itemsize
 
     return sum(size(leaf) for leaf in jax.tree.leaves(tree))

@@ -99,15 +99,23 @@ def _run_id(workdir: Path) -> str:
     return path.read_text()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl, in order."""
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, in order; a last line that is still being written is passed over.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: a line is not a JSON object with a step; file and line are named.
+    """
     lines = []
-    for line in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            # Only a killed writer leaves such a line, and only as the last.
+    for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(keepends=True), start=1):
+        if not text.endswith("\n"):
             break
+        try:
+            line = json.loads(text)
+            line["step"] = int(line["step"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)}, line {number}: not a JSON object with a step") from error
+        lines.append(line)
     return lines
 
 

@@ -133,12 +133,13 @@ def with_settings(config: ConfigDict, settings: Mapping[str, Any]) -> ConfigDict
 
 
 def _is_side_by_side(config: Mapping[str, Any], name: str, value: Any) -> bool:
-    """Whether a pattern lists the field: with a wildcard it means numbers with a decimal point alone."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Whether `config.side_by_side` lists the field, and does not take it out again with an exclamation mark."""
+    patterns = config.get("side_by_side", ())
+    if isinstance(value, bool) or not isinstance(value, int | float) or f"!{name}" in patterns:
         return False
+    # A wildcard means numbers with a decimal point alone: a whole number may be a shape.
     return any(
-        name == pattern or isinstance(value, float) and fnmatch.fnmatchcase(name, pattern)
-        for pattern in config.get("side_by_side", ())
+        name == pattern or isinstance(value, float) and fnmatch.fnmatchcase(name, pattern) for pattern in patterns
     )
 
 

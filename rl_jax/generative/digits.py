@@ -21,8 +21,8 @@ from rl_jax.generative.rewards import to_bytes
 
 ENLARGED = 32  # pixels of a side of the images that rewards see
 NUM_CLASSES = 10
-# Each classifier learns from its own half of the data.
-HALVES = {"similarity": 0, "judge": 1}
+# The classifiers beside the generator; each learns from its own half of the data.
+PARTS = ("similarity", "judge")
 
 
 class Digits(NamedTuple):
@@ -70,7 +70,7 @@ def digits_domain(path: Path, checkpoints: Path) -> Domain:
     return Domain(
         digits.images, digits.labels, tuple(map(str, range(NUM_CLASSES))), np.arange(NUM_CLASSES),
         ClassConditionalMLP(NUM_CLASSES),
-        frozen={kind: load_model(checkpoints / f"digits_{kind}.npz", kind, "digits", init) for kind in HALVES},
+        frozen={kind: load_model(checkpoints / f"digits_{kind}.npz", kind, "digits", init) for kind in PARTS},
         decode=lambda frozen, x: digits.scale * x + digits.mean,
         render=lambda pixels: enlarged(to_bytes(pixels, 1.0, 0.0)),
         similarity=functools.partial(log_probs, "similarity"), judge=functools.partial(log_probs, "judge"),
@@ -92,7 +92,7 @@ def halves(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
 
 def classifier_pretraining(digits: Digits, kind: str) -> Pretraining:
     """The training of a classifier on its half of the digits: full batches with noise."""
-    module, rows = Classifier(), halves(digits)[HALVES[kind]]
+    module, rows = Classifier(), halves(digits)[PARTS.index(kind)]
 
     def loss(params: PyTree, mean: PyTree, step: jax.Array, resident: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
         del mean, step

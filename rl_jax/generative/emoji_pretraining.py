@@ -1,6 +1,7 @@
 """The training of the networks beside the emoji's generator: the autoencoder, the similarity model and the judge."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,18 @@ KL_WEIGHT = 1e-3  # of the KL divergence of the autoencoder's latents from a sta
 MAX_NOISE = 0.3  # standard deviation of the strongest noise on the images that judge and similarity model see
 
 
+class Objective(NamedTuple):
+    """Attributes:
+    loss: (params, images [B, 32, 32, 3] in [-1, 1], prompts [B], key) -> (loss, info).
+    measure: (params, all images as they are) -> outcome [E].
+    outcome: its name.
+    """
+
+    loss: Callable[[PyTree, jax.Array, jax.Array, Key], tuple[jax.Array, Metrics]]
+    measure: Callable[[PyTree], jax.Array]
+    outcome: str
+
+
 def part_pretraining(data: Emoji, part: str, batch_size: int) -> Pretraining:
     """Trains one of `emoji.PARTS` on batches of different prompts, each prompt in a random style.
 
@@ -29,44 +42,50 @@ def part_pretraining(data: Emoji, part: str, batch_size: int) -> Pretraining:
     by_prompt = np.stack([data.pixels[data.prompts == prompt] for prompt in range(len(data.names))])
     num_prompts, num_styles = by_prompt.shape[:2]
     if batch_size > num_prompts:
-        raise ValueError(f"batch_size={batch_size}: a batch has different prompts, and there are {num_prompts}")
-    batch_loss, measure = LOSSES[part](data), jax.jit(jax.vmap(MEASURES[part](data)))
+        raise ValueError(f"config.batch_size={batch_size}: a batch has different prompts, and there are {num_prompts}")
+    objective = OBJECTIVES[part](data)
+    measure = jax.jit(jax.vmap(objective.measure))
 
     def loss(params: PyTree, mean: PyTree, step: jax.Array, resident: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
         del mean, step
         prompt_key, style_key, augment_key, loss_key = jax.random.split(key, 4)
         prompts = jax.random.permutation(prompt_key, num_prompts)[:batch_size]
         images = resident[prompts, jax.random.randint(style_key, prompts.shape, 0, num_styles)]
-        return batch_loss(params, shard_batch(augmented(images, augment_key, SHIFT)), prompts, loss_key)
+        return objective.loss(params, shard_batch(augmented(images, augment_key, SHIFT)), prompts, loss_key)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         del resident, key
-        name = "psnr" if part == "autoencoder" else "accuracy"
-        return Evaluation(outcomes={name: np.asarray(measure(state.params["model"]), np.float32)})
+        return Evaluation(outcomes={objective.outcome: np.asarray(measure(state.params["model"]), np.float32)})
 
     return Pretraining(lambda key, resident: init_part(data, part, key), loss, evaluate, by_prompt)
 
 
-# Each function takes the data and returns (params, images [B, 32, 32, 3] in [-1, 1], prompts [B], key) -> (loss, info).
-BatchLoss = Callable[[PyTree, jax.Array, jax.Array, Key], tuple[jax.Array, Metrics]]
+def _autoencoder(data: Emoji) -> Objective:
+    def loss(params: PyTree, images: jax.Array, prompts: jax.Array, key: Key) -> tuple[jax.Array, Metrics]:
+        del prompts
+        return autoencoder_loss(AUTOENCODER, params, images, key, kl_weight=KL_WEIGHT)
+
+    def measure(params: PyTree) -> jax.Array:
+        error = jnp.mean(jnp.square(AUTOENCODER.apply(params, data.pixels) - data.pixels))
+        return 10.0 * jnp.log10(4.0 / error)[None]  # in decibels; pixels have a range of 2
+
+    return Objective(loss, measure, "psnr")
 
 
-def _autoencoder_loss(data: Emoji) -> BatchLoss:
-    del data
-    return lambda params, images, prompts, key: autoencoder_loss(AUTOENCODER, params, images, key, kl_weight=KL_WEIGHT)
-
-
-def _similarity_loss(data: Emoji) -> BatchLoss:
+def _similarity(data: Emoji) -> Objective:
     module, tokens = CLIP(clip_config(data)), jnp.asarray(data.tokens)
 
     def loss(params: PyTree, images: jax.Array, prompts: jax.Array, key: Key) -> tuple[jax.Array, Metrics]:
         images = pixels(with_noise(images, key) / 2.0 + 0.5, 32)
         return contrastive_loss(*module.apply(params, tokens[prompts], images))
 
-    return loss
+    def measure(params: PyTree) -> jax.Array:
+        return prompt_similarity(params, data, data.pixels).argmax(-1) == data.prompts
+
+    return Objective(loss, measure, "accuracy")
 
 
-def _judge_loss(data: Emoji) -> BatchLoss:
+def _judge(data: Emoji) -> Objective:
     module = Judge(len(data.names))
 
     def loss(params: PyTree, images: jax.Array, prompts: jax.Array, key: Key) -> tuple[jax.Array, Metrics]:
@@ -74,27 +93,14 @@ def _judge_loss(data: Emoji) -> BatchLoss:
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, prompts).mean()
         return loss, {"model/loss": loss, "model/accuracy": jnp.mean(logits.argmax(-1) == prompts)}
 
-    return loss
-
-
-LOSSES: dict[str, Callable[[Emoji], BatchLoss]] = {
-    "autoencoder": _autoencoder_loss, "similarity": _similarity_loss, "judge": _judge_loss,
-}
-
-
-def _psnr(data: Emoji) -> Callable[[PyTree], jax.Array]:
     def measure(params: PyTree) -> jax.Array:
-        errors = jnp.square(AUTOENCODER.apply(params, data.pixels) - data.pixels)
-        return 10.0 * jnp.log10(4.0 / jnp.mean(errors))[None]  # pixels have a range of 2
+        return module.apply(params, data.pixels).argmax(-1) == data.prompts
 
-    return measure
+    return Objective(loss, measure, "accuracy")
 
 
-# Each function takes the data and returns params -> a number [1] or one for each image [N].
-MEASURES: dict[str, Callable[[Emoji], Callable[[PyTree], jax.Array]]] = {
-    "autoencoder": _psnr,
-    "similarity": lambda data: lambda params: prompt_similarity(params, data, data.pixels).argmax(-1) == data.prompts,
-    "judge": lambda data: lambda params: Judge(len(data.names)).apply(params, data.pixels).argmax(-1) == data.prompts,
+OBJECTIVES: dict[str, Callable[[Emoji], Objective]] = {
+    "autoencoder": _autoencoder, "similarity": _similarity, "judge": _judge,
 }
 
 

@@ -1,9 +1,9 @@
 """Policy gradient on a multistep sampler: RLCM and DDPO, which differ in their sampler alone.
 
 Oertell et al. 2024 (RLCM), arXiv 2404.03673; Black et al. 2023 (DDPO), arXiv 2305.13301. A batch of images is sampled
-and rewarded; rewards become advantages by their prompts' running statistics; the clipped policy-gradient loss of every
-step of every image is followed. What the authors' code does is the default: log-densities are means over an image's
-numbers, and a batch makes one optimiser step, so that ratios are 1 and the clip does not act.
+and rewarded, the rewards become advantages by running statistics of their prompts, and the clipped policy-gradient loss
+over all steps of all images is minimised. The defaults are those of the authors' code: log-densities are means over an
+image's numbers, and a batch makes one optimiser step, so that ratios are 1 and the clip does not act.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,17 @@ from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.generative.policy import Sampler, Trajectory, kl_to_reference, log_prob
 from rl_jax.losses.advantages import PromptStatistics, per_prompt_advantages
 from rl_jax.losses.policy_gradient import policy_gradient_loss
+from rl_jax.networks.trained import Networks, Trained
 
 
 class Rewarded(NamedTuple):
-    """B images and how they came about.
+    """The trajectories of B images with their rewards.
 
     Attributes:
       states, actions: [B, H, ...].
-      log_probs: [B, H], of the actions when they were taken.
-      prompts: int32 [B], numbers of the prompts.
-      condition: what the model was given, leaves [B, ...].
+      log_probs: [B, H], of the actions under the policy that sampled them.
+      prompts: int32 [B], indices of the prompts.
+      condition: the model's condition, leaves [B, ...].
       rewards: float32 [B].
     """
 
@@ -40,24 +41,26 @@ class Rewarded(NamedTuple):
 
     @classmethod
     def of(cls, trajectory: Trajectory, prompts: jax.Array, condition: PyTree, rewards: jax.Array) -> "Rewarded":
+        """Joins a trajectory, whose leaves are [H, B, ...], with its rewards."""
         steps = (x.swapaxes(0, 1) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
         return cls(*steps, prompts, condition, rewards)
 
 
 class FineTuning(NamedTuple):
-    """What trains a sampler.
+    """A trainer of samplers.
 
     Attributes:
-      init: params of a pretrained model -> TrainState.
-      update: (state, Rewarded, key) -> (state, metrics).
+      init: parameters of a pretrained model -> TrainState, which holds a copy of them.
+      update: (state, Rewarded, key, reference=None) -> (state, metrics); the reference, parameters of the pretrained
+        model, is needed where `kl_coefficient` is not 0.
     """
 
     init: Callable[[PyTree], TrainState]
-    update: Callable[[TrainState, Rewarded, Key], tuple[TrainState, Metrics]]
+    update: Callable[..., tuple[TrainState, Metrics]]
 
 
 def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineTuning:
-    """RLCM or DDPO, by the sampler; `config` as `default_config`.
+    """Makes the trainer of RLCM or DDPO, by the sampler; `config` as `default_config`.
 
     Raises:
       ValueError: the objective is unknown.
@@ -68,30 +71,30 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
     if config.decay_steps:
         learning_rate = optax.linear_schedule(learning_rate, 0.0, config.decay_steps)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate))
+    networks = Networks({"model": Trained(lambda key, params: jax.tree.map(jnp.copy, params), tx)})
 
     def init(params: PyTree) -> TrainState:
-        reference = {"reference": jax.tree.map(jnp.copy, params)} if config.kl_coefficient else {}
         statistics = PromptStatistics.empty(num_prompts, config.tracker_size)
-        return TrainState.create(
-            {"model": params}, {"model": tx.init(params)}, target_params=reference, extra={"statistics": statistics}
-        )
+        return networks.init(jax.random.key(0), {"model": (params,)}, {"statistics": statistics})
 
     def loss(params: PyTree, reference: PyTree, rows: Any) -> tuple[jax.Array, Metrics]:
-        """Of N steps, rows of any image and time."""
+        """The loss of N steps, which may be of any image and time."""
         states, actions, old_log_prob, steps, condition, advantages = rows
         log_probs = log_prob(sampler, params, states, actions, steps, condition)
         total, info = policy_gradient_loss(
             log_probs, old_log_prob, advantages, jnp.ones_like(log_probs), clip_low=config.clip, clip_high=config.clip
         )
         if config.objective == "reward_weighted":
-            # DDPO, section 4.2: weights exp(A / temperature) of the log-likelihood, here over their mean in the batch.
+            # DDPO, section 4.2: the log-likelihood weighted by exp(A / temperature), normalised to a mean of 1.
             total = -jnp.mean(jax.nn.softmax(advantages / config.temperature) * len(advantages) * log_probs)
         if config.kl_coefficient:
             divergence = jnp.mean(kl_to_reference(sampler, params, reference, states, steps, condition))
             total, info = total + config.kl_coefficient * divergence, info | {"actor/kl": divergence}
         return total, info
 
-    def update(state: TrainState, batch: Rewarded, key: Key) -> tuple[TrainState, Metrics]:
+    def update(
+        state: TrainState, batch: Rewarded, key: Key, reference: PyTree | None = None
+    ) -> tuple[TrainState, Metrics]:
         statistics, advantages = per_prompt_advantages(
             state.extra["statistics"], batch.prompts, batch.rewards,
             min_count=config.tracker_min_count, clip=config.advantage_clip,
@@ -110,10 +113,9 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
             at_all_times(advantages),
         )
         rows = jax.tree.map(lambda x: x.reshape(horizon * size, *x.shape[2:]), rows)
-        reference = state.target_params.get("reference")
 
         def accumulate(params: PyTree, chunks: Any) -> tuple[PyTree, Metrics]:
-            """The gradient over all chunks [C, N, ...], one in memory at a time."""
+            """Returns the gradient over all chunks [C, N, ...], of which one at a time is in memory."""
 
             def one(total: PyTree, chunk: Any) -> tuple[PyTree, Metrics]:
                 gradient, info = jax.grad(loss, has_aux=True)(params, reference, chunk)
@@ -123,33 +125,27 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
             number = len(jax.tree.leaves(chunks)[0])
             return jax.tree.map(lambda x: x / number, total), jax.tree.map(jnp.mean, infos)
 
-        def one_step(carry: tuple[PyTree, PyTree], order: jax.Array) -> tuple[tuple[PyTree, PyTree], Metrics]:
-            params, opt_state = carry
-            gradient, info = accumulate(params, jax.tree.map(lambda x: x[order], rows))
-            updates, opt_state = tx.update(gradient, opt_state, params)
-            info["actor/grad_norm"] = optax.tree.norm(gradient)
-            return (optax.apply_updates(params, updates), opt_state), info
+        def one_step(state: TrainState, order: jax.Array) -> tuple[TrainState, Metrics]:
+            gradient, info = accumulate(state.params["model"], jax.tree.map(lambda x: x[order], rows))
+            state, norms = networks.apply_gradient(state, "model", gradient)
+            return state, info | norms
 
-        def one_epoch(carry: tuple[PyTree, PyTree], key: Key) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        def one_epoch(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
             order = jax.random.permutation(key, horizon * size)
-            order = order.reshape(config.updates_per_epoch, -1, chunk)
-            return jax.lax.scan(one_step, carry, order)
+            return jax.lax.scan(one_step, state, order.reshape(config.updates_per_epoch, -1, chunk))
 
-        carry = state.params["model"], state.opt_state["model"]
-        carry, infos = jax.lax.scan(one_epoch, carry, jax.random.split(key, config.num_epochs))
-        metrics = jax.tree.map(jnp.mean, infos) | {
+        state = state.replace(extra={"statistics": statistics})
+        state, infos = jax.lax.scan(one_epoch, state, jax.random.split(key, config.num_epochs))
+        return state, jax.tree.map(jnp.mean, infos) | {
             "reward/mean": jnp.mean(batch.rewards), "reward/std": jnp.std(batch.rewards),
             "advantages/std": jnp.std(advantages),
         }
-        return state.replace(
-            params={"model": carry[0]}, opt_state={"model": carry[1]}, extra={"statistics": statistics}
-        ), metrics
 
     return FineTuning(init, update)
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings, but for the learning rate and the sizes, which go with the model."""
+    """The authors' settings, except the learning rate and the sizes, which depend on the model."""
     return ConfigDict(
         {
             "objective": "policy_gradient",  # or "reward_weighted"
@@ -158,12 +154,12 @@ def default_config() -> ConfigDict:
             "decay_steps": 0,  # optimiser steps over which the learning rate falls linearly to 0; 0 keeps it
             "clip": 1e-4,  # of ratios of mean log-densities
             "advantage_clip": 10.0,
-            "tracker_size": 32,  # last rewards of a prompt
-            "tracker_min_count": 16,  # below which the batch's statistics stand in
-            "num_epochs": 1,  # over a batch
+            "tracker_size": 32,  # rewards that the running statistics of a prompt remember
+            "tracker_min_count": 16,  # a prompt with fewer rewards is normalised by the statistics of the batch
+            "num_epochs": 1,  # passes over a batch
             "updates_per_epoch": 1,
-            "chunk_size": 256,  # steps whose gradient is in memory at once; it divides those of an update
+            "chunk_size": 256,  # steps whose gradient is in memory at once; divides the steps of an update
             "max_grad_norm": 5.0,
-            "kl_coefficient": 0.0,  # of the divergence from the pretrained model
+            "kl_coefficient": 0.0,  # of the KL divergence from the pretrained model
         }
     )

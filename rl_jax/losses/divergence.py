@@ -47,7 +47,7 @@ def _except(y: jax.Array, outside: jax.Array, function: Function) -> jax.Array:
 
 
 def _for_positive(generator: Function, derivative: Function) -> tuple[Function, Function]:
-    """The two for every t, from formulas for t >= 0."""
+    """Extends a generator and its derivative, given for t >= 0, to every t."""
 
     def extended_derivative(t: jax.Array) -> jax.Array:
         return jnp.where(t < 0, -jnp.inf, derivative(jnp.where(t < 0, 1.0, t)))
@@ -66,6 +66,7 @@ def _for_positive(generator: Function, derivative: Function) -> tuple[Function, 
 
 
 def _below(high: float, function: Function, *, closed: bool = False) -> Function:
+    """`function` up to `high`, which belongs to its domain if that is closed, and +inf beyond."""
     return lambda y: _except(y, y > high if closed else y >= high, function)
 
 

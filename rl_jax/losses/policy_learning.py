@@ -1,20 +1,8 @@
 """Losses that fit a policy to data, weighted or constrained. All are unreduced: the mean over rows is the caller's."""
 
-import math
-
 import chex
 import jax
 import jax.numpy as jnp
-
-
-def gaussian_log_prob(actions: jax.Array, mean: jax.Array, log_std: jax.Array) -> jax.Array:
-    """Log density of a diagonal Gaussian, [B]: actions and mean [B, A], log_std [A] or [B, A]."""
-    chex.assert_rank([actions, mean], 2)
-    chex.assert_equal_shape([actions, mean])
-    chex.assert_equal_shape_suffix([mean, log_std], 1)
-    chex.assert_type([actions, mean, log_std], float)
-    standardised = (actions - mean) * jnp.exp(-log_std)
-    return jnp.sum(-0.5 * jnp.square(standardised) - log_std - 0.5 * math.log(2.0 * math.pi), -1)
 
 
 def squared_distance(predicted: jax.Array, actions: jax.Array) -> jax.Array:

@@ -42,8 +42,9 @@ def _backward(
 def _gradients(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array, *, strides: tuple[int, int], padding: Padding
 ) -> tuple[jax.Array, jax.Array]:
-    """Of x: the gradient, spread by the strides, convolved with the mirrored kernel. Of the kernel: x convolved with
-    the gradient, channels in the place of images and images in that of channels."""
+    """The gradients of x and of the kernel. That of x is `gradient`, spread by the strides and convolved with the
+    mirrored kernel. That of the kernel is x convolved with `gradient`, with channels and images in each other's place.
+    """
     sizes, widths = x.shape[1:3], kernel.shape[:2]
     pads = lax.padtype_to_pads(sizes, widths, strides, padding) if isinstance(padding, str) else padding
     back = []

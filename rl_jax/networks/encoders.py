@@ -1,4 +1,4 @@
-"""Encoders: what turns an observation into the vector that a head reads."""
+"""Encoders turn an observation into the vector that a head reads."""
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ class NatureCNN(nn.Module):
 
 
 class MiniGridCNN(nn.Module):
-    """For the small pictures of MiniGrid's cells: [..., W, H, C] -> features [..., 512].
+    """The convolutions for MiniGrid's small grids: cells [..., W, H, C] -> features [..., 512].
 
     3x3 convolutions, padded by 1, of 32, 64 and 64 channels with strides 2, 2 and 1, and a dense layer, each with a
     ReLU. Bytes are small codes (object, colour, state) and taken as they are. Source: Laidlaw et al. 2023, arXiv

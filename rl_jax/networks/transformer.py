@@ -16,7 +16,7 @@ EPSILON = 1e-5  # of a LayerNorm, as in PyTorch
 
 
 def causal_mask(present: jax.Array) -> jax.Array:
-    """What each of T tokens may see, [B, T, T] bool: itself and the earlier ones that are there (`present` [B, T])."""
+    """Which tokens each of T may see, [B, T, T] bool: itself and the earlier ones where `present` [B, T] is above 0."""
     length = present.shape[-1]
     return jnp.tril(jnp.ones((length, length), bool)) & (present[:, None, :] > 0)
 

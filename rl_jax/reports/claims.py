@@ -21,6 +21,7 @@ A seed whose value is only a bound (it never got there) fails, and does not pass
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Unpack
 
 import numpy as np
@@ -101,7 +102,8 @@ def within_or_better(method: Method, other: Method, **about: Unpack[About]) -> C
         return Finding(own.value, (own.low, own.high), bool(passed), f"the other's end is {end:.3g}")
 
     return make_claim(
-        f"{ident(method)}_within_or_better_than_{ident(other)}", f"{named(method)} within or better than {named(other)}",
+        f"{ident(method)}_within_or_better_than_{ident(other)}",
+        f"{named(method)} within the interval of {named(other)} or better",
         f"IQM not worse than the worse end of the 95% interval of {named(other)}", check, (method, other), about,
     )
 
@@ -162,10 +164,10 @@ def never_behind(
         low, high = float(np.concatenate(leads).min()), float(np.concatenate(leads).max())
         return Finding(low, (low, high), low >= -margin)
 
-    start = f" after {after:.0%} of the steps" if after else ""
+    start = f" after {_share(after)} of the steps" if after else ""
     return make_claim(
         f"{ident(method)}_never_behind_{ident(other)}", f"{named(method)} is never behind {named(other)}{start}",
-        f"least lead in {curve.metric.label}, means over seeds, at least {-margin:g} [least, largest]", check,
+        f"least lead in {curve.metric.label}, means over seeds, at least {0.0 - margin:g} [least, largest]", check,
         (method, other), about,
     )
 
@@ -194,7 +196,7 @@ def faster_than(
             goal = level
             spent = first(curve, goal, x).of(theirs).values
         found = first(curve, goal, x).of(ours)
-        detail = f"{curve.metric.label} {goal:.4g}: {found.values.mean():.4g} against {np.mean(spent):.4g} {x}"
+        detail = f"{curve.metric.label} {goal:.4g}: {found.values.mean():.4g} against {np.mean(spent):.4g} {words(x)}"
         ratios = found.values / (spent if np.shape(spent) in ((), found.values.shape) else np.mean(spent))
         if not found.known.all():
             low = float(ratios[found.known].min()) if found.known.any() else math.inf
@@ -204,8 +206,8 @@ def faster_than(
     goal = f"the last {curve.metric.label} of {named(other)}" if level is None else f"{curve.metric.label} {level:g}"
     return make_claim(
         f"{ident(method)}_faster_than_{ident(other)}",
-        f"{named(method)} is at {goal} in {factor:.2g} of the {words(x)} that {named(other)} takes",
-        f"ratio of {words(x)}: {HOW[by]} at most {factor:.3g}", check, (method, other), about,
+        f"{named(method)} is at {goal} in {_share(factor)} of the {words(x)} that {named(other)} takes",
+        f"ratio of {words(x)}: {HOW[by]} at most {_share(factor)}", check, (method, other), about,
     )
 
 
@@ -230,9 +232,10 @@ def reaches(method: Method, level: float | Reference, by: By = "interval", **abo
             goal = measure.on_scale(level)
         return decided(found, goal, measure.sign, by)
 
-    goal = f"the {level.label}" if isinstance(level, Reference) else f"{level:,g}"
+    goal = _the(level.label) if isinstance(level, Reference) else f"{level:,g}"
     return make_claim(
-        f"{ident(method)}_reaches{suffix(about.get('measure'))}", f"{named(method)}: {{measure}} {{at_least}} {goal}",
+        f"{ident(method)}_reaches{suffix(about.get('measure'))}",
+        f"{named(method)}: {{measure}} {{at_least}} {goal}",
         f"{{measure}} {{how}}: {HOW[by]} {{beyond}} {goal}" if by == "interval" else
         f"{{measure}} {{how}}: {HOW[by]} {{at_least}} {goal}", check, (method,), about,
     )
@@ -249,7 +252,8 @@ def within(method: Method, low: float, high: float, by: By = "every", **about: U
         return above._replace(passed=above.passed and below.passed)
 
     return make_claim(
-        f"{ident(method)}_within{suffix(about.get('measure'))}", f"{named(method)}: {{measure}} between {low:g} and {high:g}",
+        f"{ident(method)}_within{suffix(about.get('measure'))}",
+        f"{named(method)}: {{measure}} between {low:g} and {high:g}",
         f"{{measure}} {{how}}: {HOW[by]} from {low:g} to {high:g}", check, (method,), about,
     )
 
@@ -264,15 +268,15 @@ def changes_by(
     """
     measure = change(metric, relative=relative)
     to = f"{least:.0%}" if relative else f"{least:g}"
-    rises = "rises" if measure.sign > 0 else "falls"
+    way = "up" if measure.sign > 0 else "down"
 
     def check(scores: Scores) -> Finding:
         return decided(scores.values(method, measure, about.get("tasks")), measure.sign * least, measure.sign, by)
 
     return make_claim(
         f"{ident(method)}_changes_{measure.metric.name.removeprefix('eval/')}",
-        f"{named(method)}: {as_curve(metric).metric.label} {rises} by {to}",
-        f"{measure.label}, {HOW[by]}: {rises} by {'more than' if by == 'interval' else 'at least'} {to}", check,
+        f"{named(method)}: {as_curve(metric).metric.label} {way} by {to}",
+        f"{measure.label}: {HOW[by]} {way} by {'more than' if by == 'interval' else 'at least'} {to}", check,
         (method,), about,
     )
 
@@ -337,7 +341,7 @@ def correlates(
         passed = high < -least if negative else low > least
         return Finding(value, (low, high), bool(passed), f"{both.sum()} tasks")
 
-    side = f"below {-least:g}" if negative else f"above {least:g}"
+    side = f"below {0.0 - least:g}" if negative else f"above {least:g}"
     return make_claim(
         f"{ident(one)}_correlates_with_{ident(other)}",
         f"{named(one)} and {named(other)} rank tasks {'oppositely' if negative else 'alike'}",
@@ -362,8 +366,9 @@ def solves_as_many_as(method: Method, other: Method, margin: float = 0.0, **abou
         return Finding(float(gap.mean()), interval_of(gap), float(gap.mean()) >= -margin, detail)
 
     return make_claim(
-        f"{ident(method)}_solves_as_many_as_{ident(other)}", f"{named(method)} solves as many tasks as {named(other)}",
-        f"difference of the shares of tasks that most seeds solve, at least {-margin:g}", check, (method, other), about,
+        f"{ident(method)}_solves_as_many_as_{ident(other)}",
+        f"{named(method)} solves as many tasks as {named(other)}",
+        f"difference of the shares of tasks that most seeds solve, at least {0.0 - margin:g}", check, (method, other), about,
     )
 
 
@@ -378,7 +383,8 @@ def at_least_share(method: Method, share: float, level: float, **about: Unpack[A
         return Finding(found, interval_of(there.mean(1)), found >= share, f"{there.sum()} of {there.size}")
 
     return make_claim(
-        f"{ident(method)}_at_least_share", f"{named(method)}: {share:.0%} of runs with {{measure}} {{at_least}} {level:g}",
+        f"{ident(method)}_at_least_share",
+        f"{named(method)}: {share:.0%} of runs with {{measure}} {{at_least}} {level:g}",
         f"share of seeds and tasks with {{measure}} {{how}} {{at_least}} {level:g}: at least {share:g}", check,
         (method,), about,
     )
@@ -400,7 +406,8 @@ def monotone(methods: Sequence[str], *, better: bool = True, slack: float = 0.0,
     way = "better" if better else "worse"
     return make_claim(
         f"monotone_{methods[0]}_to_{methods[-1]}", f"{{measure}} gets {way}: {', '.join(map(named, methods))}",
-        f"smallest step between the means {{how}}, positive is {way}: at least {-slack:g}", check, tuple(methods), about,
+        f"smallest step between the means {{how}}, positive is {way}: at least {0.0 - slack:g}", check, tuple(methods),
+        about,
     )
 
 
@@ -449,6 +456,16 @@ def elsewhere(claim: Claim, why: str) -> Claim:
       why: such as "needs an accelerator: preset `full`".
     """
     return claim._replace(elsewhere=why)
+
+
+def _the(label: str) -> str:
+    return label if label.startswith("the ") else f"the {label}"
+
+
+def _share(x: float) -> str:
+    """A third as 1/3."""
+    near = Fraction(x).limit_denominator(12)
+    return str(near) if abs(near - x) < 1e-9 else f"{x:g}"
 
 
 def _compound(word: str, claims: Sequence[Claim], check: Callable[[Scores], Finding], about: About) -> Claim:

@@ -61,8 +61,9 @@ def plot_learning_curve(
     *,
     behaviour_score: float | None = None,
     title: str = "",
+    score: str = "normalised score",
 ) -> None:
-    """Draws normalised score against gradient steps: mean over the training runs and their 95% bootstrap interval.
+    """Draws a score against gradient steps: mean over the training runs and their 95% bootstrap interval.
 
     The picture appears under `path` in one rename. pyplot and its global state are not touched.
 
@@ -71,6 +72,7 @@ def plot_learning_curve(
       path: of the PNG to write.
       behaviour_score: score of the policy that collected the data: a dashed line.
       title: above the axes.
+      score: what the vertical axis is called.
 
     Raises:
       ValueError: there is no curve, or its arrays do not fit together.
@@ -89,7 +91,7 @@ def plot_learning_curve(
         axes.axhline(
             behaviour_score, color="black", linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, label="behaviour policy"
         )
-    _dress(axes, title)
+    _dress(axes, title, score)
     save_figure(figure, path)
 
 
@@ -126,9 +128,9 @@ def _draw_curve(axes, label: str, steps: np.ndarray, values: np.ndarray, colour:
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2)
 
 
-def _dress(axes, title: str) -> None:
+def _dress(axes, title: str, score: str) -> None:
     axes.set_xlabel("gradient steps")
-    axes.set_ylabel("normalised score")
+    axes.set_ylabel(score)
     axes.set_title(title, fontsize="medium")
     count_steps(axes, 6)
     thin_frame(axes)

@@ -1,24 +1,30 @@
 """Figures that compare many methods: learning curves by task, performance profiles, probabilities of improvement.
 
 Profiles and probabilities as in Agarwal et al. 2021, arXiv 2108.13264. A method looks the same in all of them: its
-place in `labels` decides its colour and line.
+place in `labels` decides its colour and line. Which way is good the measure says, and so do the axes.
 """
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rl_jax.reports.aggregate import Estimate
+from rl_jax.reports.aggregate import Estimate, performance_profile
 from rl_jax.reports.curves import COLOURS, count_steps, save_figure, thin_frame
+from rl_jax.reports.declaration import Shown
+from rl_jax.reports.measures import MissingScores
+from rl_jax.reports.scores import Method, Scores
 from rl_jax.reports.statistics import bootstrap_interval
+from rl_jax.reports.tables import aggregate, found
 
 # As many methods as colours are solid, the next ones repeat the colours in these lines.
 LINES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 WIDTH, SMALL = 8.4, 8  # inches, points: at a README's width the text is as large as the page's
 COLUMNS = 3
+NUM_THRESHOLDS = 401  # of a performance profile
 
 
 def plot_curves(
@@ -28,7 +34,7 @@ def plot_curves(
     labels: Sequence[str],
     references: Mapping[str, float] = {},
     reference_label: str = "",
-    score: str = "normalised score",
+    score: str | Mapping[str, str] = "normalised score",
     x_label: str = "gradient steps",
 ) -> None:
     """One panel a task: the mean over seeds against gradient steps, with its 95% bootstrap interval.
@@ -39,7 +45,7 @@ def plot_curves(
       labels: all methods, in their order.
       references: task -> score of a dashed line.
       reference_label: what that line is.
-      score: names the y-axis.
+      score: names the y-axis, of all panels or of each task's.
       x_label: names the x-axis.
 
     Raises:
@@ -78,8 +84,8 @@ def plot_curves(
         count_steps(axes, 4)
         thin_frame(axes)
         axes.margins(x=0.02)
-        if place % columns == 0:
-            axes.set_ylabel(score, fontsize=SMALL)
+        if isinstance(score, Mapping) or place % columns == 0:
+            axes.set_ylabel(score[task] if isinstance(score, Mapping) else score, fontsize=SMALL)
         if place + columns >= len(tasks):
             axes.set_xlabel(x_label, fontsize=SMALL)
     for place in range(len(tasks), rows * columns):
@@ -89,41 +95,39 @@ def plot_curves(
 
 
 def plot_profiles(
-    profiles: Mapping[str, Estimate],
-    thresholds: ArrayLike,
+    panels: Mapping[str, tuple[Mapping[str, Estimate], ArrayLike, str]],
     path: str | os.PathLike,
     *,
     labels: Sequence[str],
-    score: str = "normalised score",
 ) -> None:
-    """Performance profiles: the fraction of all runs that score above each threshold, higher is better.
+    """Performance profiles, one panel a score: the fraction of all runs that are better than each threshold.
 
     Args:
-      profiles: label -> arrays [K], as `aggregate.performance_profile` gives them.
-      thresholds: [K].
+      panels: name of the score -> label -> arrays [K], as `aggregate.performance_profile` gives them; thresholds [K];
+        and which way is better, "higher" or "lower".
       path: of the PNG to write.
       labels: all methods, in their order.
-      score: what the thresholds are.
 
     Raises:
       ValueError: there is nothing to draw.
     """
     from matplotlib.figure import Figure
 
-    if not profiles:
+    if not panels:
         raise ValueError("there is no profile to draw")
-    figure = Figure(figsize=(WIDTH * 0.75, 3.3), dpi=200, layout="constrained")
-    axes, entries = figure.subplots(), {}
-    for label, profile in profiles.items():
-        style = _style(labels, label)
-        (entries[label],) = axes.plot(thresholds, profile.value, linewidth=1.4, **style)
-        axes.fill_between(thresholds, profile.low, profile.high, color=style["color"], alpha=0.1, linewidth=0)
-    axes.set_xlabel(f"{score} $\\tau$", fontsize=SMALL)
-    axes.set_ylabel("fraction of runs above $\\tau$", fontsize=SMALL)
-    axes.tick_params(labelsize=SMALL)
-    axes.set_ylim(-0.02, 1.02)
-    axes.margins(x=0.01)
-    thin_frame(axes)
+    figure = Figure(figsize=(WIDTH * (0.75 if len(panels) == 1 else 1.0), 3.3), dpi=200, layout="constrained")
+    entries = {}
+    for axes, (score, (profiles, thresholds, better)) in zip(_row(figure, len(panels)), panels.items(), strict=True):
+        for label, profile in profiles.items():
+            style = _style(labels, label)
+            (entries[label],) = axes.plot(thresholds, profile.value, linewidth=1.4, **style)
+            axes.fill_between(thresholds, profile.low, profile.high, color=style["color"], alpha=0.1, linewidth=0)
+        axes.set_xlabel(f"{score} $\\tau$", fontsize=SMALL)
+        axes.set_ylabel(f"fraction of runs {'above' if better == 'higher' else 'below'} $\\tau$", fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        axes.set_ylim(-0.02, 1.02)
+        axes.margins(x=0.01)
+        thin_frame(axes)
     _legend(figure, entries, labels, columns=None)
     save_figure(figure, path)
 
@@ -135,14 +139,16 @@ def plot_scatter(
     names: Sequence[str],
     x_label: str,
     y_label: str,
+    log: bool = True,
 ) -> None:
-    """One panel a method: one quantity against another, both positive, on logarithmic axes with the diagonal.
+    """One panel a method: one quantity against another, with the diagonal.
 
     Args:
       panels: label -> (x [N], y [N], whether both are known [N] bool); points of which one is only a bound are hollow.
       path: of the PNG to write.
       names: [N]; the points carry their numbers, and a list beside the panels says which they are.
       x_label, y_label: name the axes.
+      log: whether both axes are logarithmic; all numbers are positive then.
 
     Raises:
       ValueError: there is nothing to draw.
@@ -160,9 +166,11 @@ def plot_scatter(
             axes.scatter(x[rows], y[rows], s=14, color="C0", facecolors="C0" if filled else "none", zorder=3)
         for number, place in enumerate(zip(x, y, strict=True), start=1):
             axes.annotate(str(number), place, textcoords="offset points", xytext=(3, 3), fontsize=SMALL - 2)
-        ends = [min(x.min(), y.min()) / 1.5, max(x.max(), y.max()) * 1.5]
+        low, high = min(x.min(), y.min()), max(x.max(), y.max())
+        ends = [low / 1.5, high * 1.5] if log else [low, high]
         axes.plot(ends, ends, color="black", linestyle=(0, (2, 1.5)), linewidth=0.8, zorder=1)
-        axes.set(xscale="log", yscale="log")
+        if log:
+            axes.set(xscale="log", yscale="log")
         axes.set_title(label, fontsize=SMALL + 1)
         axes.set_xlabel(x_label, fontsize=SMALL)
         axes.tick_params(labelsize=SMALL)
@@ -174,12 +182,12 @@ def plot_scatter(
 
 
 def plot_improvement(
-    estimates: Mapping[str, Estimate], path: str | os.PathLike, *, labels: Sequence[str], baseline: str
+    panels: Mapping[str, Mapping[str, Estimate]], path: str | os.PathLike, *, labels: Sequence[str], baseline: str
 ) -> None:
-    """P(a run of the method scores higher than a run of the baseline), one row a method, with its interval.
+    """P(a run of the method is better than a run of the baseline), one panel a score, one row a method.
 
     Args:
-      estimates: label -> numbers, as `aggregate.probability_of_improvement` gives them.
+      panels: name of the score -> label -> numbers, as `aggregate.probability_of_improvement` gives them.
       path: of the PNG to write.
       labels: all methods, in their order.
       baseline: the method compared with.
@@ -189,23 +197,131 @@ def plot_improvement(
     """
     from matplotlib.figure import Figure
 
-    if not estimates:
+    if not any(panels.values()):
         raise ValueError("there is no comparison to draw")
-    figure = Figure(figsize=(WIDTH * 0.62, 0.27 * len(estimates) + 0.9), dpi=200, layout="constrained")
-    axes = figure.subplots()
-    for row, (label, estimate) in enumerate(estimates.items()):
-        colour = _style(labels, label)["color"]
-        ends = [estimate.low, estimate.high]
-        axes.plot(ends, [row, row], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
-        axes.plot(estimate.value, row, "o", color=colour, markersize=5)
-    axes.axvline(0.5, color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1)
-    axes.set_yticks(range(len(estimates)), list(estimates), fontsize=SMALL)
-    axes.set_ylim(len(estimates) - 0.5, -0.5)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel(f"P(a run scores higher than one of {baseline}), mean over tasks", fontsize=SMALL)
-    axes.tick_params(labelsize=SMALL)
-    thin_frame(axes, "x")
+    rows = max(map(len, panels.values()))
+    width = WIDTH * (0.62 if len(panels) == 1 else 1.0)
+    figure = Figure(figsize=(width, 0.27 * rows + (0.9 if len(panels) == 1 else 1.1)), dpi=200, layout="constrained")
+    for axes, (score, estimates) in zip(_row(figure, len(panels)), panels.items(), strict=True):
+        for row, (label, estimate) in enumerate(estimates.items()):
+            colour = _style(labels, label)["color"]
+            ends = [estimate.low, estimate.high]
+            axes.plot(ends, [row, row], color=colour, linewidth=4, alpha=0.4, solid_capstyle="butt")
+            axes.plot(estimate.value, row, "o", color=colour, markersize=5)
+        axes.axvline(0.5, color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1)
+        axes.set_yticks(range(len(estimates)), list(estimates), fontsize=SMALL)
+        axes.set_ylim(len(estimates) - 0.5, -0.5)
+        axes.set_xlim(-0.02, 1.02)
+        axes.tick_params(labelsize=SMALL)
+        thin_frame(axes, "x")
+        if len(panels) > 1:
+            axes.set_title(score, fontsize=SMALL)
+    figure.supxlabel(f"P(a run is better than one of {baseline}), mean over tasks", fontsize=SMALL)
     save_figure(figure, path)
+
+
+# Figures of a preset: functions of (scores, path), as `Paper.figures` takes them
+
+
+def draw_curves(scores: Scores, path: Path) -> None:
+    """Learning curves: one panel a task that has several evaluations.
+
+    Raises:
+      MissingScores: there are none.
+    """
+    panels, names, references = {}, {}, {}
+    for measure, tasks in scores.groups():
+        for task in tasks if measure.curve is not None else ():
+            curves = {}
+            for method in scores.methods:
+                run = found(lambda method=method, task=task: scores.evaluations(method, task))
+                if run is not None and len(run.steps) > 1:
+                    curves[scores.label(method)] = (run.steps, measure.curve.of(run))
+            if curves:
+                panels[task], names[task] = curves, measure.label
+                line = scores.paper.reference and found(lambda task=task: scores.reference(None, [task])[0])
+                references |= {} if line is None else {task: float(line)}
+    if not panels:
+        raise MissingScores("learning curves")
+    plot_curves(
+        panels, path, labels=[scores.label(method) for method in scores.paper.labels], references=references,
+        reference_label=scores.paper.reference.label if scores.paper.reference else "",
+        score=next(iter(names.values())) if len(set(names.values())) == 1 else names,
+    )
+
+
+def draw_profiles(scores: Scores, path: Path) -> None:
+    """Performance profiles: one panel a measure that several tasks share.
+
+    Raises:
+      MissingScores: no method has all tasks of one.
+    """
+    panels = {}
+    for measure, tasks in scores.groups():
+        complete = {method: values for method in scores.methods
+                    if (values := found(lambda method=method: scores.values(method, measure, tasks))) is not None
+                    and len(values.values) > 1}
+        if len(tasks) < 2 or not complete:
+            continue
+        every = np.concatenate([values.values.ravel() for values in complete.values()])
+        edge = 0.02 * (np.ptp(every) or 1.0)
+        thresholds = np.linspace(every.min() - edge, every.max() + edge, NUM_THRESHOLDS)
+        profiles = {
+            scores.label(method): performance_profile(measure.sign * values.values, measure.sign * thresholds)
+            for method, values in complete.items()
+        }
+        panels[measure.label] = profiles, thresholds, measure.metric.better
+    if not panels:
+        raise MissingScores("performance profiles")
+    plot_profiles(panels, path, labels=[scores.label(method) for method in scores.paper.labels])
+
+
+def draw_improvement(scores: Scores, path: Path) -> None:
+    """P(better than the baseline): one panel a measure, which says which way is better.
+
+    Raises:
+      MissingScores: no method can be compared with the baseline.
+    """
+    panels = {}
+    for measure, tasks in scores.groups():
+        estimates = {}
+        for method in scores.methods:
+            whole = aggregate(scores, method, measure, tasks)
+            if whole is not None and whole.improvement is not None:
+                estimates[scores.label(method)] = whole.improvement
+        if estimates:
+            panels[f"{measure.label}, {measure.metric.better} is better"] = estimates
+    if not panels:
+        raise MissingScores("comparisons with the baseline")
+    labels = [scores.label(method) for method in scores.paper.labels]
+    plot_improvement(panels, path, labels=labels, baseline=scores.label(scores.paper.baseline))
+
+
+DEFAULT = {"curves.png": draw_curves, "profile.png": draw_profiles, "improvement.png": draw_improvement}
+
+
+def scatter(one: Method, others: Sequence[Method], measure: Shown | None = None) -> Callable[[Scores, Path], None]:
+    """A figure of one method against each of some others: one point a task, hollow where most seeds of one of the two
+    do not get there."""
+
+    def draw(scores: Scores, path: Path) -> None:
+        shown, panels = scores.measure(measure), {}
+        x, x_known = scores.values(one, shown)
+        for other in others:
+            y, y_known = scores.values(other, shown)
+            both = (x_known.mean(0) > 0.5) & (y_known.mean(0) > 0.5)
+            points = [np.median(values, 0) for values in (x, y)]
+            panels[scores.label(other)] = (*(10.0**p if shown.log10 else p for p in points), both)
+        plot_scatter(
+            panels, path, names=scores.tasks, x_label=f"{shown.metric.label}: {scores.label(one)}",
+            y_label=shown.metric.label, log=shown.log10,
+        )
+
+    return draw
+
+
+def _row(figure, count: int):
+    return figure.subplots(1, count, squeeze=False)[0]
 
 
 def _style(labels: Sequence[str], label: str) -> dict:

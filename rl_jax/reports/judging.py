@@ -1,6 +1,6 @@
 """How a claim is put together and decided: what the constructors of `claims` have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -54,6 +54,10 @@ def make_claim(
         given = lambda tasks: compute(source, tasks)  # noqa: E731
     if tasks is not None and len(tasks) < 4:
         name, text = f"{name}_on_{'_'.join(tasks)}", f"{text}, on {', '.join(tasks)}"
+    text = about.get("text", text)
+    if about.get("measure") is not None:
+        terms = _terms(as_measure(about["measure"]))
+        text, rule = _fill(text, terms), _fill(rule, terms)
     plain_names = tuple(dict.fromkeys(one for method in methods for one in names_of(method)))
 
     def checked(scores: Scores) -> Finding:
@@ -63,7 +67,7 @@ def make_claim(
         return found._replace(detail="; ".join(part for part in (found.detail, *beside) if part))
 
     return Claim(
-        about.get("name", name), about.get("text", text), rule, checked, plain_names, tasks, about.get("measure"), given
+        about.get("name", name), text, rule, checked, plain_names, tasks, about.get("measure"), given
     )
 
 
@@ -82,19 +86,26 @@ def filled(claim: Claim, scores: Scores) -> tuple[str, str]:
     terms = {name: scores.label(name) for name in scores.paper.labels}
     if scores.paper.reference is not None:
         terms["reference"] = scores.paper.reference.label
-    if any("{measure}" in part or "{at_least}" in part or "{how}" in part for part in (claim.text, claim.rule)):
-        measure = scores.measure(claim.measure, claim.tasks)
-        terms |= {
-            "measure": measure.metric.label, "how": measure.how,
-            "at_least": "at least" if measure.sign > 0 else "at most",
-            "beyond": "above" if measure.sign > 0 else "below",
-        }
-    parts = []
-    for part in (claim.text, claim.rule):
-        for name, term in terms.items():
-            part = part.replace("{" + name + "}", term)
-        parts.append(part)
-    return parts[0], parts[1]
+    if "{measure}" in claim.text + claim.rule:
+        terms |= _terms(scores.measure(claim.measure, claim.tasks))
+    return _fill(claim.text, terms), _fill(claim.rule, terms)
+
+
+def _terms(measure: Measure) -> dict[str, str]:
+    """What stands for a measure in texts and rules."""
+    return {
+        "measure": measure.metric.label,
+        "how": measure.how + (" (values are log10)" if measure.log10 else ""),
+        "at_least": "at least" if measure.sign > 0 else "at most",
+        "beyond": "above" if measure.sign > 0 else "below",
+    }
+
+
+def _fill(text: str, terms: Mapping[str, str]) -> str:
+    # Not str.format: a method's name may hold a point.
+    for name, term in terms.items():
+        text = text.replace("{" + name + "}", term)
+    return text
 
 
 def judge(claim: Claim, scores: Scores) -> dict[str, Any]:

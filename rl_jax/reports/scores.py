@@ -37,7 +37,9 @@ class Scores:
         self.paper, self.preset = paper, preset
         self._names = {(run.method, run.task): run.name for run in preset.runs}
         self._evaluations = evaluations
-        self.methods = tuple(dict.fromkeys(run.method for run in preset.runs))
+        there = {run.method for run in preset.runs}
+        self.methods = tuple(method for method in paper.labels if method in there)
+        self.memo: dict = {}  # what tables and figures both show and is costly: a bootstrap
         self.tasks = tuple(dict.fromkeys(run.task for run in preset.runs))
         shown = paper.measure if preset.measure is None else preset.measure
         by_task = shown if isinstance(shown, Mapping) else dict.fromkeys(self.tasks, shown)

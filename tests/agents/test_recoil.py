@@ -37,7 +37,7 @@ def test_the_stated_objective_regresses_on_a_reward_of_two_for_the_expert_and_no
 
     def stated(q):
         expert, offline = targets - q
-        return mixture_dual_loss(jnp.zeros(7), expert, offline, PEARSON_CHI2.conjugate, 0.99, beta)
+        return mixture_dual_loss(jnp.zeros(7), expert, offline, PEARSON_CHI2.conjugate, 0.99, beta)[0]
 
     def regression(q):
         errors = jnp.mean(jnp.square(q - targets - jnp.array([[2.0], [0.0]])), 1)

@@ -208,10 +208,32 @@ def test_a_feed_of_another_number_of_processes_is_refused(tmp_path):
     assert restore(tmp_path).step == 4
 
 
+@pytest.mark.parametrize("found", [None, 1, 3])
+def test_another_format_is_refused_with_the_remedy(found, tmp_path):
+    """Of a release before formats were numbered, or of a later one."""
+    saved(tmp_path, [4]).close()
+    records = tmp_path / "4" / "records" / "metadata"
+    stored = json.loads(records.read_text())
+    del stored["format"]
+    records.write_text(json.dumps(stored if found is None else stored | {"format": found}))
+    message = rf"checkpoint of step 4 in {tmp_path} has format {found or 1}, and this release reads 2: .*another --work"
+    with pytest.raises(CheckpointMismatchError, match=message):
+        restore(tmp_path)
+    assert (tmp_path / "4").is_dir()
+
+
+def test_leaves_of_a_run_are_read_by_name(tmp_path):
+    result = run(toys.experiment(), toys.config(num_seeds=2), tmp_path)
+    wanted = ("params/net/kernel", "params/net/out", "opt_state/0/mu/net/out", "params/absent")
+    step, found = checkpoint.load_leaves(tmp_path, "net/out", {name: lambda shape: SHARDING for name in wanted})
+    assert step == 20 and found.keys() == {"params/net/out", "opt_state/0/mu/net/out"}
+    np.testing.assert_array_equal(found["params/net/out"], result.state.params["net"]["out"])
+
+
 def test_the_state_of_a_run_is_read_by_others(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         checkpoint.load_state(tmp_path, toys.program(), 2)
-    result = run(toys.program(), toys.config(num_seeds=2), tmp_path)
+    result = run(toys.experiment(), toys.config(num_seeds=2), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     state = checkpoint.load_state(tmp_path, toys.program(), 2)
     for read, trained in zip(jax.tree.leaves(state), jax.tree.leaves(result.state), strict=True):

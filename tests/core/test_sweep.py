@@ -9,21 +9,23 @@ import pytest
 from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 
+from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import run
 from rl_jax.core.mesh import gather
 from rl_jax.core.metrics import MetricWriter, read_metrics
-from rl_jax.core.program import Program, Resident, TrainState
+from rl_jax.core.outcomes import read_outcomes
+from rl_jax.core.program import Evaluation, Program, TrainState
 from rl_jax.core.provenance import plain_config
 from rl_jax.core.sweep import (
     at,
-    check_settings,
+    check_one_folder,
     groups,
     in_sequence,
     labels,
     num_runs,
+    settings,
     side_by_side,
     swept,
-    swept_settings,
     title,
     with_settings,
 )
@@ -36,36 +38,41 @@ def config(sweep="", **fields):
     made.batch_size = 256
     made.agent = {"name": "toy", "rate": 0.9, "scale": 3.0, "delay": 2, "hidden_dims": (256, 256), "norm": False}
     made.dataset = {"name": "hopper", "path": "", "share": 1.0}
+    made.side_by_side = ("agent.*", "agent.delay")
     return made
 
 
 def toy_program(made: ConfigDict) -> Program:
-    """The toy regression, whose parameters follow the optimiser's at `rate`."""
+    """The toy regression, whose parameters follow the optimiser's at `rate`, from the step `delay` on."""
+    agent = made.agent
 
-    def init(key, settings={}):
-        return toys.init(key).replace(extra={"settings": settings})
-
-    def step(state, data, key):
-        agent = with_settings(made, state.extra["settings"]).agent
-        new, info = toys.step(state, data, key)
-        params = jax.tree.map(lambda n, o: agent.rate * n + (1.0 - agent.rate) * o, new.params, state.params)
+    def step(state, data, batch, key):
+        new, info = toys.step(state, data, batch, key)
+        rate = jnp.where(state.step >= agent.delay, agent.rate, 1.0)
+        params = jax.tree.map(lambda n, o: rate * n + (1.0 - rate) * o, new.params, state.params)
         return new.replace(params=params), info | {"scaled": agent.scale * info["loss"] / agent.rate}
 
-    def evaluate(state: TrainState, key):
-        del key
-        return {"eval/score": -np.asarray(jnp.mean(jnp.square(gather(state.params["net"]["out"])), (1, 2)))}
+    def evaluate(state: TrainState, resident, key):
+        del resident, key
+        assert isinstance(agent.rate, float)
+        scores = -np.asarray(jnp.mean(jnp.square(gather(state.params["net"]["out"])), (1, 2)))
+        assert scores.shape == (made.num_seeds,)
+        outcomes = np.full((made.num_seeds, 3), agent.rate) + np.arange(made.num_seeds)[:, None]
+        return Evaluation({"eval/score": scores, "eval/rate": agent.rate}, {"return": outcomes})
 
-    return Program(init, step, Resident(toys.make_data()), evaluate, swept_settings(made))
+    return Program(toys.init, step, evaluate, toys.make_data())
+
+
+EXPERIMENT = Experiment(toy_program, {}, Metric("eval/score", "score"))
 
 
 def train(workdir, sweep="", **fields):
-    made = config(sweep, **fields)
-    result = run(toy_program(made), made, workdir, headline="eval/score")
+    result = run(EXPERIMENT, config(sweep, **fields), workdir)
     return result, read_metrics(workdir / "metrics.jsonl")
 
 
 def own(state: TrainState, index: int) -> list[bytes]:
-    """The bits of one run, without its settings."""
+    """The bits of one run."""
     leaves = jax.tree.leaves((state.params, state.opt_state))
     return [np.asarray(gather(leaf))[index].tobytes() for leaf in leaves]
 
@@ -81,15 +88,20 @@ def test_values_have_their_fields_types_and_keep_their_order():
     assert swept(config()) == {}
 
 
-def test_floats_of_the_agent_run_side_by_side_and_all_else_in_sequence():
+def test_what_the_config_lists_runs_side_by_side_and_all_else_in_sequence():
     made = config("dataset.share=0.5,1; agent.rate=0.5,1; batch_size=8,16; agent.scale=2,1; agent.delay=1")
+    made.side_by_side = ("agent.*",)
     assert side_by_side(made) == [
         {"agent.rate": 0.5, "agent.scale": 2.0}, {"agent.rate": 0.5, "agent.scale": 1.0},
         {"agent.rate": 1.0, "agent.scale": 2.0}, {"agent.rate": 1.0, "agent.scale": 1.0},
     ]
+    # A pattern means numbers with a decimal point: `delay` may be a length.
     assert in_sequence(made) == [
         {"dataset.share": share, "batch_size": size, "agent.delay": 1} for share in (0.5, 1.0) for size in (8, 16)
     ]
+    made.side_by_side = ("agent.delay", "dataset.share")
+    assert side_by_side(made) == [{"dataset.share": share, "agent.delay": 1} for share in (0.5, 1.0)]
+    assert in_sequence(made)[0].keys() == {"agent.rate", "batch_size", "agent.scale"}
     assert side_by_side(config()) == in_sequence(config()) == [{}]
 
 
@@ -112,7 +124,7 @@ def test_every_combination_has_the_same_seeds_and_its_runs_lie_together():
     ]
     assert num_runs(made) == 4
     assert groups(made) == {"agent.rate=0.5": slice(0, 2), "agent.rate=1.0": slice(2, 4)}
-    np.testing.assert_array_equal(swept_settings(made)["agent.rate"], np.float32([0.5, 0.5, 1.0, 1.0]))
+    np.testing.assert_array_equal(settings(made)["agent.rate"], np.float32([0.5, 0.5, 1.0, 1.0]))
     assert labels(config(num_seeds=2)) == [{"seed": 0}, {"seed": 1}]
     assert groups(config(num_seeds=2)) == {"": slice(0, 2)}
 
@@ -147,16 +159,27 @@ def test_what_cannot_be_swept_is_named(sweep, message, tmp_path):
     with pytest.raises(ValueError, match=f"config.sweep: .*{message}"):
         swept(config(sweep))
     with pytest.raises(ValueError, match="config.sweep"):
-        run(toy_program(config()), config(sweep), tmp_path / "run")
+        run(EXPERIMENT, config(sweep), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_sees_its_own_values_and_float32_scalars():
+def test_every_listed_field_is_a_setting_swept_or_not():
+    """Else a run alone would be computed with Python's constants, and in a sweep with float32 arguments."""
+    found = settings(config("agent.rate=0.5,1", num_seeds=2))
+    assert {name: (x.dtype, x.tolist()) for name, x in found.items()} == {
+        "agent.rate": (np.float32, [0.5, 0.5, 1.0, 1.0]),
+        "agent.scale": (np.float32, [3.0] * 4),
+        "agent.delay": (np.int32, [2] * 4),
+    }
+
+
+def test_a_run_sees_its_own_values():
     made = config("agent.rate=0.5,1")
-    agent = with_settings(made, {"agent.rate": jnp.float32(0.5)}).agent
-    assert (agent.rate, agent.scale) == (0.5, 3.0)
-    assert (agent.rate.dtype, agent.rate.shape) == (agent.scale.dtype, agent.scale.shape) == (jnp.float32, ())
-    assert (agent.delay, agent.hidden_dims, agent.norm, agent.name) == (2, (256, 256), False, "toy")
+    made.agent.decay_steps = made.get_oneway_ref("num_steps")
+    agent = with_settings(made, {"agent.rate": jnp.float32(0.5), "agent.delay": jnp.int32(7)}).agent
+    assert (agent.rate, agent.delay) == (0.5, 7)
+    assert (agent.rate.dtype, agent.delay.dtype) == (jnp.float32, jnp.int32)
+    assert (agent.scale, agent.hidden_dims, agent.norm, agent.name, agent.decay_steps) == (3.0, (256,) * 2, False, "toy", 20)
     assert made.agent.rate == 0.9 and isinstance(made.agent.rate, float)
 
 
@@ -164,17 +187,26 @@ def test_a_run_sees_its_own_values_and_float32_scalars():
 
 
 def test_each_run_of_a_sweep_is_bitwise_the_run_alone(tmp_path):
-    together, lines = train(tmp_path / "sweep", "agent.rate=0.9,0.3; agent.scale=0.7,3", num_seeds=2)
-    assert together.state.extra["settings"]["agent.rate"].shape == (8,)
-    for index, label in [(3, (0.9, 3.0, 1)), (4, (0.3, 0.7, 0))]:
-        made = config(seed=label[2])
-        made.agent.rate, made.agent.scale = label[:2]
-        alone = run(toy_program(made), made, tmp_path / str(index), headline="eval/score")
+    together, lines = train(tmp_path / "sweep", "agent.rate=0.9,0.3; agent.scale=0.7,3; agent.delay=2,5", num_seeds=2)
+    assert lines[0]["loss"] and len(lines[0]["loss"]) == 16
+    for index, (rate, scale, delay, seed) in [(5, (0.9, 3.0, 2, 1)), (10, (0.3, 0.7, 5, 0))]:
+        made = config(seed=seed)
+        made.agent.update(rate=rate, scale=scale, delay=delay)
+        alone = run(EXPERIMENT, made, tmp_path / str(index))
         assert own(together.state, index) == own(alone.state, 0)
         for line, other in zip(lines, read_metrics(tmp_path / str(index) / "metrics.jsonl"), strict=True):
-            mine = {name: value[index] for name, value in line.items() if isinstance(value, list)}
+            mine = {name: value[index] for name, value in line.items() if isinstance(value, list) and name != "eval/return"}
             assert mine and mine == {name: other[name] for name in mine}
-    assert len({tuple(own(together.state, index)) for index in (0, 1, 4, 5)}) == 4
+    assert len({tuple(own(together.state, index)) for index in (0, 1, 2, 8, 9)}) == 5
+
+
+def test_a_combination_is_judged_with_its_own_configuration(tmp_path):
+    """`evaluate` above checks that it sees plain numbers and its own runs alone."""
+    result, _ = train(tmp_path, "agent.rate=0.9,0.3", num_seeds=2)
+    (evaluation,) = result.evaluations
+    assert evaluation["eval/rate"] == [0.9, 0.9, 0.3, 0.3]
+    assert evaluation["eval/return"] == pytest.approx([0.9, 1.9, 0.3, 1.3])
+    np.testing.assert_allclose(read_outcomes(tmp_path / "outcomes.npz").values["return"][0, :, 2], [0.9, 1.9, 0.3, 1.3])
 
 
 def test_it_says_which_column_is_which(tmp_path):
@@ -211,14 +243,9 @@ def test_a_stopped_sweep_goes_on_bitwise_and_another_sweep_is_refused(tmp_path):
         train(tmp_path / "parts", "agent.rate=0.9,0.5")
 
 
-def test_a_program_that_cannot_be_swept_says_so(tmp_path):
-    made = config("agent.rate=0.5,1")
-    with pytest.raises(ValueError, match="takes no values side by side"):
-        run(toys.program(), made, tmp_path / "run")
-    with pytest.raises(ValueError, match="batch_size runs in sequence"):
-        check_settings(config("batch_size=8,16"), ())
-    with pytest.raises(ValueError, match=r"Program.settings has shape \(3,\): its first axis is 2 runs"):
-        check_settings(made, {"agent.rate": np.zeros(3, np.float32)})
+def test_a_sweep_of_several_folders_needs_a_binary(tmp_path):
+    with pytest.raises(ValueError, match="batch_size runs in sequence, a folder a value: only a binary can start that"):
+        check_one_folder(config("batch_size=8,16"))
     with pytest.raises(ValueError, match="config.num_seeds=1 times 2 settings does not divide over config.mesh.seed=4"):
         train(tmp_path / "run", "agent.rate=0.5,1", **{"mesh.seed": 4})
     assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ import pytest
 
 from rl_jax.core import loop
 from rl_jax.core.metrics import read_metrics
+from rl_jax.core.program import Evaluation
 from rl_jax.core.runtime import NonFiniteError, Preempted
 from rl_jax.core.system import SystemMonitor
 from tests.core import toys
@@ -67,12 +68,12 @@ def test_the_fullest_device_that_reports_its_memory(monkeypatch):
 
 
 def test_every_line_has_the_clock_and_every_training_line_the_load(tmp_path):
-    program = toys.program(evaluate=lambda state, key: {"eval/score": 1.0})
+    experiment = toys.experiment(evaluate=lambda state, resident, key: Evaluation({"eval/score": 1.0}))
     begin = time.perf_counter()
-    loop.run(program, toys.config(num_steps=10, **OFTEN), tmp_path)
+    loop.run(experiment, toys.config(num_steps=10, **OFTEN), tmp_path)
     first = time.perf_counter() - begin
     time.sleep(1.0)
-    result = loop.run(program, toys.config(num_steps=20, **OFTEN), tmp_path)
+    result = loop.run(experiment, toys.config(num_steps=20, **OFTEN), tmp_path)
     total = time.perf_counter() - begin
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [5, 10, 10, 15, 20, 20]
@@ -88,21 +89,21 @@ def test_every_line_has_the_clock_and_every_training_line_the_load(tmp_path):
 def test_a_run_says_how_it_ended(tmp_path):
     told, broken = [True], [False]
 
-    def evaluate(state, key):
+    def evaluate(state, resident, key):
         if told.pop() if told else False:
             os.kill(os.getpid(), signal.SIGTERM)
         if broken.pop() if broken else False:
             raise RuntimeError("the simulator broke")
-        return {}
+        return Evaluation()
 
     config = toys.config(**OFTEN)
     with pytest.raises(Preempted):
-        loop.run(toys.program(evaluate=evaluate), config, tmp_path)
+        loop.run(toys.experiment(evaluate=evaluate), config, tmp_path)
     broken.append(True)
     with pytest.raises(RuntimeError, match="simulator broke"):
-        loop.run(toys.program(evaluate=evaluate), config, tmp_path)
-    loop.run(toys.program(evaluate=evaluate), config, tmp_path)
-    loop.run(toys.program(evaluate=evaluate), config, tmp_path)
+        loop.run(toys.experiment(evaluate=evaluate), config, tmp_path)
+    loop.run(toys.experiment(evaluate=evaluate), config, tmp_path)
+    loop.run(toys.experiment(evaluate=evaluate), config, tmp_path)
     preempted, failed, finished, again = (start["end"] for start in starts(tmp_path))
     assert [end["state"] for end in (preempted, failed, finished, again)] == ["preempted", "failed"] + ["finished"] * 2
     assert [end["step"] for end in (preempted, failed, finished, again)] == [10, 20, 20, 20]
@@ -112,15 +113,15 @@ def test_a_run_says_how_it_ended(tmp_path):
 
 
 def test_a_nan_is_a_failure_and_a_start_that_was_refused_none(tmp_path):
-    def step(state, data, key):
-        new, metrics = toys.step(state, data, key)
+    def step(state, data, batch, key):
+        new, metrics = toys.step(state, data, batch, key)
         return new, {"loss": metrics["loss"] / (state.step != 12)}
 
     with pytest.raises(NonFiniteError):
-        loop.run(toys.program(step=step), toys.config(**OFTEN), tmp_path)
+        loop.run(toys.experiment(step=step), toys.config(**OFTEN), tmp_path)
     (start,) = starts(tmp_path)
     assert start["end"]["state"] == "failed" and start["end"]["step"] == 15
     assert start["end"]["error"].startswith("NonFiniteError: not finite in steps 11 to 15: loss")
     with pytest.raises(ValueError, match="another config"):
-        loop.run(toys.program(), toys.config(seed=1), tmp_path)
+        loop.run(toys.experiment(), toys.config(seed=1), tmp_path)
     assert starts(tmp_path) == [start]

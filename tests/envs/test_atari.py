@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.envs.tabular import bridge_mdp
+from rl_jax.tabular.files import bridge_mdp
 
 pytest.importorskip("ale_py")
 from rl_jax.envs.atari import Emulator, atari  # noqa: E402

@@ -1,31 +1,69 @@
-"""The benchmark runs and says what it promises; its figures are asserted by no test."""
+"""Every suite of the benchmark runs, small, and says what it promises; no test asserts a figure of time."""
 
+import functools
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from configs.offline_rl import AGENTS
-from experiments import benchmark, image_benchmark
+from configs.offline_rl import get_config
+from experiments.benchmark import __main__ as binary
+from experiments.benchmark import measuring
+from experiments.benchmark.measuring import Variant, rates
+from experiments.benchmark.peers import checkout
+from experiments.benchmark.suites import generative, offline_rl, online
+from rl_jax.control.recipes import RECIPES
+from rl_jax.generative.unet import UNetConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+QUICK = functools.partial(rates, repeats=1, seconds=0.0)
+TINY_DT = {"agent.embedding_dim": 16, "agent.num_layers": 1, "agent.num_heads": 1, "batch_size": 8}
+TINY_UNET = UNetConfig(
+    sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=8, attention_head_dim=4,
+)
 
 
-def run(*args: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "experiments.benchmark", "--seconds=0.01", "--repeats=3", "--seeds=2", *args]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def small(monkeypatch):
+    """Suites of a few updates on little data."""
+    monkeypatch.setattr(offline_rl, "SIZE", 2000)
+    monkeypatch.setattr(offline_rl, "MAX_CHUNK", 2)
+    monkeypatch.setattr(offline_rl, "SIZES", {"dt": TINY_DT})
+    monkeypatch.setattr(online, "STEPS", 1024)
+    monkeypatch.setitem(generative.UNETS, "small", (TINY_UNET, 2, 4))
+    monkeypatch.setattr(generative, "MODEL_CALLS", 2)
 
 
-@pytest.mark.slow
-def test_one_agent_to_its_json_line():
-    done = run("--agent=bc")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+def test_a_rate_is_the_median_of_timings_taken_in_turn(monkeypatch):
+    now, order = [0.0], []
+
+    def variant(name, durations):
+        durations = iter(durations)
+
+        def run():
+            order.append(name)
+            now[0] += next(durations)
+            return 6
+
+        return Variant(run)
+
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
+    variants = {"a": variant("a", [99.0, 1.0, 3.0, 2.0]), "b": variant("b", [99.0, 0.5, 0.5, 6.0, 12.0])}
+    assert rates(variants, repeats=3, seconds=1.0) == {"a": 3.0, "b": 1.0}  # of 6, 2, 3 and 12, 1, 0.5
+    assert "".join(order) == "ababbabab"
+
+
+def test_the_binary_prints_one_line_about_one_agent(small, capsys):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    with flagsaver.flagsaver(suite="offline_rl", agent=["bc"], seeds=2, repeats=3, seconds=0.01):
+        binary.main(["benchmark"])
+    (line,) = capsys.readouterr().out.splitlines()
     result = json.loads(line)
     figures = {name.removeprefix("bc_"): value for name, value in result.items() if name.startswith("bc_")}
     assert figures.keys() == {
@@ -41,55 +79,69 @@ def test_one_agent_to_its_json_line():
     assert figures["bytes_per_update"] > 4 * 6 * parameters
 
 
-def test_it_covers_every_agent():
-    assert set(benchmark.RECIPES) == {recipe.default_config().name for recipe in AGENTS.values()}
-    for name in benchmark.RECIPES:
-        assert benchmark.make_config(name).agent.name == name
+def test_the_offline_suite_measures_an_agent_that_reads_sequences_beside_a_peer(small, monkeypatch):
+    peer = Variant(lambda: 1, fused=1, ours={"batch_size": 16})
+    monkeypatch.setattr(offline_rl, "peers_of", lambda *others: {"jax_corl": peer})
+    result = offline_rl.suite(QUICK, ["dt"], seeds=2)
+    assert result["dt_updates_per_s_2_seeds"] > 0 and result["dt_ratio_to_jax_corl"] > 0
 
 
-def test_a_missing_checkout_is_one_clear_line(tmp_path):
-    done = run("--agent=iql", f"--jax_corl={tmp_path}")
-    assert done.returncode == 1
-    assert f"--jax_corl={tmp_path}: there is no algos/ in it" in done.stderr and "Traceback" not in done.stderr
+def test_the_online_suite_counts_environment_steps(small):
+    result = online.suite(QUICK, seeds=2)
+    assert result.keys() == {
+        "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_2_seeds", "ppo_compile_s",
+        "ppo_compile_s_2_seeds",
+    }
+    assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))
 
 
-def test_a_missing_python_is_one_clear_line(tmp_path):
-    done = run("--suite=generative", f"--diffusers_python={tmp_path}/python")
-    assert done.returncode == 1
-    assert "python: there is no such file, name a Python interpreter" in done.stderr and "Traceback" not in done.stderr
+def test_the_generative_suite_samples_and_trains(small):
+    result = generative.suite(QUICK)
+    assert result["parameters"] > 1e3 and result["images_per_s"] > 0 and result["trained_images_per_s"] > 0
+
+
+def test_every_agent_has_a_setting():
+    assert set(offline_rl.AGENTS) == {recipe.default_config().name for recipe in RECIPES.values()}
+    for name, recipe in offline_rl.AGENTS.items():
+        assert offline_rl.make_config(name).agent.name == get_config(f"{recipe}/hopper-medium").agent.name == name
+
+
+@pytest.mark.parametrize(
+    "suite, flag, message",
+    [
+        (offline_rl.suite, "jax_corl", "there is no algos/ in it"),
+        (offline_rl.suite, "corl", "there is no algorithms/ in it"),
+        (online.suite, "purejaxrl", "there is no purejaxrl/ in it"),
+        (generative.suite, "diffusers_python", "there is no such file, name a Python interpreter"),
+    ],
+)
+def test_a_flag_that_names_nothing_is_one_clear_error(suite, flag, message, tmp_path):
+    with pytest.raises(ValueError, match=f"--{flag}={tmp_path}: {message}"):
+        suite(QUICK, **{flag: str(tmp_path)})
+
+
+def test_a_file_of_a_checkout_leaves_nothing_behind(tmp_path):
+    code = "import os, sys\nimport d4rl\nos.environ['MARK'] = '1'\nARGUMENTS = sys.argv[1:]\n"
+    (tmp_path / "algorithm.py").write_text(code)
+    module = checkout.load(tmp_path / "algorithm.py")
+    assert module.ARGUMENTS == [] and "MARK" not in os.environ and "d4rl" not in sys.modules
+    with pytest.raises(ValueError, match="take another version"):
+        checkout.load(tmp_path / "other.py")
 
 
 def test_of_batches_that_do_not_fit_the_next_smaller_is_tried(monkeypatch):
     tried = []
 
     def sampling(model, batch_size):
-        tried.append(batch_size)
-        if batch_size > fit:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
-        return lambda: batch_size
+        def run():
+            tried.append(batch_size)
+            if batch_size > fit:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+            return batch_size
 
-    monkeypatch.setattr(image_benchmark, "sampling", sampling)
+        return Variant(run)
+
+    monkeypatch.setattr(generative, "sampling", sampling)
     for fit, wanted, steps in ((100, 96, [128, 112, 96]), (300, 128, [128]), (50, 64, [128, 112, 96, 80])):
         tried.clear()
-        assert image_benchmark.fitting(None, 131, 64) == wanted and tried == steps
-
-
-@pytest.mark.slow
-def test_the_generative_suite_to_its_json_line():
-    done = run("--suite=generative")
-    assert done.returncode == 0, done.stderr
-    assert "--diffusers_python is not given: ours is measured alone" in done.stderr
-    result = json.loads(done.stdout)
-    assert result["parameters"] > 2e6 and result["images_per_s"] > 0 and result["trained_images_per_s"] > 0
-
-
-@pytest.mark.slow
-def test_the_online_suite_to_its_json_line():
-    done = run("--suite=online")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert result.keys() == {
-        "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_2_seeds", "ppo_compile_s",
-        "ppo_compile_s_2_seeds",
-    }
-    assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))
+        assert generative.fitting(None, 131, 64) == wanted and tried == steps

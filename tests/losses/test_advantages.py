@@ -1,4 +1,4 @@
-"""Generalised advantages: hand numbers, the sum that defines them, time-outs against terminals."""
+"""Advantages: hand numbers, the sums that define them, time-outs against terminals, groups of one prompt."""
 
 import collections
 
@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.losses.advantages import UNROLL, PromptStatistics, generalized_advantages, per_prompt_advantages
+from rl_jax.losses.advantages import (
+    UNROLL,
+    PromptStatistics,
+    generalized_advantages,
+    group_advantages,
+    leave_one_out_advantages,
+    per_prompt_advantages,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -70,6 +77,32 @@ def test_no_gradient_flows_through_them():
     x, ends = np.ones(3, np.float32), np.zeros(3, bool)
     gradient = jax.grad(lambda v: generalized_advantages(x, x, ends, v, v, 0.9, 0.9).sum())(x)
     assert not np.any(gradient)
+
+
+def test_group_advantages_by_hand():
+    # Mean 2 and sample deviation 1; mean 0.5 and deviation sqrt(1/2); three equal rewards, whose mean is rounded.
+    np.testing.assert_allclose(group_advantages(np.array([1.0, 2.0, 3.0])), [-1.0, 0.0, 1.0], rtol=1e-5)
+    two = group_advantages(np.array([[0.0, 1.0], [7.0, 7.0]]))
+    np.testing.assert_allclose(two, [[-(0.5**0.5), 0.5**0.5], [0.0, 0.0]], rtol=1e-5)
+    np.testing.assert_array_equal(group_advantages(np.full((2, 3), 0.1, np.float32)), np.zeros((2, 3)))
+
+
+def test_leave_one_out_advantages_by_hand():
+    # 1 - mean(2, 6), 2 - mean(1, 6), 6 - mean(1, 2)
+    np.testing.assert_allclose(leave_one_out_advantages(np.array([[1.0, 2.0, 6.0]])), [[-3.0, -1.5, 4.5]])
+    # Against the definition, and against the mean with its factor G / (G - 1).
+    rewards = RNG.normal(size=(4, 5)).astype(np.float32)
+    expected = [[r - np.mean(np.delete(row, i)) for i, r in enumerate(row)] for row in rewards]
+    np.testing.assert_allclose(leave_one_out_advantages(rewards), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(expected, 5 / 4 * (rewards - rewards.mean(1, keepdims=True)), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("advantages", [group_advantages, leave_one_out_advantages])
+def test_groups_have_no_gradient_and_at_least_two_members(advantages):
+    assert not np.any(jax.grad(lambda r: jnp.square(advantages(r)).sum())(jnp.array([0.0, 1.0, 5.0])))
+    for rewards in (np.ones(()), np.ones((3, 1))):
+        with pytest.raises(ValueError, match="the last axis is a group"):
+            advantages(rewards)
 
 
 class Tracker:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rl_jax.losses.divergence import PEARSON_CHI2, REVERSE_KL, SURROGATES
-from rl_jax.losses.dual import dual_loss, implicit_maximum_loss, mixture_dual_loss, normalized_kl_dual_loss
-from rl_jax.losses.value_learning import expectile_loss, gumbel_loss
+from rl_jax.losses.dual import dual_loss as dual_loss_and_terms
+from rl_jax.losses.dual import mixture_dual_loss, normalized_kl_dual_loss
+from rl_jax.losses.value_learning import expectile_loss, gumbel_loss, implicit_maximum_loss
 
 SIZE, FEATURES, DISCOUNT, ALPHA = 8, 48, 0.9, 0.7
 RNG = np.random.default_rng(0)
@@ -27,6 +28,10 @@ HERE, NEXT, INITIAL, EXPERT_HERE, EXPERT_NEXT, AT_POLICY = (features() for _ in 
 PARAMS = jnp.asarray(RNG.normal(size=FEATURES), jnp.float32)
 REWARDS = jnp.asarray(RNG.normal(size=SIZE), jnp.float32)
 TARGETS = jnp.asarray(RNG.normal(size=SIZE), jnp.float32)  # a Q that is held fixed
+
+
+def dual_loss(*arguments):
+    return dual_loss_and_terms(*arguments)[0]
 
 
 def residuals(params, rewards=REWARDS):
@@ -70,7 +75,8 @@ def test_xql_is_dual_v_with_reverse_kl(beta):
         return dual_loss(HERE @ params, TARGETS - HERE @ params, REVERSE_KL.positive_conjugate, 0.0, beta)
 
     assert_same_gradient(stated, as_dual, 1 / beta)
-    assert_same_gradient(lambda params: gumbel_loss(TARGETS - HERE @ params, beta, np.inf), as_dual, scale / beta)
+    ours = lambda params: gumbel_loss(TARGETS - HERE @ params, beta, np.inf).mean()  # noqa: E731
+    assert_same_gradient(ours, as_dual, scale / beta)
 
 
 @pytest.mark.parametrize("expectile", [0.5, 0.7, 0.9])
@@ -88,7 +94,7 @@ def test_iql_is_dual_v_with_an_asymmetric_chi2(expectile):
     for y in (-1.5, 0.0, 2.0):
         assert jnp.max(y * t - generator) == pytest.approx(float(conjugate(jnp.float32(y))), abs=1e-4)
     assert_same_gradient(
-        lambda params: expectile_loss(TARGETS - HERE @ params, expectile),
+        lambda params: expectile_loss(TARGETS - HERE @ params, expectile).mean(),
         lambda params: dual_loss(HERE @ params, TARGETS - HERE @ params, conjugate, 0.0, 1.0),
     )
 
@@ -122,7 +128,8 @@ def test_fdvl_is_dual_v_on_the_data_states(name, h):
     assert jnp.min(errors) < -4 and jnp.any((errors > -4) & (errors < 0)) and jnp.max(errors) > 0
     assert_same_gradient(stated, as_dual, lam)
     assert_same_gradient(coded, as_dual, lam)
-    assert_same_gradient(lambda params: implicit_maximum_loss(targets - HERE @ params, SURROGATES[name], lam), coded)
+    ours = lambda params: implicit_maximum_loss(targets - HERE @ params, SURROGATES[name], lam)  # noqa: E731
+    assert_same_gradient(lambda params: ours(params).mean(), coded)
     # The constant between the two forms is (1 - lambda) E[Q].
     np.testing.assert_allclose(stated(PARAMS) - coded(PARAMS), (1 - lam) * jnp.mean(targets), rtol=1e-4, atol=1e-5)
 
@@ -238,7 +245,7 @@ def test_demodice_is_dual_v_with_reverse_kl_at_the_best_constant():
     assert jax.grad(shifted, 1)(PARAMS, best) == pytest.approx(0.0, abs=1e-5)
     assert shifted(PARAMS, best) == pytest.approx(float(stated(PARAMS)), abs=1e-5)
     assert_same_gradient(
-        stated, lambda params: normalized_kl_dual_loss(INITIAL @ params, residuals(params), DISCOUNT, weight)
+        stated, lambda params: normalized_kl_dual_loss(INITIAL @ params, residuals(params), DISCOUNT, weight)[0]
     )
 
 
@@ -254,7 +261,7 @@ def test_smodice_with_kl_cannot_prefer_to_end_an_episode_and_chi2_can():
         return rewards + gamma * masks * v - v
 
     def kl(v):
-        return normalized_kl_dual_loss(v[None], errors(v), gamma, 1.0)
+        return normalized_kl_dual_loss(v[None], errors(v), gamma, 1.0)[0]
 
     for v in (-5.0, 0.0, 8.0):
         end = 1 / (1 + np.exp(gamma * v))
@@ -268,7 +275,7 @@ def test_smodice_with_kl_cannot_prefer_to_end_an_episode_and_chi2_can():
 
 
 def recoil(initial, params, expert, offline, beta):
-    return mixture_dual_loss(initial @ params, expert, offline, PEARSON_CHI2.conjugate, DISCOUNT, beta)
+    return mixture_dual_loss(initial @ params, expert, offline, PEARSON_CHI2.conjugate, DISCOUNT, beta)[0]
 
 
 def test_recoil_with_chi2_raises_the_expert_lowers_the_policy_and_keeps_residuals_small():

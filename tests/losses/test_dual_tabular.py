@@ -84,7 +84,7 @@ def residuals_of_v(mdp: MDP, v: jax.Array) -> jax.Array:
 def dual_v(mdp: MDP, divergence: Divergence, alpha: float) -> tuple[float, np.ndarray]:
     def loss(v):
         residuals = repeated(residuals_of_v(mdp, v), mdp.counts)
-        return dual_loss(repeated(v, mdp.initial), residuals, divergence.positive_conjugate, DISCOUNT, alpha)
+        return dual_loss(repeated(v, mdp.initial), residuals, divergence.positive_conjugate, DISCOUNT, alpha)[0]
 
     return minimum(jax.jit(jax.value_and_grad(loss)), STATES)
 
@@ -100,7 +100,7 @@ def dual_q(mdp: MDP, divergence: Divergence, alpha: float):
         residuals = jnp.asarray(mdp.rewards) + DISCOUNT * jnp.asarray(mdp.transitions) @ v - q
         return dual_loss(
             repeated(v, mdp.initial), repeated(residuals, mdp.counts), divergence.conjugate, DISCOUNT, alpha
-        )
+        )[0]
 
     def least(policy: np.ndarray) -> tuple[float, np.ndarray]:
         def of_q(q):

@@ -18,7 +18,7 @@ def plain(errors: np.ndarray, beta: float) -> float:
     return np.mean(np.exp(z) - z - 1.0)
 
 
-DERIVATIVE = jax.jit(jax.grad(lambda v, targets, beta, max_clip: gumbel_loss(targets - v, beta, max_clip)))
+DERIVATIVE = jax.jit(jax.grad(lambda v, targets, beta, max_clip: gumbel_loss(targets - v, beta, max_clip).mean()))
 
 
 def slope(targets: np.ndarray, prediction: float, beta: float, max_clip: float = np.inf) -> float:
@@ -39,14 +39,14 @@ def settles(targets: np.ndarray, beta: float, max_clip: float = np.inf) -> float
 
 def test_gumbel_loss_by_hand():
     # m = 1: exp(-1) (e - 1 - 1) and exp(-1) (1/e + 1 - 1)
-    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf) == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
+    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf).mean() == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
     # The same z from errors twice as large at a beta twice as large.
-    assert gumbel_loss(jnp.array([2.0, -2.0]), 2.0, np.inf) == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
+    assert gumbel_loss(jnp.array([2.0, -2.0]), 2.0, np.inf).mean() == pytest.approx((1 - 2 / E + 1 / E**2) / 2)
     # Without the scale: e - 1 - 1 and 1/e + 1 - 1.
-    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf, scaled=False) == pytest.approx((E - 2 + 1 / E) / 2)
+    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, np.inf, scaled=False).mean() == pytest.approx((E - 2 + 1 / E) / 2)
     # Clipped at 0.5, which is then m: exp(-0.5) (exp(0.5) - 0.5 - 1) and exp(-0.5) (1/e + 1 - 1)
     clipped = (np.exp(0.5) - 1.5 + 1 / E) / np.exp(0.5) / 2
-    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, 0.5) == pytest.approx(clipped, rel=1e-5)
+    assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, 0.5).mean() == pytest.approx(clipped, rel=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 5.0])
@@ -70,7 +70,7 @@ def test_between_the_mean_and_the_maximum():
 def test_a_large_beta_is_half_the_squared_error():
     errors = np.random.default_rng(2).normal(size=50)
     with jax.enable_x64(True):
-        loss = float(gumbel_loss(jnp.asarray(errors), 1e4, np.inf))
+        loss = float(gumbel_loss(jnp.asarray(errors), 1e4, np.inf).mean())
     assert loss * 1e8 == pytest.approx(0.5 * np.mean(np.square(errors)), rel=1e-3)
 
 
@@ -100,7 +100,7 @@ def test_gradients_by_finite_differences_with_the_clip_acting():
         return np.mean(np.exp(z - m) - z * np.exp(-m) - np.exp(-m))
 
     with jax.enable_x64(True):
-        grads = jax.grad(gumbel_loss)(jnp.asarray(errors), beta, max_clip)
+        grads = jax.grad(lambda u: gumbel_loss(u, beta, max_clip).mean())(jnp.asarray(errors))
     expected = [difference(lambda u, i=i: scaled(u, i), errors[i]) for i in range(9)]
     np.testing.assert_allclose(grads, expected, rtol=1e-6, atol=1e-10)
     np.testing.assert_array_equal(np.asarray(grads) == 0, z == max_clip)
@@ -120,7 +120,8 @@ def test_a_clipped_error_no_longer_pulls():
 def test_huge_errors_do_not_overflow(errors, max_clip):
     with np.errstate(over="ignore"):
         assert np.isinf(np.float32(np.exp(np.float32(1e4))))
-    loss, grads = jax.jit(jax.value_and_grad(gumbel_loss))(jnp.array(errors), 1.0, max_clip)
+    mean = lambda u: gumbel_loss(u, 1.0, max_clip).mean()  # noqa: E731
+    loss, grads = jax.jit(jax.value_and_grad(mean))(jnp.array(errors))
     assert np.isfinite(loss) and np.all(np.isfinite(grads))
     assert np.abs(grads).max() <= E
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.losses.policy_gradient import aggregate, clipped_value_loss, entropy_loss, policy_gradient_loss
+from rl_jax.losses.policy_gradient import clipped_value_loss, entropy_loss, policy_gradient_loss
 
 RNG = np.random.default_rng(0)
 # Below, within and above the clip, with a good and with a bad action.
@@ -33,6 +33,22 @@ def terms(ratios, advantages, **settings):
 def test_each_side_of_the_clip_by_hand():
     # Clipped to 0.8 below and to 1.3 above, where that makes the objective smaller.
     np.testing.assert_allclose(terms(RATIOS, ADVANTAGES), [-1.0, -2.0, -2.6, 1.6, 2.0, 3.0], rtol=1e-6)
+
+
+INFINITY = float("inf")
+
+
+@pytest.mark.parametrize(
+    "clips, expected",
+    [
+        # The lower one acts on bad actions below it, the upper one on good actions above it, and nothing else.
+        ({"clip_low": 0.2, "clip_high": INFINITY}, [-1.0, -2.0, -3.0, 1.6, 2.0, 3.0]),
+        ({"clip_low": INFINITY, "clip_high": 0.3}, [-1.0, -2.0, -2.6, 1.0, 2.0, 3.0]),
+        ({"clip_low": INFINITY, "clip_high": INFINITY, "dual_clip": 1.2}, [-1.0, -2.0, -3.0, 1.0, 2.0, 2.4]),
+    ],
+)
+def test_each_clip_acts_alone(clips, expected):
+    np.testing.assert_allclose(terms(RATIOS, ADVANTAGES, **clips), expected, rtol=1e-6)
 
 
 def test_the_dual_clip_bounds_bad_actions_alone():
@@ -109,6 +125,15 @@ def test_descent_makes_good_actions_likelier_and_bad_ones_rarer():
     assert after[0] > before[0] and after[1] < before[1]
 
 
+@pytest.mark.parametrize("settings", [{}, {"clip_low": INFINITY, "clip_high": INFINITY}, {"dual_clip": 1.5}])
+def test_at_a_ratio_of_one_no_clip_acts_and_it_is_reinforce(settings):
+    """One update a batch: the gradient is that of -mean(A log pi), the ratio and the clips have no part in it."""
+    log_prob = np.log(RATIOS)
+    loss = lambda x: policy_gradient_loss(x, log_prob, ADVANTAGES, ONES, **{**CLIPS, **settings})[0]  # noqa: E731
+    ours = jax.grad(loss)(log_prob)
+    np.testing.assert_allclose(ours, -ADVANTAGES / 6, rtol=1e-6)
+
+
 def test_what_it_reports():
     _, info = loss_at(RATIOS, ADVANTAGES)
     assert info["actor/clip_fraction"] == pytest.approx(4 / 6)
@@ -131,19 +156,6 @@ def test_what_is_masked_may_be_anything(garbage):
     assert loss(*dirty) == pytest.approx(expected, rel=1e-5)
     gradient = jax.grad(loss)(*dirty)
     assert np.all(np.isfinite(gradient)) and gradient[-1] == 0
-
-
-def test_aggregations_by_hand():
-    values, mask = np.array([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]]), np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    assert aggregate(values, mask, "token_mean") == 4.0
-    assert aggregate(values, mask, "sequence_mean") == 6.0
-    assert aggregate(values, mask, 8.0) == 2.0
-    for aggregation in ("token_mean", "sequence_mean", 8.0):
-        assert aggregate(values, np.zeros((2, 3)), aggregation) == 0.0
-    with pytest.raises(ValueError, match="aggregation is 'mean': choose token_mean, sequence_mean or a number"):
-        aggregate(values, mask, "mean")
-    with pytest.raises(ValueError, match="'sequence_mean' of terms"):
-        aggregate(values[0], mask[0], "sequence_mean")
 
 
 def test_entropy_loss_is_minus_the_mean_of_what_counts():

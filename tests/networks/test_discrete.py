@@ -9,8 +9,10 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from rl_jax.networks.distributions import Categorical
 from rl_jax.networks.encoders import ImpalaCNN, MiniGridCNN, NatureCNN, encode
-from rl_jax.networks.policies import ActorCritic, Categorical
+from rl_jax.networks.initializers import torch_default
+from rl_jax.networks.policies import ActorCritic
 from rl_jax.networks.values import DiscreteCritic
 
 KEY = jax.random.key(0)
@@ -43,10 +45,11 @@ def test_samples_have_their_frequencies_and_a_temperature_sharpens_them():
     logits = jnp.broadcast_to(jnp.array([0.0, 1.0, 2.0]), (20_000, 3))
     noise = jax.random.gumbel(KEY, logits.shape)
     for temperature in (1.0, 0.5):
-        actions = Categorical(logits).sample(temperature * noise)
+        actions = Categorical(logits).sample(KEY, temperature)
+        np.testing.assert_array_equal(actions, Categorical(logits).from_noise(temperature * noise))
         expected = scipy.special.softmax(np.arange(3) / temperature)
         np.testing.assert_allclose(np.bincount(actions) / 20_000, expected, atol=0.01)
-    assert np.all(Categorical(logits).sample(0.0 * noise) == 2)
+    assert np.all(Categorical(logits).sample(KEY, 0.0) == 2)
 
 
 def numpy_layers(params, prefix, x, activate):
@@ -62,9 +65,9 @@ def numpy_layers(params, prefix, x, activate):
 def test_actor_critic_is_two_perceptrons(activation, function):
     network = ActorCritic((8, 7), 4, activation=activation)
     params = network.init(KEY, OBSERVATIONS)
-    logits, values = network.apply(params, OBSERVATIONS)
+    policy, values = network.apply(params, OBSERVATIONS)
     layers = params["params"]
-    np.testing.assert_allclose(logits, numpy_layers(layers, "policy_Dense_", OBSERVATIONS, function), atol=1e-5)
+    np.testing.assert_allclose(policy.logits, numpy_layers(layers, "policy_Dense_", OBSERVATIONS, function), atol=1e-5)
     np.testing.assert_allclose(values, numpy_layers(layers, "value_Dense_", OBSERVATIONS, function)[:, 0], atol=1e-5)
 
 
@@ -130,10 +133,10 @@ def test_nature_cnn_is_its_convolutions():
 
 
 def test_nature_cnn_has_the_papers_size_and_pytorchs_weights():
-    shapes = jax.eval_shape(NatureCNN("torch").init, KEY, jnp.zeros((1, 84, 84, 4), jnp.uint8))
+    shapes = jax.eval_shape(NatureCNN(torch_default).init, KEY, jnp.zeros((1, 84, 84, 4), jnp.uint8))
     # 4 x 8 x 8 x 32, 32 x 4 x 4 x 64, 64 x 3 x 3 x 64 and 7 x 7 x 64 x 512 weights, and the biases.
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 8192 + 32768 + 36864 + 1605632 + 32 + 64 + 64 + 512
-    kernel = NatureCNN("torch").init(KEY, SCREENS)["params"]["Conv_0"]["kernel"]
+    kernel = NatureCNN(torch_default).init(KEY, SCREENS)["params"]["Conv_0"]["kernel"]
     assert 0.9 < float(jnp.abs(kernel).max()) * math.sqrt(8 * 8 * 3) <= 1.0
 
 
@@ -173,8 +176,6 @@ def test_bad_names_and_sizes_are_told():
     with pytest.raises(ValueError, match="screens of 30x84: NatureCNN needs 36x36 at least"):
         NatureCNN().init(KEY, jnp.zeros((1, 30, 84, 3)))
     with pytest.raises(ValueError, match="encoder is 'cnn': choose one of none, nature_cnn"):
-        encode(jnp.zeros((1, 3)), "cnn", "torch")
+        encode(jnp.zeros((1, 3)), "cnn", torch_default)
     with pytest.raises(ValueError, match="activation is 'gelu': choose relu or tanh"):
         ActorCritic((8,), 2, activation="gelu").init(KEY, OBSERVATIONS)
-    with pytest.raises(ValueError, match="initializer is 'he': choose orthogonal or torch"):
-        NatureCNN("he").init(KEY, SCREENS)

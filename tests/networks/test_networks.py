@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from rl_jax.core.program import PyTree
+from rl_jax.networks.initializers import fan_in_uniform, orthogonal, torch_default, uniform
 from rl_jax.networks.mlp import MLP, ensemble
 from rl_jax.networks.policies import DeterministicPolicy, GaussianPolicy, SquashedGaussianPolicy
 from rl_jax.networks.values import Critic, Value
@@ -57,10 +58,11 @@ def test_output_shapes_for_any_leading_dimensions(leading):
     shapes = [
         (Value((8,)), (observations,), leading),
         (Critic((8,), ensemble_size=5), (observations, actions), (5, *leading)),
-        (DeterministicPolicy((8,), 2), (observations,), (*leading, 2)),
     ]
     for network, inputs, expected in shapes:
         assert jax.eval_shape(network.init_with_output, KEY, *inputs)[0].shape == expected
+    actions = jax.eval_shape(DeterministicPolicy((8,), 2).init_with_output, KEY, observations)[0].actions
+    assert actions.shape == (*leading, 2)
     mean, log_std = jax.eval_shape(GaussianPolicy((8,), 2).init_with_output, KEY, observations)[0]
     assert (mean.shape, log_std.shape) == ((*leading, 2), (2,))
 
@@ -68,7 +70,7 @@ def test_output_shapes_for_any_leading_dimensions(leading):
 @pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("activate_final", [False, True])
 def test_mlp_is_what_numpy_computes(layer_norm, activate_final):
-    network = MLP((8, 4), activate_final=activate_final, layer_norm=layer_norm, initializer="torch")
+    network = MLP((8, 4), activate_final=activate_final, layer_norm=layer_norm, initializer=torch_default)
     params = filled(network, OBSERVATIONS)
     x = np.asarray(OBSERVATIONS)
     for i, width in enumerate((8, 4)):
@@ -107,8 +109,16 @@ def test_orthogonal_kernels_have_gain_sqrt_2_and_no_bias():
         np.testing.assert_array_equal(bias, 0)
 
 
+def test_the_gain_of_orthogonal_kernels_is_an_argument_and_the_last_layer_may_have_its_own():
+    hidden, last = kernels(MLP((16, 5), initializer=orthogonal(3.0), output_initializer=orthogonal(0.01)).init(
+        KEY, OBSERVATIONS
+    ))
+    np.testing.assert_allclose(hidden @ hidden.T, 9 * np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(last.T @ last, 1e-4 * np.eye(5), atol=1e-8)
+
+
 def test_torch_weights_are_uniform_within_one_over_root_fan_in():
-    params = MLP((400, 300), initializer="torch").init(KEY, jnp.zeros((1, 100)))
+    params = MLP((400, 300), initializer=torch_default).init(KEY, jnp.zeros((1, 100)))
     for kernel, bias in zip(kernels(params), biases(params), strict=True):
         bound = kernel.shape[0] ** -0.5
         for values in (kernel, bias):
@@ -119,9 +129,10 @@ def test_torch_weights_are_uniform_within_one_over_root_fan_in():
 
 
 def test_small_outputs_are_uniform_and_hidden_biases_a_tenth():
-    layers = (400, 300)
-    policy, value = DeterministicPolicy((400,), 300, "small_output"), MLP(layers, initializer="small_output")
-    hidden = MLP(layers, initializer="small_output", activate_final=True)
+    layers, tenth = (400, 300), fan_in_uniform(bias=0.1)
+    policy = DeterministicPolicy((400,), 300, initializer=tenth, output_initializer=uniform(1e-3))
+    value = MLP(layers, initializer=tenth, output_initializer=uniform(3e-3))
+    hidden = value.clone(activate_final=True)
     for network, bound in [(policy, 1e-3), (value, 3e-3), (hidden, None)]:
         params = network.init(KEY, jnp.zeros((1, 100)))
         bounds = [0.1, 0.05 if bound is None else bound]  # 1/sqrt(100), 1/sqrt(400)
@@ -141,16 +152,12 @@ def test_every_network_passes_its_initialiser_on(network):
     inputs = (OBSERVATIONS, ACTIONS) if isinstance(network, Critic) else (OBSERVATIONS,)
     for bias in biases(network.init(KEY, *inputs)):
         np.testing.assert_array_equal(bias, 0)
-    for bias in biases(network.clone(initializer="torch").init(KEY, *inputs)):
-        assert np.all(bias != 0)
+    for field in ("initializer", "output_initializer"):  # one layer, which is the last
+        for bias in biases(network.clone(**{field: torch_default}).init(KEY, *inputs)):
+            assert np.all(bias != 0)
 
 
-def test_an_unknown_initialiser_is_refused():
-    with pytest.raises(ValueError, match="initializer.*'orthogonl'.*orthogonal.*torch"):
-        MLP((8,), initializer="orthogonl").init(KEY, OBSERVATIONS)
-
-
-@pytest.mark.parametrize("initializer", ["orthogonal", "torch"])
+@pytest.mark.parametrize("initializer", [orthogonal(), torch_default], ids=["orthogonal", "torch_default"])
 def test_members_of_an_ensemble_are_independent(initializer):
     critic = Critic((8,), ensemble_size=3, initializer=initializer)
     params = critic.init(KEY, OBSERVATIONS, ACTIONS)
@@ -158,7 +165,7 @@ def test_members_of_an_ensemble_are_independent(initializer):
         assert kernel.shape[0] == 3
         for one, other in [(0, 1), (0, 2), (1, 2)]:
             assert np.all(kernel[one] != kernel[other])
-    if initializer == "orthogonal":  # each member by itself
+    if initializer is not torch_default:  # each member by itself
         for member in kernels(params)[0]:
             np.testing.assert_allclose(member @ member.T, 2 * np.eye(5), atol=1e-5)
 
@@ -197,7 +204,7 @@ def test_members_at_actions_of_their_own(layer_norm):
 
 
 def test_a_critic_reads_observations_and_actions():
-    critic = Critic((8,), initializer="torch")
+    critic = Critic((8,), initializer=torch_default)
     params = filled(critic, OBSERVATIONS, ACTIONS)
     by_observation, by_action = jax.grad(lambda o, a: critic.apply(params, o, a).sum(), argnums=(0, 1))(
         OBSERVATIONS, ACTIONS
@@ -208,8 +215,8 @@ def test_a_critic_reads_observations_and_actions():
 def test_policies_stay_in_the_box():
     far = 1e4 * OBSERVATIONS
     deterministic, gaussian = DeterministicPolicy((8,), 2), GaussianPolicy((8,), 2)
-    actions = deterministic.apply(filled(deterministic, far), far)
-    mean, _ = gaussian.apply(filled(gaussian, far), far)
+    actions = deterministic.apply(filled(deterministic, far), far).mode()
+    mean = gaussian.apply(filled(gaussian, far), far).mean
     for values in (actions, mean):
         assert np.abs(values).max() <= 1.0
         assert np.abs(values).max() > 0.99  # the bound is reached, not merely far away
@@ -219,16 +226,16 @@ def test_a_policy_is_the_tanh_of_its_mlp():
     policy = DeterministicPolicy((8,), 2)
     params = filled(policy, OBSERVATIONS)
     raw = MLP((8, 2)).apply({"params": params["params"]["MLP_0"]}, OBSERVATIONS)
-    np.testing.assert_allclose(policy.apply(params, OBSERVATIONS), np.tanh(raw), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(policy.apply(params, OBSERVATIONS).mode(), np.tanh(raw), rtol=1e-5, atol=1e-6)
 
 
 def test_log_std_starts_at_zero_and_is_clipped():
     policy = GaussianPolicy((), 3)
     params = policy.init(KEY, OBSERVATIONS)
-    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS)[1], [0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS).log_std, [0.0, 0.0, 0.0])
     params["params"]["log_std"] = jnp.array([-9.0, 1.5, 9.0])
-    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS)[1], [-5.0, 1.5, 2.0])
-    grad = jax.grad(lambda p: policy.apply(p, OBSERVATIONS)[1].sum())(params)["params"]["log_std"]
+    np.testing.assert_array_equal(policy.apply(params, OBSERVATIONS).log_std, [-5.0, 1.5, 2.0])
+    grad = jax.grad(lambda p: policy.apply(p, OBSERVATIONS).log_std.sum())(params)["params"]["log_std"]
     np.testing.assert_array_equal(grad, [0.0, 1.0, 0.0])
 
 

@@ -5,11 +5,12 @@ import pytest
 
 from rl_jax.core.extras import MissingExtraError
 from rl_jax.envs import atari as atari_module
-from rl_jax.envs import minigrid as minigrid_module
-from rl_jax.envs.atari import explore_atari
-from rl_jax.envs.explore import Node, Simulator, explore, merged_screens, minimise
-from rl_jax.envs.minigrid import explore_minigrid
-from rl_jax.envs.tabular import Screens, TabularMDP, bridge_mdp
+from rl_jax.tabular import minigrid as minigrid_module
+from rl_jax.tabular.atari import explore_atari
+from rl_jax.tabular.explore import Node, Simulator, explore, merged_screens, minimise
+from rl_jax.tabular.files import bridge_mdp
+from rl_jax.tabular.mdp import Screens, TabularMDP
+from rl_jax.tabular.minigrid import explore_minigrid
 
 
 class Counter:

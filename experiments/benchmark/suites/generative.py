@@ -1,8 +1,6 @@
-"""Images sampled and trained on a second by a latent consistency model's U-Net; a suite of benchmark.py, which see."""
+"""Images per second that a latent consistency model's U-Net samples and trains on."""
 
-import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +9,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from experiments import peers
-from experiments.peers import Variant
+from experiments.benchmark.measuring import Measure, Variant, queued
+from experiments.benchmark.peers.diffusers import DiffusersSettings, diffusers_unet, interpreter
+from rl_jax.core.program import TrainState
 from rl_jax.generative import fine_tuning
 from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
 from rl_jax.generative.policy import Sampler, Trajectory, consistency_sampler, sample
@@ -32,7 +31,49 @@ UNETS = {
     "sd15": (UNetConfig(time_cond_proj_dim=256, dtype=jnp.bfloat16), 8, 77),
 }
 
-Rates = Callable[[dict[str, Variant]], dict[str, float]]  # variants -> what each does a second
+
+def suite(measure: Measure, size: str = "small", diffusers_python: str = "") -> dict[str, Any]:
+    """The figures of a U-Net of UNETS.
+
+    Args:
+      diffusers_python: an interpreter that has torch and diffusers, to measure these beside; "" for none.
+
+    Raises:
+      ValueError: there is no such interpreter, or what it runs is not our U-Net.
+    """
+    python = interpreter(diffusers_python)
+    config, batch_size, tokens = UNETS[size]
+    model = diffusion(config, tokens)
+    parameters = sum(x.size for x in jax.tree.leaves(model.params))
+    settings = fine_tuning.default_config()
+    variants = {"sample": sampling(model, batch_size)}
+    if size == "small":
+        settings.chunk_size = batch_size
+        variants["train"] = training(model, batch_size, settings)
+    if python:
+        told = DiffusersSettings(
+            config, "cpu" if jax.default_backend() == "cpu" else "cuda", batch_size, tokens, model.timesteps.tolist(),
+            model.sampler.levels.tolist(), model.sampler.stds.tolist(), settings.chunk_size, settings.learning_rate,
+            settings.clip, settings.max_grad_norm,
+        )
+        with diffusers_unet(python, told, parameters) as theirs:
+            rate = measure(variants | {f"diffusers_{name}": theirs[name] for name in variants})
+    else:
+        logging.info("--diffusers_python is not given: ours is measured alone")
+        rate = measure(variants)
+    result = {
+        "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
+        "calls": MODEL_CALLS, "batch_size": batch_size,
+    }
+    for name, figure in (("sample", "images_per_s"), ("train", "trained_images_per_s")):
+        if name in rate:
+            result[figure] = rate[name]
+        if f"diffusers_{name}" in rate:
+            peer = rate[f"diffusers_{name}"]
+            result |= {f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": rate[name] / peer}
+    if size == "sd15":
+        result |= in_memory(model, batch_size, measure)
+    return result
 
 
 class Diffusion(NamedTuple):
@@ -80,34 +121,28 @@ def diffusion(config: UNetConfig, tokens: int) -> Diffusion:
 
 
 def sampling(model: Diffusion, batch_size: int) -> Variant:
+    """What samples a batch; it counts images."""
     _, context = model.images(batch_size)
-    keys = map(jax.random.key, itertools.count(3))
 
-    def run() -> int:
-        jax.block_until_ready(model.drawn(model.params, context, next(keys)))
-        return batch_size
+    def step(_: Any, key: jax.Array) -> jax.Array:
+        return model.drawn(model.params, context, key).final
 
-    return run
+    return queued(step, None, fused=batch_size, calls=1)
 
 
-def training(model: Diffusion, batch_size: int) -> tuple[Variant, ConfigDict]:
-    """A policy-gradient update of all parameters over all steps of one sampled batch, and its settings."""
-    settings = fine_tuning.default_config()
-    settings.chunk_size = batch_size
-    trained = fine_tuning.fine_tuning(settings, model.sampler, batch_size)
-    context, keys = model.images(batch_size)[1], map(jax.random.key, itertools.count(3))
+def training(model: Diffusion, batch_size: int, settings: ConfigDict) -> Variant:
+    """A policy-gradient update of all parameters over all steps of one sampled batch; it counts images."""
+    trainer = fine_tuning.fine_tuning(settings, model.sampler, batch_size)
+    _, context = model.images(batch_size)
     rewards = jax.random.normal(jax.random.key(2), (batch_size,))
-    drawn = model.drawn(model.params, context, next(keys))
+    drawn = model.drawn(model.params, context, jax.random.key(3))
     batch = fine_tuning.Rewarded.of(drawn, jnp.arange(batch_size), context, rewards)
-    update = jax.jit(trained.update, donate_argnums=0)
-    carry = [trained.init(jax.tree.map(jnp.copy, model.params))]
+    update = jax.jit(trainer.update, donate_argnums=0)
 
-    def run() -> int:
-        carry[0], _ = update(carry[0], batch, next(keys))
-        jax.block_until_ready(carry[0])
-        return batch_size
+    def step(state: TrainState, key: jax.Array) -> TrainState:
+        return update(state, batch, key)[0]
 
-    return run, settings
+    return queued(step, trainer.init(model.params), fused=batch_size, calls=1)
 
 
 def memory(name: str) -> float | None:
@@ -116,10 +151,10 @@ def memory(name: str) -> float | None:
     return found[name] / 1e9 if name in found else None
 
 
-def in_memory(model: Diffusion, few: int, rates: Rates) -> dict[str, float | None]:
+def in_memory(model: Diffusion, few: int, measure: Measure) -> dict[str, float | None]:
     """What the memory of batches of `few` images, which were sampled before, and of four times as many tells."""
     many, low = 4 * few, memory("peak_bytes_in_use")
-    rate = rates({"sample": sampling(model, many)})["sample"]
+    rate = measure({"sample": sampling(model, many)})["sample"]
     high, limit = memory("peak_bytes_in_use"), memory("bytes_limit")
     found = {"peak_memory_gb": low, "larger_batch_size": many, "images_per_s_larger_batch": rate}
     if high is None:
@@ -133,7 +168,7 @@ def fitting(model: Diffusion, most: int, least: int) -> int:
     `least`, which is known to fit."""
     while (most := most // 8 * 8) > least:
         try:
-            sampling(model, most)()
+            sampling(model, most).run()
             return most
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
@@ -141,50 +176,3 @@ def fitting(model: Diffusion, most: int, least: int) -> int:
             logging.info("%d images do not fit", most)
             most = most * 7 // 8
     return least
-
-
-def suite(size: str, diffusers_python: str, rates: Rates) -> dict[str, Any]:
-    """The figures of a U-Net of UNETS.
-
-    Args:
-      diffusers_python: an interpreter that has torch and diffusers, to measure these beside; "" for none.
-      rates: of variants, things done a second.
-
-    Raises:
-      ValueError: there is no such interpreter.
-    """
-    python = Path(diffusers_python).expanduser()
-    if diffusers_python and not python.is_file():
-        raise ValueError(f"--diffusers_python={diffusers_python}: there is no such file, name a Python interpreter")
-    config, batch_size, tokens = UNETS[size]
-    model = diffusion(config, tokens)
-    parameters = sum(x.size for x in jax.tree.leaves(model.params))
-    result = {
-        "suite": "generative", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
-        "calls": MODEL_CALLS, "batch_size": batch_size,
-    }
-    variants, settings = {"sample": sampling(model, batch_size)}, fine_tuning.default_config()
-    if size == "small":
-        variants["train"], settings = training(model, batch_size)
-    if diffusers_python:
-        told = peers.DiffusersSettings(
-            config, "cpu" if jax.default_backend() == "cpu" else "cuda", batch_size, tokens, model.timesteps.tolist(),
-            model.sampler.levels.tolist(), model.sampler.stds.tolist(), settings.chunk_size, settings.learning_rate,
-            settings.clip, settings.max_grad_norm,
-        )
-        with peers.diffusers_unet(python, told) as (theirs, their_parameters):
-            if their_parameters != parameters:
-                raise ValueError(f"diffusers' U-Net has {their_parameters} parameters and ours {parameters}")
-            rate = rates(variants | {f"diffusers_{name}": theirs[name] for name in variants})
-    else:
-        logging.info("--diffusers_python is not given: ours is measured alone")
-        rate = rates(variants)
-    for name, figure in (("sample", "images_per_s"), ("train", "trained_images_per_s")):
-        if name in rate:
-            result[figure] = rate[name]
-        if f"diffusers_{name}" in rate:
-            peer = rate[f"diffusers_{name}"]
-            result |= {f"diffusers_{figure}": peer, f"ratio_to_diffusers_{figure}": rate[name] / peer}
-    if size == "sd15":
-        result |= in_memory(model, batch_size, rates)
-    return result

@@ -1,19 +1,19 @@
-"""GORP by its own luck against the exact chance of it, and the bound against the authors' and against what happens."""
+"""The bound on GORP's samples against the authors' own, and its parts against independent computations."""
 
 import itertools
 import json
 import math
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
 
-from rl_jax.envs.tabular import TabularMDP, bridge_exploration_policy, bridge_mdp
-from rl_jax.evaluation import gorp as module
-from rl_jax.evaluation.gorp import failure_probability, gorp, gorp_bound
+from rl_jax.tabular import gorp_bound as module
+from rl_jax.tabular.files import bridge_exploration_policy, bridge_mdp
+from rl_jax.tabular.gorp_bound import failure_probability, gorp_bound
+from rl_jax.tabular.mdp import TabularMDP
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "bridge_analysis.json").read_text())
 
@@ -54,48 +54,10 @@ def test_the_authors_bounds_that_take_long_come_out(name, ks):
     compare(name, ks)
 
 
-def test_the_bound_holds():
-    mdp, m = bridge_mdp("freeway_10_fs30"), 37  # 11,100 steps
-    runs = gorp(mdp, jax.random.split(jax.random.key(0), 24), k=1, episodes=m)
-    assert runs.actions.shape == (24, 10) and runs.returns.shape == runs.steps.shape == (24,)
-    failures = (runs.returns < 1.0 - 1e-4).mean()
-    bound = failure_probability(mdp, 1, m)
-    assert bound <= 0.5 and failures <= bound + 3 * math.sqrt(bound * (1 - bound) / 24)
-    assert (runs.steps <= 10**2 * 3 * m).all()
-    # With fewer episodes it fails more often, and with more the bound goes to zero.
-    assert failure_probability(mdp, 1, 5) > 0.5 and failure_probability(mdp, 1, 400) < 0.02
-    assert (gorp(mdp, jax.random.split(jax.random.key(0), 20), k=1, episodes=2).returns < 1.0).mean() > 0.5
-
-
-def test_chance_of_a_coin_is_what_gorp_has():
-    # m = 1, k = 1: action 1 wins if its coin shows 1, probability 1/2; then the next step must find the 1 and always
-    # does, for there every sequence is tried without chance. m = 2: one of each is a tie, which the first action wins:
-    # 1/4.
-    for m, chance in ((1, 0.5), (2, 0.25)):
-        runs = gorp(COIN, jax.random.split(jax.random.key(m), 200), k=1, episodes=m)
-        found = (runs.returns == 1.0).mean()
-        assert found == pytest.approx(chance, abs=4 * math.sqrt(chance * (1 - chance) / 200))
-        assert set(runs.returns.tolist()) == {0.5, 1.0}
-        # Two iterations of 2 sequences with m episodes of 2 steps.
-        assert (runs.steps == 2**2 * 2 * m).all()
-    # k = 2 looks at everything.
-    assert (gorp(COIN, jax.random.split(jax.random.key(0), 20), k=2, episodes=1).returns == 1.0).all()
-
-
-def test_an_exploration_policy_is_followed():
+def test_an_exploration_policy_counts():
     policy = np.full((2, 3, 2), 0.5)
     policy[1, 2] = [0.0, 1.0]  # the coin always shows 1
-    runs = gorp(COIN, jax.random.split(jax.random.key(0), 20), k=1, episodes=1, policy=policy)
-    assert (runs.returns == 1.0).all()
     assert gorp_bound(COIN, max_k=1, exploration_policy=policy).episodes == {1: 1}
-
-
-def test_episodes_that_end_early_take_fewer_steps():
-    mdp = TabularMDP(np.array([[-1, 0]]), np.array([[1, 0]], np.float32), 3)
-    runs = gorp(mdp, jax.random.key(0)[None], k=3, episodes=1)
-    # Sequences of 3: 4 begin with 0 (1 step), 2 with 10 (2 steps), 2 with 11 (3 steps): 14 steps. All that reach the
-    # end earn 1 and the first of them is 000. From then on its 0 ends every episode: 8 steps an iteration.
-    assert runs.actions[0, 0] == 0 and runs.returns[0] == 1.0 and runs.steps[0] == 14 + 8 + 8
 
 
 def test_moments_of_returns_are_those_of_the_enumerated_ones():
@@ -161,11 +123,6 @@ def test_an_mdp_in_which_nothing_can_go_wrong_needs_one_episode():
 
 
 def test_bad_input_is_named():
-    key = jax.random.key(0)[None]
-    with pytest.raises(ValueError, match="k is 0 and episodes 1: give at least 1"):
-        gorp(COIN, key, k=0, episodes=1)
-    with pytest.raises(ValueError, match=r"2\^20 sequences x 5000 episodes x 2 steps .* fewer episodes"):
-        gorp(COIN, key, k=20, episodes=5000)
     with pytest.raises(ValueError, match="k is 1 and episodes 0"):
         failure_probability(COIN, 1, 0)
     with pytest.raises(ValueError, match="policy has shape"):

@@ -1,0 +1,75 @@
+"""Updates per second of every agent, without compilation and evaluation, beside simpler and other people's loops.
+
+    python -m experiments.benchmark --suite=offline_rl
+    python -m experiments.benchmark --suite=online
+    python -m experiments.benchmark --suite=generative
+
+Made-up data of Hopper's shapes and the authors' settings for hopper-medium, but for 10 critics in SAC-N and EDAC. All
+variants run in turn, `--repeats` times, so that a busy machine slows them alike; the figures are medians. Variants:
+  fused        the core's step: data on the device, many updates in one program; for 1 and for --seeds runs.
+  plain        the same update, one jitted call each, batches drawn by numpy: what one writes first.
+  jax_corl     JAX-CORL's own update (only with --jax_corl=DIR, a checkout of github.com/nissymori/JAX-CORL, and its
+               requirements distrax, omegaconf and pydantic).
+  corl         CORL's own ReBRAC (only with --corl=DIR, a checkout of github.com/tinkoff-ai/CORL).
+A ratio to a peer is of equal sizes: a variant of ours, `like_jax_corl` or `like_corl`, has the peer's widths, batch,
+sampled actions and number of updates fused in a call; the files of experiments/benchmark/peers say what else differs.
+
+`--suite=online` measures PPO on CartPole in environment steps a second, with all that learning takes. Variants:
+  fused        the core's step: roll-outs and updates of many steps in one program; for 1 and for --seeds runs.
+  purejaxrl    PureJaxRL's own PPO (only with --purejaxrl=DIR, a checkout of github.com/luchris429/purejaxrl, and its
+               requirements gymnax<1 and distrax), whose settings ours are set to.
+
+`--suite=generative` measures a text-conditioned U-Net of 5.6 million parameters on images of 32x32 by 8 calls of a
+latent consistency model, all parameters trained, in float32. Variants:
+  sample       images sampled a second, with the log-densities of their steps.
+  train        images a second in a policy-gradient update over all of their steps.
+  diffusers    both by diffusers' UNet2DConditionModel of the same shape in PyTorch, on the same device (only with
+               --diffusers_python=PYTHON, an interpreter that has torch and diffusers). Where something else runs
+               beside, give both one free core (`taskset -c 0 python -m ...`): PyTorch's threads wait for each other.
+With --size=sd15 it is the U-Net of Stable Diffusion 1.5 as a latent consistency model has it, 860 million random
+parameters, in bfloat16 on latents of 64x64, which takes an accelerator: images sampled a second by 8 calls, at two
+sizes of a batch, and the most memory that the device held; and how many images fit, which is tried. The process takes
+XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves the rest to diffusers.
+
+FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
+operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
+`percent_of_sgemm` is the rate of floating-point operations over that of a large float32 matrix product measured in the
+same run. The last line on standard output is one JSON object.
+"""
+
+import functools
+import json
+
+from absl import flags
+
+from experiments.benchmark.measuring import rates
+from experiments.benchmark.suites import generative, offline_rl, online
+from rl_jax.core.runtime import run_binary
+
+SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online", "generative"], "What to measure.")
+SIZE = flags.DEFINE_enum("size", "small", list(generative.UNETS), "The U-Net of the generative suite.")
+DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
+SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
+REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
+SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of one timing.", lower_bound=0.01)
+AGENTS = list(offline_rl.AGENTS)
+AGENT = flags.DEFINE_multi_enum("agent", AGENTS, AGENTS, "Agents to measure; repeat it for several.")
+JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
+CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
+PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose PPO to measure in the same run.")
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    measure = functools.partial(rates, repeats=REPEATS.value, seconds=SECONDS.value)
+    if SUITE.value == "offline_rl":
+        result = offline_rl.suite(measure, AGENT.value, SEEDS.value, JAX_CORL.value, CORL.value)
+    elif SUITE.value == "online":
+        result = online.suite(measure, SEEDS.value, PUREJAXRL.value)
+    else:
+        result = generative.suite(measure, SIZE.value, DIFFUSERS.value)
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    run_binary(main)
