@@ -41,7 +41,7 @@ PIPELINE_REWARDS = {
     "align": ("similarity", 4e-4, 120, 16, 32.0, 32),
     "vlm": ("vlm", 4e-4, 120, 16, 32.0, 32),
 }
-# Images of an update, and the sampling steps whose gradient is in memory at once, of RLCM's 8 and of DDPO's 49 an image.
+# Images of an update, and the sampling steps whose gradient is in memory at once: of RLCM (8 an image) and DDPO (49).
 SCALES = {"emoji": (32, 64, 98), "emoji-large": (520, 1040, 980), "digits": (160, 1280, 1568)}
 PROMPTS = "experiments/rlcm/data/animals.txt"
 REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": "alignment"}
@@ -145,7 +145,8 @@ def _part(domain: str, part: str) -> ConfigDict:
     config.loop.log_every = config.loop.chunk = 100
     config.loop.eval_every = 500
     if domain == "digits":  # full batches; the last parameters are kept
-        return _with(config, {"pretraining.optimiser": "adam", "pretraining.learning_rate": 1e-2, "pretraining.ema": 0.0})
+        config.pretraining.update({"optimiser": "adam", "learning_rate": 1e-2, "ema": 0.0})
+        return config
     return _with(config, {"pretraining.learning_rate": 2e-3, "pretraining.decay": True})
 
 

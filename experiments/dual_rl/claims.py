@@ -49,7 +49,8 @@ QUICK_IMITATION = COMMON | {
 PAPER_SCALE = {"num_seeds": 5, "tensorboard": False}
 
 BATCH_SIZES = (16, 256)
-BETAS, LAMBDAS = (0.1, 0.5, 2.0), (0.95, 0.8, 0.6)  # temperatures of XQL and f-DVL, from the greediest
+# Temperatures of XQL and of f-DVL, the greediest first.
+TEMPERATURES = {"xql": ("agent.beta", (0.1, 0.5, 2.0)), "fdvl": ("agent.lam", (0.95, 0.8, 0.6))}
 MEAN_Q, VALUE_LOSS = Metric("eval/log10_mean_q", "log10 of mean Q"), Metric("eval/value_loss", "loss of V", "lower")
 
 
@@ -74,15 +75,17 @@ def imitation(settings: Sequence[str], common: Mapping[str, Any]) -> Preset:
 
 
 def stability() -> Preset:
-    arms = tuple(
-        run._replace(config=f"configs/dual_rl.py:stability/{arm}")
-        for size in BATCH_SIZES for number in range(3) for arm in STABILITY
-        for temperature in ({"agent.beta": BETAS[number]} if arm.startswith("xql") else {"agent.lam": LAMBDAS[number]},)
-        for run in runs((arm,), (f"batch-{size}-{number + 1}",), {"tensorboard": False, "batch_size": size, **temperature})
-    )
-    rivals = ("xql_unclipped", "xql_raw")
-    claims = tuple(better_by(method, other) for other in rivals for method in FDVL)
-    return Preset(arms, claims, measure=STABLE, beside=(MEAN_Q, VALUE_LOSS))
+    def losses(size: int, number: int) -> tuple[Run, ...]:
+        fields = {arm: TEMPERATURES[arm.partition("_")[0]] for arm in STABILITY}
+        return grid(
+            STABILITY, (f"batch-{size}-{number + 1}",), module="experiments.dual_rl.train",
+            config="configs/dual_rl.py:stability/{method}", common={"tensorboard": False, "batch_size": size},
+            by_method={arm: {field: values[number]} for arm, (field, values) in fields.items()},
+        )
+
+    made = sum((losses(size, number) for size in BATCH_SIZES for number in range(3)), ())
+    claims = tuple(better_by(method, other) for other in ("xql_unclipped", "xql_raw") for method in FDVL)
+    return Preset(made, claims, measure=STABLE, beside=(MEAN_Q, VALUE_LOSS))
 
 
 def tiny() -> Preset:

@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.rlcm import REWARDS
+from experiments.rlcm.claims import draw_rewards
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
@@ -25,7 +26,7 @@ from rl_jax.generative.pipeline_fine_tuning import pipeline_fine_tuning, pipelin
 from rl_jax.generative.pretrained import load_pipeline
 from rl_jax.generative.pretraining import generator_pretraining, pretraining_program
 from rl_jax.generative.rewards import Reward, reward
-from rl_jax.reports.figures import plot_curves
+from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.records import load_runs
 
 DATA, CHECKPOINTS, RESULTS = (Path(__file__).parent / name for name in ("data", "checkpoints", "results"))
@@ -49,9 +50,10 @@ def fine_tuning(config: ConfigDict) -> Experiment:
         paint = painter(domain, config.model, ROWS, COLUMNS)
         paint(jax.device_get(result.resident["model"]), workdir / "before.png")
         paint(first_run(result.state.params), workdir / "after.png")
-        draw_rewards(config, workdir)
+        images = result.step * config.batch_size
+        draw_beside_ddpo(config, images, result.step, workdir)
         before, after = (means(result.evaluations[at]) for at in (0, -1))
-        return {"images": result.step * config.batch_size, "before": before, "after": after}
+        return {"images": images, "before": before, "after": after}
 
     return Experiment(
         lambda config: domain_fine_tuning(config, domain, model, score),
@@ -119,22 +121,18 @@ def first_run(params: PyTree) -> PyTree:
 
 
 def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of an evaluation, means over runs; without those that are NaN."""
-    found = {name.removeprefix("eval/"): x for name, x in evaluation.items() if name.startswith("eval/")}
-    return {name: float(np.mean(x)) for name, x in found.items() if np.isfinite(np.asarray(x, np.float64)).all()}
+    """The metrics of an evaluation, means over runs; without those that are not finite for every run."""
+    values = {name: np.mean(x) for name, x in evaluation.items() if name.startswith("eval/")}
+    return {name.removeprefix("eval/"): float(x) for name, x in values.items() if np.isfinite(x)}
 
 
-def draw_rewards(config: ConfigDict, workdir: Path) -> None:
-    """Draws the run's JPEG bytes, or its reward, against images and seconds, beside DDPO's saved runs for that reward."""
-    name = "bytes" if config.reward in (REWARDS["compress"], REWARDS["incompress"]) else "reward"
-    runs = {config.preset: (config.batch_size, read_outcomes(workdir / "outcomes.npz"))}
-    for run in load_runs(RESULTS / config.domain).values():
-        if run.about["method"] == "ddpo" and REWARDS[run.about["task"]] == config.reward:
-            per_update = run.about["summary"]["images"] // run.about["summary"]["step"]
-            runs["DDPO, 50 steps, saved results"] = (per_update, run.evaluations)
-    panels = {"images rewarded": {}, "seconds of training, one run": {}}
-    for label, (per_update, (steps, seconds, outcomes, *_)) in runs.items():
-        values = outcomes[name].mean(2)
-        panels["images rewarded"][label] = (steps * per_update, values)
-        panels["seconds of training, one run"][label] = (seconds / values.shape[1], values)
-    plot_curves(panels, workdir / "rewards.png", labels=list(runs), score=f"JPEG {name}" if name == "bytes" else name, x_label="")
+def draw_beside_ddpo(config: ConfigDict, images: int, step: int, workdir: Path) -> None:
+    """Draws the run's JPEG bytes, or its reward, beside those of DDPO's saved runs for the same reward."""
+    outcome = "bytes" if config.reward in (REWARDS["compress"], REWARDS["incompress"]) else "reward"
+    own = Evaluations(*read_outcomes(workdir / "outcomes.npz"), {"images": images, "step": step})
+    saved = load_runs(RESULTS / config.domain).values()
+    ddpo = {
+        "DDPO, saved results": run.evaluations for run in saved
+        if run.about["method"] == "ddpo" and REWARDS[run.about["task"]] == config.reward
+    }
+    draw_rewards({config.preset: own} | ddpo, outcome, outcome.replace("bytes", "JPEG bytes"), workdir / "rewards.png")

@@ -20,8 +20,8 @@ def core_config() -> ConfigDict:
             # Fields that take several values, e.g. "agent.expectile=0.5,0.7,0.9; agent.temperature=1,3": core.sweep.
             "sweep": "",
             # The fields that a sweep may train side by side in one program: those that stand in formulas and change no
-            # shape. A pattern with a wildcard means numbers with a decimal point; name a whole number in full, and take a
-            # field out by "!agent.discount".
+            # shape. A pattern with a wildcard means numbers with a decimal point; name a whole number in full;
+            # "!agent.discount" takes a field out.
             "side_by_side": ("agent.*",),
             # Weights of an earlier stage: a finished run's folder, and a regex of the leaves to take from it, such as
             # "params/actor/|extra/observation_". A run that resumes takes its own.

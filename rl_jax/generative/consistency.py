@@ -73,7 +73,7 @@ def consistency_distillation_loss(
     consistency: Denoise, params: PyTree, target_params: PyTree, teacher: Denoise, teacher_params: PyTree,
     images: jax.Array, condition: PyTree, key: Key, *, levels: np.ndarray, huber: float | None = None,
 ) -> tuple[jax.Array, Info]:
-    """Computes the mean of d(f(x_t, t), f_target(x_s, s)) over images and neighbours t > s of the levels, with weight 1.
+    """Computes the mean of d(f(x_t, t), f_target(x_s, s)) over images and neighbours t > s of the levels, unweighted.
 
     x_t = x_0 + t noise, and x_s is one Heun step of the teacher from x_t, so that both lie on one trajectory. No
     gradient flows through the target.

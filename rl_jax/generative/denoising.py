@@ -17,8 +17,8 @@ from rl_jax.core.program import Key, PyTree
 Info = dict[str, jax.Array]
 # network(params, x [B, ...], noise label [B], condition with leaves [B, ...]) -> [B, ...]
 Network = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
-# denoise(params, x [B, ...], t [B], condition) -> images [B, ...]: the denoiser E[x_0 | x_t] of a diffusion model, or the
-# consistency function, which maps x_t to the origin of its ODE trajectory
+# denoise(params, x [B, ...], t [B], condition) -> images [B, ...]: the denoiser E[x_0 | x_t] of a diffusion model, or
+# the consistency function, which maps x_t to the origin of its ODE trajectory
 Denoise = Callable[[PyTree, jax.Array, jax.Array, PyTree], jax.Array]
 
 

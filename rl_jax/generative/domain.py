@@ -1,4 +1,4 @@
-"""A domain: images with prompts, the network that generates them, and the frozen networks that decode and judge them."""
+"""A domain: images with prompts, the network that generates them, and frozen networks that decode and judge them."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -25,8 +25,8 @@ def domain_evaluation(config: ConfigDict, domain: Domain, score: Reward | None) 
       reward [S, E].
       std_within_prompt [S, P]: the standard deviation of a pixel among the images of a prompt, mean over pixels.
       flat_bytes [S, 1]: of a JPEG file of one colour, below which no model can go.
-    The metric `eval/accepted_reward` is the mean reward where the judge's mean accuracy is at least `config.judge_floor`
-    and NaN elsewhere: the best checkpoint by it is where the judge would have stopped.
+    The metric `eval/accepted_reward` [S] is the mean reward where the judge's mean accuracy is `config.judge_floor` or
+    more, and NaN elsewhere: the best checkpoint by it is where the judge would have stopped.
 
     Args:
       score: the reward that the host computes; None where it is the domain's similarity.
@@ -44,7 +44,7 @@ def domain_evaluation(config: ConfigDict, domain: Domain, score: Reward | None) 
     def sampled(
         models: PyTree, frozen: PyTree, levels: jax.Array, num_calls: jax.Array, key: Key
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """Pixels [S, E, ...], whether the judge recognises the prompt [S, E], and the similarity [S, E] if it is asked."""
+        """Pixels [S, E, ...], whether the judge recognises the prompt [S, E], and the similarity [S, E] or None."""
 
         def one(params: PyTree) -> tuple[jax.Array, jax.Array, jax.Array | None]:
             if config.model.kind == "consistency":

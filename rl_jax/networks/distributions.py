@@ -66,7 +66,9 @@ class Gaussian(NamedTuple):
 
 
 class SquashedGaussian(NamedTuple):
-    """tanh(u) of a diagonal Gaussian u: soft actor-critic's policy (Haarnoja et al. 2018, arXiv 1812.05905, appendix C).
+    """tanh(u) of a diagonal Gaussian u, the policy of soft actor-critic.
+
+    Source: Haarnoja et al. 2018, arXiv 1812.05905, appendix C.
 
     Attributes:
       mean, log_std: [..., A], of u.

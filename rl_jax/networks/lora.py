@@ -15,7 +15,7 @@ from rl_jax.core.program import PyTree
 
 
 def init_lora(key: jax.Array, params: PyTree, rank: int, layers: str, dtype: Any = jnp.float32) -> PyTree:
-    """Creates adapters of the kernels [D, F] whose path matches `layers`: {..., "to_q": {"a": [D, rank], "b": [rank, F]}}.
+    """Creates adapters {..., "to_q": {"a": [D, rank], "b": [rank, F]}} of the kernels [D, F] that `layers` matches.
 
     A is normal with standard deviation 1 / rank and B is 0, so fresh adapters change nothing.
 

@@ -96,8 +96,7 @@ class SquashedGaussianPolicy(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """A categorical policy and V(s): observations -> (Categorical over [..., num_actions],
-    values [...]).
+    """A categorical policy and V(s): observations -> (Categorical [..., num_actions], values [...]).
 
     Both have hidden layers of their own on one encoder. Kernels are orthogonal with gain sqrt(2), of the policy's last
     layer 0.01 and of the value's 1; biases are zero (stable-baselines3's, and OpenAI's baselines before it).

@@ -18,8 +18,7 @@ from rl_jax.reports.measures import Curve, Measure, MissingScores, Values, as_cu
 from rl_jax.reports.scores import Scores
 
 WIDE = 4  # more tasks than this make the rows of a table of their own
-EACH = "## Each seed"  # heads what a README leaves out
-RESULTS = "## Claims"  # heads what a README shows
+NOTES = "## Notes"  # heads what a README leaves out
 
 
 class Aggregate(NamedTuple):
@@ -68,17 +67,17 @@ def markdown(scores: Scores, title: str, made: Sequence[str], claims: Sequence[M
       claims: as `judging.judge` gives them.
       missing: by a run's name, why it is not there.
     """
-    parts = [f"# {title}", *made, *scores.paper.notes, *scores.preset.notes]
+    parts = [f"# {title}", *made]
     if missing:
         parts += ["## Missing", table(["run", "reason"], list(map(list, missing.items())))]
-    parts.append(RESULTS)
+    parts.append("## Claims")
     parts.append(claims_table(claims) if claims else "This preset makes none.")
     for measure, tasks in scores.groups():
         parts += _measure_section(scores, measure, tasks)
     if scores.paper.published:
         sources = [f"- {_heading(source)}: {source.source}" for source in scores.paper.published]
         parts += ["## Other people's numbers", "\n".join(sources)]
-    parts += [EACH, *_each_seed(scores)]
+    parts += [NOTES, *scores.paper.notes, *scores.preset.notes, "## Each seed", *_each_seed(scores)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -127,8 +126,10 @@ def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> 
     parts.append(table([header[x] for x in kept], [[row[x] for x in kept] for row in rows]))
     if several and len(tasks) > WIDE:
         last = [scores.paper.reference.label] if references else []
-        rows = [[task, *(columns.cell(method, task) for method in methods), *([references.get(task, "")] if last else [])]
-                for task in tasks]
+        rows = [
+            [task, *(columns.cell(method, task) for method in methods), *(references.get(task, "") for _ in last)]
+            for task in tasks
+        ]
         parts.append(table(["task", *map(scores.label, methods), *last], rows))
     return parts
 
@@ -182,12 +183,13 @@ class _Columns(NamedTuple):
         if self.scores.paper.reference is None:
             return {}
         known = {task: found(lambda task=task: self.scores.reference(None, [task])[0]) for task in self.tasks}
-        return {task: number(value) for task, value in known.items() if value is not None}
+        show = (lambda x: f"10^{number(x)}") if self.measure.log10 else number
+        return {task: show(value) for task, value in known.items() if value is not None}
 
     def legend(self) -> str:
         if len(self.tasks) == 1:
             return f"Numbers are {self.measure.how}."
-        whole = f" IQM and P(better) are over {len(self.tasks)} tasks" + (", of the log10." if self.measure.log10 else ".")
+        whole = f" IQM and P(better) are over {len(self.tasks)} tasks{', of the log10' if self.measure.log10 else ''}."
         if not self.medians():
             return f"A task's number is the mean over seeds, {self.measure.how}.{whole}"
         return (

@@ -29,10 +29,7 @@ from rl_jax.agents import (
     xql,
 )
 from rl_jax.agents.agent import Agent
-from rl_jax.core.config import flat
-from rl_jax.core.fused import Window, empty_window, fused_step, init_runs, run_keys
-from rl_jax.core.program import Key, Metrics, Program, PyTree, Resident, TrainState
-from rl_jax.core.sweep import with_settings
+from rl_jax.core.program import Metrics, PyTree, TrainState
 from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Demonstrations, Transitions
 
@@ -149,47 +146,47 @@ def transitions(observations, actions, rewards=0.0, masks=0.0, next_observations
     )
 
 
-def program(agent: Agent, data: PyTree) -> Program:
-    """Every update sees the whole set, so that the answers have no sampling noise."""
-    example = jax.tree.map(lambda x: x[:1], data)
-    return Program(lambda key: agent.init(key, example), agent.update, Resident(data))
+def floats_of(config: ConfigDict) -> dict[str, jax.Array]:
+    """The floats of an agent's config as arrays: what a sweep hands in traced."""
+    return {field: jnp.float32(value) for field, value in config.items() if isinstance(value, float)}
 
 
-def start(learner: Program, num_seeds: int = 1) -> tuple[TrainState, Window]:
-    """Initial states of the runs and an empty window."""
-    # Not jitted: the initialisers are then compiled once for all agents of a shape.
-    runs = [init_runs(learner, run_keys("init", seed, 1), "map") for seed in range(num_seeds)]
-    state = jax.tree.map(lambda *x: jnp.concatenate(x), *(run.replace(step=None) for run in runs))
-    state = state.replace(step=jnp.zeros((), jnp.int32))
-    return state, empty_window(learner, state, learner.source.data, data_by_run=False)
+def with_floats(config: ConfigDict, floats: Mapping[str, Any]) -> ConfigDict:
+    """The config with these values, traced ones too."""
+    config = config.copy_and_resolve_references()
+    with config.ignore_type():
+        config.update(floats)
+    return config
 
 
 @functools.cache
-def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainState, Window]]:
-    """The fused step of an agent with what of its config (JSON) is no float; floats and data are arguments, so that one
-    program serves many probes."""
+def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainState, Metrics]]:
+    """A run of `steps` updates with what of an agent's config (JSON) is no float; floats and data are arguments, so that
+    one program serves many probes. Every update sees all data, so that the answers have no sampling noise."""
 
-    def run(state: TrainState, window: Window, data: PyTree, keys: Key, floats: Mapping[str, Any]) -> tuple:
-        config = with_settings(ConfigDict({"agent": json.loads(fixed)}), floats)
-        learner = program(CASES[name].make(config.agent, 1), data)
-        step = fused_step(learner, steps, seed_axis="map", on_nan="abort", data_by_run=False)
-        return step(state, window, data, keys)
+    def run(state: TrainState, data: PyTree, floats: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        agent = CASES[name].make(with_floats(ConfigDict(json.loads(fixed)), floats), 1)
 
-    return jax.jit(run, donate_argnums=(0, 1))
+        def one(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+            state, metrics = agent.update(state, data, key)
+            return state.replace(step=state.step + 1), metrics
+
+        state, metrics = jax.lax.scan(one, state, jax.random.split(jax.random.key(1), steps))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return jax.jit(run)
 
 
 def train(name: str, data: PyTree, steps: int = 1500, **overrides: Any) -> tuple[TrainState, Metrics]:
     """One run of `steps` updates on a batch: its final state, and its metrics averaged over all updates."""
     data = jax.tree.map(jnp.asarray, data)
-    state, window = start(program(make_agent(name, **overrides), data))
-    config = ConfigDict({"agent": make_config(name, **overrides)})
-    floats = {field: jnp.float32(value) for field, value in flat(config).items() if isinstance(value, float)}
-    config.update_from_flattened_dict(dict.fromkeys(floats, 0.0))
-    fused = compiled(name, steps, config.agent.to_json())
-    state, window = fused(state, window, data, run_keys("train", 0, 1), floats)
-    step = state.step
-    state = jax.tree.map(lambda x: x[0], state.replace(step=None)).replace(step=step)
-    return state, {metric: float(total[0]) / steps for metric, total in window.sums.items()}
+    config = make_config(name, **overrides)
+    # Not jitted: the initialisers are then compiled once for all agents of a shape.
+    state = make_agent(name, **overrides).init(jax.random.key(0), data)
+    floats = floats_of(config)
+    config.update(dict.fromkeys(floats, 0.0))
+    state, metrics = compiled(name, steps, config.to_json())(state, data, floats)
+    return state, {metric: float(value) for metric, value in metrics.items()}
 
 
 def few_updates(name: str, data: PyTree, **overrides: Any) -> tuple[TrainState, Metrics]:
@@ -212,9 +209,7 @@ def traced_update(name: str, **overrides: Any) -> Callable[..., tuple[TrainState
     """An agent's update, compiled once for all its float settings: (state, batch, key, {field: value}) -> ..."""
 
     def update(state: TrainState, batch: PyTree, key: Key, settings: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
-        config = make_config(name, **overrides)
-        with config.ignore_type():
-            config.update(settings)
+        config = with_floats(make_config(name, **overrides), settings)
         return CASES[name].make(config, 1).update(state, batch, key)
 
     return jax.jit(update)

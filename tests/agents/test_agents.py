@@ -6,21 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import dual_rl, offline_rl
-from rl_jax.core.config import flat
-from rl_jax.core.sweep import with_settings
 from tests.agents.cases import (
     CASES,
     FLIP_STEPS,
     SIZE,
     few_updates,
     few_updates_of,
+    floats_of,
     make_agent,
     make_config,
     traced_update,
     transitions,
+    with_floats,
 )
 
 RNG = np.random.default_rng(1)
@@ -86,11 +85,11 @@ def test_no_field_of_a_config_is_dead(name, field):
 def test_floats_may_be_traced_and_change_no_number(name):
     """A sweep hands them in as arrays."""
     batch = BATCHES[name]
-    config = ConfigDict({"agent": make_config(name, **CASES[name].flips)})
-    floats = {field: jnp.float32(value) for field, value in flat(config).items() if isinstance(value, float)}
+    config = make_config(name, **CASES[name].flips)
+    floats = floats_of(config)
 
     def swept(floats):
-        return CASES[name].make(with_settings(config, floats).agent, 1)
+        return CASES[name].make(with_floats(config, floats), 1)
 
     def trained_and_acting(floats):
         agent = swept(floats)
@@ -140,7 +139,9 @@ def test_an_update_trains_every_network_and_reports_finite_scalars(name):
             assert np.any(a != b), jax.tree_util.keystr(path)
     for metric, value in metrics.items():
         assert value.shape == () and np.isfinite(value), metric
-        assert metric.split("/")[0] in after.params, "info keys are prefixed by the network"
+        assert metric.split("/")[0] in {*after.params, "dual"}, "metrics are prefixed by the network or the objective"
+    for network in after.params:
+        assert metrics[f"{network}/grad_norm"] > 0 and metrics[f"{network}/update_norm"] > 0
 
 
 @pytest.mark.parametrize("name", OF_A_KIND)

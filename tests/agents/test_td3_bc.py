@@ -6,8 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from rl_jax.core.fused import fused_step, run_keys
-from tests.agents.cases import SIZE, make_agent, make_config, program, start, transitions
+from tests.agents.cases import SIZE, make_agent, make_config, transitions
 
 RNG = np.random.default_rng(2)
 DATA = jax.tree.map(
@@ -40,13 +39,19 @@ def test_the_policy_and_the_targets_move_at_every_policy_freqth_update():
     assert counts == {"actor": 2, "critic": 7}
 
 
-@pytest.mark.parametrize("seed_axis, on_nan", [("map", "abort"), ("vmap", "skip")])
-def test_waiting_updates_are_not_computed_in_the_compiled_program_of_two_seeds(seed_axis, on_nan):
+def test_waiting_updates_are_not_computed_where_two_seeds_train_side_by_side():
     """All seeds share the step, so the branch stays a branch; a batched predicate would compute both and select."""
-    learner = program(make_agent("td3_bc", hidden_dims=(8,)), DATA)
-    state, window = jax.eval_shape(lambda: start(learner, 2))
-    step = fused_step(learner, 4, seed_axis=seed_axis, on_nan=on_nan, data_by_run=False)
-    text = jax.jit(step).lower(state, window, DATA, run_keys("train", 0, 2)).compile().as_text()
+    agent = make_agent("td3_bc", hidden_dims=(8,))
+
+    def init(key):
+        return agent.init(key, DATA).replace(step=None)
+
+    def update(states, step, keys):
+        return jax.vmap(lambda state, key: agent.update(state.replace(step=step), DATA, key)[0].params)(states, keys)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    states = jax.eval_shape(jax.vmap(init), keys)
+    text = jax.jit(update).lower(states, jnp.int32(0), keys).compile().as_text()
     assert " conditional(" in text
 
 

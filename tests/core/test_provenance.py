@@ -38,7 +38,7 @@ def test_another_config_is_refused_and_named(tmp_path):
 
 @pytest.mark.parametrize("field, value", [
     ("num_steps", 99), ("loop.chunk", 7), ("loop.on_nan", "skip"), ("checkpoint.keep", 4), ("mesh.data", 1),
-    ("tensorboard", True), ("distributed.num_processes", 2),
+    ("tensorboard", True), ("distributed.num_processes", 2), ("profile", 5), ("resident_rules", ((".*", "fsdp"),)),
 ])
 def test_how_long_and_where_may_change(field, value, tmp_path):
     record(tmp_path, toys.config(), 0, {})

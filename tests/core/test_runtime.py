@@ -2,14 +2,22 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from rl_jax.core import runtime
+from rl_jax.core import main, runtime
 from rl_jax.core.config import core_config
-from rl_jax.core.runtime import PREEMPTED_EXIT_CODE, Preempted, StopSignal, from_main_process, start_process
+from rl_jax.core.runtime import (
+    PREEMPTED_EXIT_CODE,
+    NonFiniteError,
+    Preempted,
+    StopSignal,
+    from_main_process,
+    run_binary,
+    start_process,
+)
+from tests.binaries import run_main
+from tests.core import binary
 
 CLUSTER = ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
 
@@ -93,19 +101,41 @@ def test_a_signal_raises_the_flag_and_handlers_come_back(interruptible):
     assert Preempted(3).code == PREEMPTED_EXIT_CODE
 
 
-BINARY = """
-import sys
-from rl_jax.core.runtime import Preempted, run_binary
-def main(argv):
-    raise {error}
-run_binary(main)
-"""
+def test_the_determinism_of_a_run_is_asked_for_before_anything_starts(monkeypatch, tmp_path):
+    """`config.deterministic` reaches `start_process`; on a CPU the numbers are the same with it."""
+    told = []
+    monkeypatch.setattr(main, "start_process", lambda distributed, deterministic: told.append(deterministic))
+    scores = [
+        run_main(
+            binary.run, "--config=tests/core/binary_config.py:short", f"--workdir={tmp_path / flag}",
+            f"--config.deterministic={flag}",
+        ).last_line["score"]
+        for flag in ("false", "true")
+    ]
+    assert told == [False, True] and scores[0] == scores[1]
 
 
-def test_an_error_of_the_user_is_one_line():
-    ended = subprocess.run(
-        [sys.executable, "-c", BINARY.format(error="ValueError('config.x=1: no')")], capture_output=True, text=True
-    )
-    assert ended.returncode == 1
-    assert ended.stderr == "error: config.x=1: no (--verbosity=1 shows where)\n"
-    assert ended.stdout == ""
+@pytest.mark.parametrize("error, line", [
+    (ValueError("config.x=1: no"), "error: config.x=1: no (--verbosity=1 shows where)\n"),
+    (OSError("a\nb"), "error: a b (--verbosity=1 shows where)\n"),
+    (MemoryError("too\nlarge "), "error: too large (--verbosity=1 shows where)\n"),
+    (NonFiniteError("loss is nan"), "error: loss is nan (--verbosity=1 shows where)\n"),
+])
+def test_an_error_of_the_user_is_one_line(error, line):
+    def broken(argv):
+        raise error
+
+    ended = run_main(lambda: run_binary(broken))
+    assert (ended.code, ended.stdout, ended.stderr) == (1, "", line)
+
+
+def test_another_error_is_a_defect_and_a_preemption_has_its_code():
+    def broken(argv):
+        raise KeyError("x")
+
+    def stopped(argv):
+        raise Preempted(3)
+
+    with pytest.raises(KeyError):
+        run_main(lambda: run_binary(broken))
+    assert run_main(lambda: run_binary(stopped)).code == PREEMPTED_EXIT_CODE == 75

@@ -22,13 +22,20 @@ from rl_jax.generative.unet import UNetConfig
 QUICK = functools.partial(rates, repeats=1, seconds=0.0)
 TINY_DT = {"agent.embedding_dim": 16, "agent.num_layers": 1, "agent.num_heads": 1, "batch_size": 8}
 TINY_UNET = UNetConfig(
-    sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    cross_attention_dim=8, attention_head_dim=4,
+    sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
+    down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=8,
+    attention_head_dim=2,
 )
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    """The loop's mesh takes all devices, and eight virtual ones take longer to compile for."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
+@pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Suites of a few updates on little data."""
     monkeypatch.setattr(offline_rl, "SIZE", 2000)
@@ -58,7 +65,9 @@ def test_a_rate_is_the_median_of_timings_taken_in_turn(monkeypatch):
     assert "".join(order) == "ababbabab"
 
 
-def test_the_binary_prints_one_line_about_one_agent(small, capsys):
+def test_the_binary_prints_one_line_about_an_agent_and_its_peer(monkeypatch, capsys):
+    peer = Variant(lambda: 1, ours={"batch_size": 16})
+    monkeypatch.setattr(offline_rl, "peers_of", lambda *others: {"jax_corl": peer})
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
     with flagsaver.flagsaver(suite="offline_rl", agent=["bc"], seeds=2, repeats=3, seconds=0.01):
@@ -68,7 +77,7 @@ def test_the_binary_prints_one_line_about_one_agent(small, capsys):
     figures = {name.removeprefix("bc_"): value for name, value in result.items() if name.startswith("bc_")}
     assert figures.keys() == {
         "updates_per_s", "updates_per_s_2_seeds", "compile_s", "compile_s_2_seeds", "updates_fused", "flops_per_update",
-        "bytes_per_update", "percent_of_sgemm", "ratio_to_plain",
+        "bytes_per_update", "percent_of_sgemm", "ratio_to_plain", "jax_corl_updates_per_s", "ratio_to_jax_corl",
     }
     assert all(value > 0 for value in figures.values())
     # By hand: three layers of products, forward, and backward twice as many but for the first layer's input.
@@ -79,14 +88,12 @@ def test_the_binary_prints_one_line_about_one_agent(small, capsys):
     assert figures["bytes_per_update"] > 4 * 6 * parameters
 
 
-def test_the_offline_suite_measures_an_agent_that_reads_sequences_beside_a_peer(small, monkeypatch):
-    peer = Variant(lambda: 1, fused=1, ours={"batch_size": 16})
-    monkeypatch.setattr(offline_rl, "peers_of", lambda *others: {"jax_corl": peer})
-    result = offline_rl.suite(QUICK, ["dt"], seeds=2)
-    assert result["dt_updates_per_s_2_seeds"] > 0 and result["dt_ratio_to_jax_corl"] > 0
+def test_a_plain_loop_draws_sequences_for_an_agent_that_reads_them():
+    variant = offline_rl.plain(offline_rl.make_config("dt"), offline_rl.synthetic_episodes())
+    assert variant.run() > 0 and variant.flops > 0
 
 
-def test_the_online_suite_counts_environment_steps(small):
+def test_the_online_suite_counts_environment_steps():
     result = online.suite(QUICK, seeds=2)
     assert result.keys() == {
         "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_2_seeds", "ppo_compile_s",
@@ -95,7 +102,7 @@ def test_the_online_suite_counts_environment_steps(small):
     assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))
 
 
-def test_the_generative_suite_samples_and_trains(small):
+def test_the_generative_suite_samples_and_trains():
     result = generative.suite(QUICK)
     assert result["parameters"] > 1e3 and result["images_per_s"] > 0 and result["trained_images_per_s"] > 0
 
@@ -121,7 +128,7 @@ def test_a_flag_that_names_nothing_is_one_clear_error(suite, flag, message, tmp_
 
 
 def test_a_file_of_a_checkout_leaves_nothing_behind(tmp_path):
-    code = "import os, sys\nimport d4rl\nos.environ['MARK'] = '1'\nARGUMENTS = sys.argv[1:]\n"
+    code = "import os, sys, d4rl; os.environ['MARK'] = '1'; ARGUMENTS = sys.argv[1:]"
     (tmp_path / "algorithm.py").write_text(code)
     module = checkout.load(tmp_path / "algorithm.py")
     assert module.ARGUMENTS == [] and "MARK" not in os.environ and "d4rl" not in sys.modules

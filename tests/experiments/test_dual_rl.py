@@ -1,15 +1,20 @@
-"""Dual RL's binaries: what an imitator is shown, what is refused, and the count of divergences."""
+"""Dual RL: what an imitator is shown, what is refused, and which runs have diverged."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import dual_rl
-from experiments.dual_rl import stability, train
-from experiments.dual_rl.reproduce import PAPER
-from experiments.offline_rl.learner import make_learner
-from experiments.reproduce import load_preset
+from experiments.dual_rl.experiment import experiment, finite, magnitude, stability_experiment
+from rl_jax.control.imitation import imitation_data
+from rl_jax.control.offline import agent_data
+from rl_jax.core.fused import init_runs, run_keys
+from rl_jax.core.main import run
+from rl_jax.core.outcomes import read_outcomes
 from rl_jax.data.episodes import Episodes, check_episodes
+from rl_jax.data.load import Dataset
 
 
 def episodes(lengths, offset):
@@ -33,7 +38,7 @@ def config(**fields):
 
 
 def test_demonstrations_and_hidden_episodes_are_others():
-    shown = train.imitation_data(OFFLINE, EXPERT, config())
+    shown = imitation_data(OFFLINE, EXPERT, config())
     check_episodes(shown, "shown")
     marked = shown.observations[shown.extras["expert"], 0]
     np.testing.assert_array_equal(marked, 10_000 + np.arange(5))  # the first episode
@@ -43,7 +48,7 @@ def test_demonstrations_and_hidden_episodes_are_others():
 
 @pytest.mark.parametrize("part, steps", [("both", 27), ("all", 27), ("demonstrations", 5)])
 def test_no_reward_and_no_mark_of_the_sets_gets_through(part, steps):
-    shown = train.imitation_data(OFFLINE, EXPERT, config(learn_from=part))
+    shown = imitation_data(OFFLINE, EXPERT, config(learn_from=part))
     assert len(shown) == steps and not shown.rewards.any()
     assert set(shown.extras) == ({"expert"} if part == "both" else set())
 
@@ -58,61 +63,73 @@ def test_no_reward_and_no_mark_of_the_sets_gets_through(part, steps):
 )
 def test_what_cannot_be_shown_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        train.imitation_data(OFFLINE, EXPERT, config(**fields))
+        imitation_data(OFFLINE, EXPERT, config(**fields))
 
 
 def test_an_agent_gets_the_kind_of_data_that_it_learns_from():
-    shown = train.imitation_data(OFFLINE, EXPERT, config())
-    learner = make_learner(dual_rl.get_config("tiny-recoil"), shown)
-    assert len(learner.data.expert) == 5 and len(learner.data.offline) == 22
+    shown = imitation_data(OFFLINE, EXPERT, config())
+    data = agent_data(dual_rl.get_config("tiny-recoil"), shown).resident
+    assert len(data.expert) == 5 and len(data.offline) == 22
     # Standardised over everything that is shown.
     standardised = (shown.observations - shown.observations.mean()) / shown.observations.std()
-    assert (learner.data.expert.observations > 0).all()
-    np.testing.assert_allclose(learner.data.expert.observations, standardised[shown.extras["expert"]], rtol=1e-4)
-    np.testing.assert_allclose(learner.data.offline.observations, standardised[~shown.extras["expert"]], rtol=1e-4)
+    assert (data.expert.observations > 0).all()
+    np.testing.assert_allclose(data.expert.observations, standardised[shown.extras["expert"]], rtol=1e-4)
+    np.testing.assert_allclose(data.offline.observations, standardised[~shown.extras["expert"]], rtol=1e-4)
     with pytest.raises(ValueError, match="recoil learns from demonstrations and offline data"):
-        make_learner(dual_rl.get_config("tiny-recoil"), OFFLINE)
+        agent_data(dual_rl.get_config("tiny-recoil"), OFFLINE)
     with pytest.raises(ValueError, match="bc learns from one set"):
-        make_learner(dual_rl.get_config("tiny-bc_all"), shown)
+        agent_data(dual_rl.get_config("tiny-bc_all"), shown)
 
 
-def test_every_preset_of_the_paper_names_configurations_that_exist():
-    for name in PAPER.presets:
-        for run in load_preset(PAPER, name).runs:
-            fields = dual_rl.get_config(run.config.partition(":")[2])
-            fields.update_from_flattened_dict(dict(run.overrides))
+def stability_config(**fields) -> ConfigDict:
+    made = dual_rl.get_config("tiny-stability/fdvl_tv")
+    # All episodes of this set return what their lengths say.
+    made.update_from_flattened_dict({"dataset.normalize_rewards": False, "batch_size": 8, "judged_rows": 64} | fields)
+    return made
 
 
 def test_a_run_has_diverged_where_a_number_is_not_finite_or_no_policy_is_worth_it():
-    loss, q = np.zeros((3, 1, 4)), np.zeros((3, 1, 4))
-    loss[1, 0, 1], q[2, 0, 2], q[0, 0, 3] = np.nan, -101.0, 100.0
-    bad = stability.diverged(stability.Trace(loss, q), 100.0)
-    np.testing.assert_array_equal(bad[:, 0].T, [[False] * 3, [False, True, True], [False, False, True], [False] * 3])
-    q[0, 0, 0] = np.inf
-    assert stability.diverged(stability.Trace(loss, q), 100.0)[:, 0, 0].all()
+    made = stability_config(num_seeds=4)
+    program = stability_experiment(made, Dataset(OFFLINE, "steps", "", "", "")).program(made)
+    state = init_runs(lambda settings: program, run_keys("init", 0, 4), {}, program.resident, "vmap")
+    # Q may reach 2 * 7 / (1 - 0.99) = 1400. The second run has missed an update, the third has a NaN in V.
+    updates = jnp.array([5, 4, 5, 5])
+    value = jax.tree.map(lambda x: x.at[2].set(jnp.nan), state.params["value"])
+    state = state.replace(
+        step=jnp.asarray(5), params=state.params | {"value": value}, extra=state.extra | {"updates": updates}
+    )
+    outcomes = program.evaluate(state, program.resident, None).outcomes
+    np.testing.assert_array_equal(outcomes["stable"], [[100], [0], [0], [100]])
+    assert outcomes["value_loss"][2] == 1e12 and np.abs(outcomes["value_loss"][[0, 1, 3]]).max() < 100
+    assert {x.shape for x in outcomes.values()} == {(4, 1)} and outcomes["log10_mean_q"].max() < 2
+    large = jax.tree.map(lambda x: x.at[3].mul(1e4), state.params["critic"])
+    outcomes = program.evaluate(state.replace(params=state.params | {"critic": large}), program.resident, None).outcomes
+    np.testing.assert_array_equal(outcomes["stable"], [[100], [0], [0], [0]])
+    assert outcomes["log10_mean_q"][3] > np.log10(1400)
 
 
-def test_a_score_is_the_percentage_of_temperatures_that_are_stable(tmp_path):
-    bad = np.zeros((2, 3, 5), bool)
-    bad[1, 0, 4] = bad[1, 1, 4] = True
-    np.savez(tmp_path / "stability.npz", steps=[10, 20], loss=bad, q=np.full(bad.shape, -100.0), diverged=bad)
-    steps, scores, returns, _ = PAPER.read(tmp_path, {})
-    np.testing.assert_array_equal(steps, [10, 20])
-    np.testing.assert_allclose(scores.mean(2), [[100] * 5, [100] * 4 + [100 / 3]])
-    assert scores.shape == returns.shape == (2, 5, 3) and (returns == 2).all()
+def test_an_update_that_is_not_finite_ends_no_run_and_counts(tmp_path):
+    """At a learning rate of 1e30 the first update makes the networks so large that the second is not finite."""
+    made = stability_config(num_steps=8, sweep="agent.learning_rate=3e-4,1e30")
+    made.update_from_flattened_dict({"loop.eval_every": 4, "loop.chunk": 4, "checkpoint.every": 8, "tensorboard": False})
+    data = Dataset(OFFLINE, "steps", "", "", "")
+    result = run(lambda config: stability_experiment(config, data), made, tmp_path)
+    assert [entry["score"] for entry in result["sweep"]] == [100.0, 0.0]
+    steps, _, values = read_outcomes(tmp_path / "outcomes.npz")
+    assert steps.tolist() == [4, 8] and all(np.isfinite(x).all() for x in values.values())
+    np.testing.assert_array_equal(values["stable"][-1, :, 0], [100, 100, 0, 0])
 
 
-def test_a_trace_holds_every_interval_temperature_and_seed():
-    fields = dual_rl.get_config("tiny-fdvl_tv")
-    fields.dataset.normalize_rewards = False  # all episodes of this set return what their lengths say
-    fields.sweep = "agent.lam=0.6,0.8,0.95"
-    trace = stability.train(fields, make_learner(fields, OFFLINE))
-    assert trace.loss.shape == trace.q.shape == (stability.INTERVALS, 3, 2)
-    assert not stability.diverged(trace, 2.0 * 7.0 / (1.0 - fields.agent.discount))[-1].any()
-    assert stability.diverged(trace, 0.0)[-1].all()
-    assert len(np.unique(trace.q[-1])) == 6  # every temperature and seed is a run of its own
-
-
-def test_what_is_drawn_is_finite():
+def test_what_is_reported_is_finite():
     values = np.array([0.0, 1e-9, -10.0, np.inf, np.nan, 1e30])
-    np.testing.assert_allclose(stability.magnitude(values), [-6, -6, 1, 12, 12, 12])
+    np.testing.assert_allclose(magnitude(values), [-6, -6, 1, 12, 12, 12])
+    np.testing.assert_allclose(finite(-values), [0, -1e-9, 10, -1e12, 1e12, -1e12])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["tiny-recoil", "tiny-bc_expert", "tiny-fdvl_chi2_coded", "tiny-stability/xql_raw"])
+def test_tiny_presets_run_to_their_last_line(preset, tmp_path):
+    made = dual_rl.get_config(preset)
+    made.tensorboard = False
+    result = run(experiment, made, tmp_path)
+    assert result["step"] == 40 and np.isfinite(result["score"])

@@ -1,4 +1,4 @@
-"""The offline RL binary as a person meets it: its last line, its files, your own data, and its errors."""
+"""The offline RL experiment as a person meets it: its last line, its files, your own data, and its errors."""
 
 import json
 import os
@@ -10,90 +10,97 @@ import h5py
 import numpy as np
 import pytest
 
+from configs import offline_rl
+from experiments.offline_rl.experiment import experiment
+from rl_jax.core.main import run
+from rl_jax.core.outcomes import read_outcomes
+from tests.experiments.offline_files import write_d4rl
+
 ROOT = Path(__file__).resolve().parents[2]
-TINY = "--config=configs/offline_rl.py:tiny"
-
-
-def binary(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "experiments.offline_rl.train", *args]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+SHORT = {"num_steps": 20, "loop.eval_every": 10, "checkpoint.every": 20, "tensorboard": False}
 
 
 @pytest.fixture(scope="module")
-def d4rl_file(tmp_path_factory) -> Path:
-    """A file of random actions on made-up Hopper transitions in D4RL's layout: 3 episodes, one ended by time."""
-    rng = np.random.default_rng(0)
-    size, ends = 400, (119, 259, 399)
-    fields = {
-        "observations": rng.normal(size=(size, 11)), "actions": rng.uniform(-0.9, 0.9, size=(size, 3)),
-        "rewards": rng.uniform(0, 3, size=size), "next_observations": rng.normal(size=(size, 11)),
-    }
-    fields["next_observations"][:-1] = fields["observations"][1:]
-    path = tmp_path_factory.mktemp("d4rl") / "hopper.hdf5"
-    with h5py.File(path, "w") as file:
-        for name, values in fields.items():
-            file[name] = values.astype(np.float32)
-        file["terminals"] = np.isin(np.arange(size), ends[:2])
-        file["timeouts"] = np.arange(size) == ends[2]
-    return path
+def dataset(tmp_path_factory) -> dict:
+    return write_d4rl(tmp_path_factory.mktemp("d4rl"))
 
 
-def test_a_d4rl_file_runs_to_its_json_line_and_a_second_start_trains_nothing(d4rl_file, tmp_path):
-    args = (
-        TINY, f"--workdir={tmp_path / 'run'}",
-        f"--config.dataset.path={d4rl_file}", "--config.dataset.env_id=Hopper-v4",
-        f"--config.dataset.data_dir={tmp_path / 'data'}", "--config.dataset.name=mine", "--config.dataset.num_steps=0",
-    )
-    done = binary(*args)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == 1, "standard output is one JSON object"
-    result = json.loads(lines[0])
-    assert result["paper"] == "offline_rl" and result["preset"] == "tiny"
-    assert result["step"] == 40 and result["seeds"] == 2 and result["updates_per_s"] > 0
+def configured(preset: str, *fields: dict):
+    config = offline_rl.get_config(preset)
+    for own in (SHORT, *fields):
+        config.update_from_flattened_dict(own)
+    return config
+
+
+def test_a_d4rl_file_runs_to_its_last_line_and_a_second_start_trains_nothing(dataset, tmp_path):
+    config = configured("tiny-bc", dataset)
+    result = run(experiment, config, tmp_path)
+    assert (result["paper"], result["preset"], result["step"], result["seeds"]) == ("offline_rl", "tiny-bc", 20, 2)
     # By hand: the mean return of the three episodes on D4RL's scale for Hopper.
-    with h5py.File(d4rl_file) as file:
+    with h5py.File(dataset["dataset.path"]) as file:
         returns = [part.sum() for part in np.split(file["rewards"][:].astype(np.float64), (120, 260))]
     expected = 100 * (np.mean(returns) + 20.272305) / (3234.3 + 20.272305)
     assert result["behaviour_score"] == pytest.approx(expected, rel=1e-4)
-    run = tmp_path / "run"
-    files = {"metrics.jsonl", "episodes.npz", "learning_curve.png", "config.json", "provenance.json", "checkpoints"}
-    assert files <= {path.name for path in run.iterdir()}
-    raw = np.load(run / "episodes.npz")
-    assert raw["steps"].tolist() == [20, 40] and raw["returns"].shape == (2, 2, 2)
-    scores = 100 * (raw["returns"][-1] + 20.272305) / (3234.3 + 20.272305)
+    files = {"metrics.jsonl", "outcomes.npz", "learning_curve.png", "config.json", "provenance.json", "result.json"}
+    assert files <= {path.name for path in tmp_path.iterdir()}
+    steps, _, values = read_outcomes(tmp_path / "outcomes.npz")
+    assert steps.tolist() == [10, 20] and {name: x.shape for name, x in values.items()} == dict.fromkeys(
+        ("return", "length", "normalized_score"), (2, 2, 2)
+    )
+    scores = 100 * (values["return"][-1] + 20.272305) / (3234.3 + 20.272305)
     assert result["score"] == pytest.approx(scores.mean(), rel=1e-9), "the score comes from the saved episodes"
-    provenance = json.loads((run / "provenance.json").read_text())["starts"][0]
-    assert provenance["inputs"]["dataset"] == "mine" and len(provenance["inputs"]["checksum"]) == 64
+    low, high = result["gain_interval"]
+    assert low < result["score"] - result["behaviour_score"] < high
+    inputs = json.loads((tmp_path / "provenance.json").read_text())["starts"][0]["inputs"]
+    assert inputs["dataset"] == "mine" and len(inputs["checksum"]) == 64 and inputs["env_id"] == "Hopper-v4"
 
-    again = binary(*args)
-    assert again.returncode == 0 and "nothing to train" in again.stderr
-    assert json.loads(again.stdout.splitlines()[-1]) == result
-
-    other = binary(*args, "--config.agent.expectile=0.9")
-    assert other.returncode == 1 and "agent.expectile: 0.7 there, 0.9 here" in other.stderr
+    assert run(experiment, config, tmp_path) == result
+    config.agent.learning_rate = 0.5
+    with pytest.raises(ValueError, match="agent.learning_rate: 0.0003 there, 0.5 here"):
+        run(experiment, config, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "args, message",
+    "fields, error, message",
     [
-        (("--config=configs/offline_rl.py:quik",), "did you mean quick"),
-        (("--config=configs/offline_rl.py:iql/hoper-medium",), "iql/hopper-medium"),
-        ((TINY, "--config.agent.expectil=0.9"), "expectile"),
-        ((TINY, "--config.dataset.path=/no/such/file.hdf5"), "/no/such/file.hdf5"),
-        ((TINY, "--config.mesh.data=3"), "config.mesh"),
-        ((TINY, "--config.dataset.env_id=Walker2d-v4"), "Walker2d-v4 has observations (17,)"),
+        ({"dataset.path": "/no/such/file.hdf5"}, FileNotFoundError, "/no/such/file.hdf5"),
+        ({"dataset.env_id": "Walker2d-v4"}, ValueError, r"Walker2d-v4 has observations \(17,\)"),
+        ({"dataset.env_id": "Hoper-v4"}, ValueError, "there is no Gymnasium environment 'Hoper-v4'"),
+        ({"agent.name": "iqll"}, ValueError, "unknown agent 'iqll': did you mean iql"),
+        ({"dataset.columns": ("mc_return",)}, ValueError, "unknown column 'mc_return': did you mean mc_returns"),
+        ({"mesh.data": 3}, ValueError, "config.mesh"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_leaves_nothing(args, message, tmp_path):
-    done = binary(*args, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode != 0
-    assert message in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert done.stdout == "" and not (tmp_path / "run").exists()
+def test_bad_input_is_one_clear_error_and_leaves_nothing(fields, error, message, dataset, tmp_path):
+    with pytest.raises(error, match=message):
+        run(experiment, configured("tiny", dataset, fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
-def test_help_shows_what_a_person_needs():
+@pytest.mark.parametrize(
+    "preset, near", [("quik", "quick"), ("iql/hoper-medium", "iql/hopper-medium"), ("tiny-sacn", "tiny-sac_n")]
+)
+def test_an_unknown_preset_is_told_its_neighbours(preset, near):
+    with pytest.raises(ValueError, match=f"unknown preset .*{near}"):
+        offline_rl.get_config(preset)
+
+
+@pytest.mark.slow
+def test_the_binary_ends_with_one_json_line(dataset, tmp_path):
+    fields = [f"--config.{name}={value}" for name, value in (SHORT | dataset).items()]
+
+    def binary(*args: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "experiments.offline_rl.train", *args]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+    done = binary("--config=configs/offline_rl.py:tiny-bc", f"--workdir={tmp_path / 'run'}", *fields)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line) == json.loads((tmp_path / "run" / "result.json").read_text())
+    done = binary("--config=configs/offline_rl.py:tiny", f"--workdir={tmp_path / 'bad'}", "--config.agent.expectil=0.9")
+    assert done.returncode != 0 and "expectile" in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == "" and not (tmp_path / "bad").exists()
     done = binary("--help")
     for word in ("--config", "--workdir", "quick", "--config.num_seeds", "--config.dataset.path"):
         assert word in done.stdout

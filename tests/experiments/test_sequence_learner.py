@@ -1,4 +1,4 @@
-"""The learner of an agent that reads sequences: its data, its statistics, and what it refuses."""
+"""An agent that reads sequences: its data, its statistics, what it is asked for, and what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from configs import offline_rl
-from experiments.offline_rl.learner import make_learner
-from rl_jax.data.sequences import Sequences
+from rl_jax.control.agents import make_agent
+from rl_jax.control.offline import agent_data, offline_program, on_raw_observations
+from rl_jax.core import sweep
+from rl_jax.core.program import Evaluation
+from rl_jax.data.sequences import Sequences, sequences_at
 from tests.data.sets import make_episodes
 
 EPISODES = make_episodes()
@@ -20,34 +23,43 @@ def make_config(agent="dt", **fields):
 
 
 def test_a_step_learns_from_sequences_of_the_normalised_set():
-    learner = make_learner(make_config(), EPISODES)
-    assert learner.batch_at(learner.data, np.array([0, 3])).observations.shape == (2, 4, 3)
-    np.testing.assert_allclose(learner.data.observations.mean(0), 0.0, atol=1e-6)
-    np.testing.assert_allclose(learner.data.returns_to_go[EPISODES.starts], EPISODES.returns, rtol=1e-6)
-    assert learner.context == (4, 3600.0)
-    state = jax.jit(learner.init)(jax.random.key(0))
-    after, metrics = jax.jit(learner.step)(state, learner.data, jax.random.key(1))
+    data = agent_data(make_config(), EPISODES)
+    assert data.draw(data.resident, jax.random.key(0), 2).observations.shape == (2, 4, 3)
+    np.testing.assert_allclose(data.resident.observations.mean(0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(data.resident.returns_to_go[EPISODES.starts], EPISODES.returns, rtol=1e-6)
+    program = offline_program(make_config(), data)
+    state = jax.jit(program.init)(jax.random.key(0), data.resident)
+    after, metrics = jax.jit(program.step)(state, data.resident, None, jax.random.key(1))
     assert np.isfinite(metrics["actor/loss"])
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(after.params)))
 
 
 def test_it_acts_on_raw_observations_as_on_those_it_learnt_from():
-    learner = make_learner(make_config(), EPISODES)
-    state = jax.jit(learner.init)(jax.random.key(0))
+    config = make_config()
+    data, agent = agent_data(config, EPISODES), make_agent(config, 2)
+    state = jax.jit(offline_program(config, data).init)(jax.random.key(0), data.resident)
     # Larger weights than a fresh network's, so that observations tell.
     params = jax.tree.map(lambda x: 10.0 * x, state.params)
-    batch = learner.batch_at(learner.data, np.array([0, 5]))
+    batch = sequences_at(data.resident, np.array([0, 5]), 4)
     raw = Sequences(EPISODES.observations[[[0, 1, 2, 3], [5, 6, 7, 8]]], *jax.tree.leaves(batch)[1:])
-    expected = learner.agent.act(params, jax.tree.map(jnp.asarray, batch), jax.random.key(0), 0.0)
-    got = jax.jit(learner.act)((params, state.extra), raw, jax.random.key(0), 0.0)
+    expected = agent.act(params, jax.tree.map(jnp.asarray, batch), jax.random.key(0), 0.0)
+    got = jax.jit(on_raw_observations(agent))((params, state.extra), raw, jax.random.key(0), 0.0)
     np.testing.assert_allclose(got, expected, atol=1e-5)
-    unnormalised = learner.agent.act(params, jax.tree.map(jnp.asarray, raw), jax.random.key(0), 0.0)
+    unnormalised = agent.act(params, jax.tree.map(jnp.asarray, raw), jax.random.key(0), 0.0)
     assert np.abs(unnormalised - expected).max() > 1e-3
 
 
 def test_every_combination_of_a_sweep_is_asked_for_its_own_return():
-    config = make_config(sweep="agent.target_return=3600.0,1800.0", num_seeds=2)
-    np.testing.assert_array_equal(make_learner(config, EPISODES).context.target_return, [3600, 3600, 1800, 1800])
+    config, asked = make_config(sweep="agent.target_return=3600.0,1800.0"), []
+
+    def judge(act, context):
+        asked.append(context)
+        return lambda state, resident, key: Evaluation()
+
+    data = agent_data(config, EPISODES)
+    for setting in sweep.side_by_side(config):
+        offline_program(sweep.at(config, setting), data, judge)
+    assert asked == [(4, 3600.0), (4, 1800.0)]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,7 @@ def test_every_combination_of_a_sweep_is_asked_for_its_own_return():
 )
 def test_data_that_the_agent_does_not_read_are_refused(agent, fields, message):
     with pytest.raises(ValueError, match=message):
-        make_learner(make_config(agent, **fields), EPISODES)
+        agent_data(make_config(agent, **fields), EPISODES)
 
 
 def test_returns_are_asked_for_by_task():

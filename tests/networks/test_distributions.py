@@ -85,3 +85,10 @@ def test_squashed_samples_carry_gradients_and_broadcast_over_draws():
     # The density of a draw is that of the action it became.
     again = SquashedGaussian(mean, log_std).log_prob(actions)
     np.testing.assert_allclose(log_probs, again, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("face", [-1.0, 1.0])
+def test_a_squashed_density_is_finite_at_the_faces_of_the_box(face):
+    policy = SquashedGaussian(jnp.zeros(1), jnp.zeros(1))
+    at_face, beside = policy.log_prob(jnp.array([face])), policy.log_prob(jnp.array([0.999 * face]))
+    assert np.isfinite(at_face) and at_face < beside
