@@ -3,9 +3,9 @@
     python -m experiments.index
 
 A paper's README begins with its title and one paragraph, the claim. Between the lines `<!-- results:PRESET -->` and
-`<!-- end -->` stands what experiments/<paper>/results/PRESET holds: picture, claims, tables, published numbers. Those
-files are made by `python -m experiments.reproduce --paper=PAPER --preset=PRESET`; they can be made again from their
-scores.npz with --report_only --outdir=experiments/PAPER/results/PRESET.
+`<!-- end -->` stands what experiments/<paper>/results/PRESET holds: picture, claims, tables, published numbers. These
+files are made by `python -m experiments.reproduce`; `--report_only --outdir=experiments/<paper>/results/PRESET` makes
+them again from the scores.npz that is there. `<!-- table:FOLDER -->` shows the table.md of a folder beside the README.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from rl_jax.reports.tables import NOTES
 
 ROOT = Path(__file__).parent
-RESULTS = re.compile(r"<!-- results:(\S+) -->\n.*?<!-- end -->", re.DOTALL)
+MARKED = re.compile(r"<!-- (results|table):(\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def papers() -> list[Path]:
@@ -51,16 +51,21 @@ def with_results(folder: Path) -> str:
       ValueError: a marker names a preset that has no results, or has no end.
     """
     text = (folder / "README.md").read_text()
-    found = RESULTS.findall(text)
-    if len(found) != text.count("<!-- results:"):
+    if len(MARKED.findall(text)) != len(re.findall("<!-- (?:results|table):", text)):
         raise ValueError(f"{folder / 'README.md'}: a <!-- results:PRESET --> has no <!-- end -->")
-    return RESULTS.sub(lambda match: _results(folder, match[1]), text)
+    return MARKED.sub(lambda match: _shown(folder, *match.groups()), text)
 
 
-def _results(folder: Path, preset: str) -> str:
-    where = folder / "results" / preset
-    if not (where / "table.md").exists():
-        raise ValueError(f"{folder / 'README.md'} shows results of {preset!r}, and {where}/table.md is not there")
+def _shown(folder: Path, kind: str, name: str) -> str:
+    table = folder / ("results" if kind == "results" else "") / name / "table.md"
+    if not table.exists():
+        raise ValueError(f"{folder / 'README.md'} shows {kind}:{name}, and {table} is not there")
+    if kind == "table":
+        return f"<!-- table:{name} -->\n\n{table.read_text().strip()}\n\n<!-- end -->"
+    return _results(table.parent, name)
+
+
+def _results(where: Path, preset: str) -> str:
     page = (where / "table.md").read_text().split(f"\n{NOTES}\n")[0].split("\n", 1)[1].strip()
     files = f"results/{preset}"
     drawn = [name for name in json.loads((where / "report.json").read_text())["files"] if name.endswith(".png")]
@@ -68,7 +73,7 @@ def _results(folder: Path, preset: str) -> str:
         f"<!-- results:{preset} -->",
         *(f"![{preset}]({files}/{name})" for name in drawn[:1]),
         re.sub(r"^## ", "#### ", page, flags=re.MULTILINE),
-        f"Notes and each seed's scores are in [table.md]({files}/table.md), the record is [scores.npz]({files}/scores.npz).",
+        f"Notes and every seed: [table.md]({files}/table.md). The record: [scores.npz]({files}/scores.npz).",
         "<!-- end -->",
     ])
 

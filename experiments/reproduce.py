@@ -154,7 +154,7 @@ def show(report: Mapping[str, Any]) -> None:
         console.print(table)
     for line in [report["revisions"], *(f"missing: {name}: {reason}" for name, reason in report["missing"].items())]:
         if line:
-            console.print(line, markup=False, style="yellow")
+            console.print(line, markup=False, style="yellow", soft_wrap=True)
 
 
 def main(argv: list[str]) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 
 from configs.dual_rl import IMITATION, OFFLINE, SETTINGS, STABILITY
 from experiments.dual_rl.experiment import STABLE
+from experiments.dual_rl.published import SIKCHI
 from rl_jax.control.tasks import SCORE
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import better_by, better_than, not_worse_than, within_or_better
 from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
+from rl_jax.reports.figures import curves_of
 
 LABELS = {
     "bc": "BC", "iql": "IQL", "xql": "XQL", "fdvl_tv": "f-DVL (TV)", "fdvl_chi2": "f-DVL (chi2)",
@@ -63,7 +65,7 @@ def offline(sets: Sequence[str], common: Mapping[str, Any]) -> Preset:
     return Preset(
         runs(("bc", *(method for method in OFFLINE if method != "bc")), sets, common),
         tuple(claim for method in FDVL
-              for claim in (not_worse_than(method, "xql", 5.0), within_or_better(method, "iql"))),
+              for claim in (not_worse_than(method, "xql", 5.0, published=SIKCHI), within_or_better(method, "iql"))),
     )
 
 
@@ -85,7 +87,8 @@ def stability() -> Preset:
 
     made = sum((losses(size, number) for size in BATCH_SIZES for number in range(3)), ())
     claims = tuple(better_by(method, other) for other in ("xql_unclipped", "xql_raw") for method in FDVL)
-    return Preset(made, claims, measure=STABLE, beside=(MEAN_Q, VALUE_LOSS))
+    figures = {"mean_q.png": curves_of(MEAN_Q)}
+    return Preset(made, claims, measure=STABLE, beside=(MEAN_Q, VALUE_LOSS), figures=figures)
 
 
 def tiny() -> Preset:
@@ -115,6 +118,7 @@ PAPER = Paper(
         "tiny": tiny,
         "tiny-stability": tiny_stability,
     },
+    published=(SIKCHI,),
     notes=(
         "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion` sets, "
         "which carry D4RL's names and are other data: no number here can be compared with one on D4RL.",

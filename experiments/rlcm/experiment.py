@@ -95,6 +95,8 @@ def pipeline(config: ConfigDict) -> Experiment:
     """RLCM or DDPO of a pipeline's folder."""
     folder, file = (Path(config.pipeline[name]).expanduser() for name in ("folder", "prompts"))
     prompts, loaded, score = read_prompts(file), load_pipeline(folder), host_reward(config)
+    if score is None:
+        raise ValueError(f"config.reward={config.reward!r} is the similarity of a domain: a pipeline has none")
     resident = pipeline_resident(loaded, prompts)
     return Experiment(
         lambda config: pipeline_fine_tuning(config, loaded, resident, prompts, score),
@@ -122,7 +124,7 @@ def first_run(params: PyTree) -> PyTree:
 
 def means(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of an evaluation, means over runs; without those that are not finite for every run."""
-    values = {name: np.mean(x) for name, x in evaluation.items() if name.startswith("eval/")}
+    values = {name: np.mean(np.asarray(x, np.float64)) for name, x in evaluation.items() if name.startswith("eval/")}
     return {name.removeprefix("eval/"): float(x) for name, x in values.items() if np.isfinite(x)}
 
 

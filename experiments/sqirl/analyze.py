@@ -25,18 +25,17 @@ import numpy as np
 from absl import flags, logging
 
 from rl_jax.core.runtime import run_binary
-from rl_jax.envs.tabular import (
+from rl_jax.tabular.effective_horizon import analyze
+from rl_jax.tabular.files import (
     BRIDGE,
     BRIDGE_EXPLORATION,
-    TERMINAL,
-    TabularMDP,
     bridge_exploration_policy,
     bridge_mdp,
     bridge_path,
     load_mdp,
 )
-from rl_jax.evaluation.gorp import gorp_bound
-from rl_jax.evaluation.planning import analyze
+from rl_jax.tabular.gorp_bound import gorp_bound
+from rl_jax.tabular.mdp import TERMINAL, TabularMDP
 
 MDP = flags.DEFINE_string("mdp", None, f"One of {', '.join(BRIDGE)}; a file; all; or random:STATES.")
 HORIZON = flags.DEFINE_integer("horizon", None, "Steps of an episode, for files without it.", lower_bound=1)

@@ -15,10 +15,11 @@ import numpy as np
 from absl import flags, logging
 
 from rl_jax.core.runtime import run_binary
-from rl_jax.envs.atari import explore_atari
-from rl_jax.envs.explore import merged_screens, minimise
-from rl_jax.envs.minigrid import explore_minigrid
-from rl_jax.envs.tabular import Screens, TabularMDP, checksum, save_mdp
+from rl_jax.tabular.atari import explore_atari
+from rl_jax.tabular.explore import merged_screens, minimise
+from rl_jax.tabular.files import save_mdp
+from rl_jax.tabular.mdp import Screens, TabularMDP, checksum
+from rl_jax.tabular.minigrid import explore_minigrid
 
 OUTDIR = flags.DEFINE_string("outdir", None, "Where the files go.", required=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from configs.sqirl import BUILT
@@ -64,8 +65,9 @@ def in_a_table(config: ConfigDict) -> Experiment:
         bound = 2.0 * math.log10(mdp.horizon) + horizon * math.log10(mdp.num_actions)
         if config.agent.name == "gorp":
             bound = math.log10(gorp_bound(mdp, max_k=config.agent.k).steps.get(config.agent.k, math.inf))
+        returns = np.atleast_1d(result.evaluations[-1]["eval/return"])
         return {
-            "returns": result.evaluations[-1]["eval/return"], "samples": samples.tolist(), "solved": solved.tolist(),
+            "returns": returns.tolist(), "samples": samples.tolist(), "solved": solved.tolist(),
             "random_return": analysis.random_return, "best_return": analysis.best_return, "min_k": analysis.min_k,
             "effective_planning_window": analysis.effective_planning_window,
             "stochastic_effective_horizon": horizon, "log10_bound": bound,

@@ -20,7 +20,7 @@ samples of each seed and whether it solved the MDP, the return of its last polic
 """
 
 from experiments.sqirl.experiment import experiment
-from rl_jax.core.experiment import main
+from rl_jax.core.main import main
 
 if __name__ == "__main__":
     main(experiment, "configs/sqirl.py:quick")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState, nothing_to_evaluate
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.envs.environment import Environment, TimeStep, restarted
 
 
@@ -29,22 +29,6 @@ class OnlineAgent(NamedTuple):
     init: Callable[[Key], TrainState]
     step: Callable[[TrainState, Key], tuple[TrainState, Metrics]]
     act: Callable[[PyTree, jax.Array, Key, jax.Array | float], jax.Array]
-
-
-def online_program(
-    agent: OnlineAgent, evaluate: Callable[[TrainState, PyTree, Key], Evaluation] = nothing_to_evaluate
-) -> Program:
-    """The Program of an agent whose environment needs no data; see Program for `evaluate`."""
-
-    def init(key: Key, resident: PyTree) -> TrainState:
-        del resident
-        return agent.init(key)
-
-    def step(state: TrainState, resident: PyTree, batch: PyTree, key: Key) -> tuple[TrainState, Metrics]:
-        del resident, batch
-        return agent.step(state, key)
-
-    return Program(init, step, evaluate)
 
 
 class Copies(NamedTuple):

@@ -119,6 +119,22 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return lines
 
 
+def last_step(path: str | os.PathLike, tail: int = 1 << 16) -> int:
+    """The step of the last whole line of a metrics.jsonl, which is read from its end; 0 where there is none."""
+    path = Path(path)
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - tail))
+        lines = file.read().split(b"\n")[:-1]
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["step"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            continue
+    return 0 if path.stat().st_size <= tail else last_step(path, path.stat().st_size)
+
+
 def _keep_lines(path: Path, count: int) -> None:
     """Drops what was written after the first `count` lines."""
     if not path.exists():

@@ -1,1 +1,1 @@
-"""Generative models: consistency and diffusion models, their samplers, and reinforcement learning of these."""
+"""Consistency and diffusion models of images: networks, weights, training, samplers and reinforcement learning."""

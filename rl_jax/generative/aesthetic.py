@@ -21,13 +21,13 @@ from rl_jax.generative.clip import unit
 from rl_jax.generative.pretrained import open_safetensors, torch_axes, torch_name
 
 WIDTH = 768  # of ViT-L/14's embedding
-# Units by their number in the authors' list, in which dropouts, off at test, have numbers too.
+# Width of each layer by its index in the authors' list, where the dropouts, off at test time, have an index too.
 LAYERS = {0: 1024, 2: 128, 4: 64, 6: 16, 7: 1}
 STORAGES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "DoubleStorage": np.float64}
 
 
 class AestheticHead(nn.Module):
-    """Embeddings of images [B, 768], of any length, -> scores [B]: linear layers with nothing in between."""
+    """Maps embeddings of images [B, 768], of any length, to scores [B] by linear layers without activations."""
 
     @nn.compact
     def __call__(self, embeddings: jax.Array) -> jax.Array:
@@ -38,14 +38,14 @@ class AestheticHead(nn.Module):
 
 
 def load_head(file: str | Path) -> PyTree:
-    """Parameters of an `AestheticHead`, float32 host arrays, from its file.
+    """Reads the parameters of an `AestheticHead`, float32 host arrays.
 
     Args:
       file: safetensors, or the authors' sac+logos+ava1-l14-linearMSE.pth, as torch wrote it.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is another kind of file, holds what is no tensor, or its tensors are not this head's.
+      ValueError: it is another kind of file, holds something else than tensors, or the tensors are not this head's.
     """
     file = Path(file).expanduser()
     if not file.is_file():
@@ -69,12 +69,12 @@ def load_head(file: str | Path) -> PyTree:
 
 
 def read_torch(file: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a dictionary that `torch.save` wrote, without torch.
+    """Reads the tensors of a dictionary that `torch.save` wrote, without torch.
 
-    A pickle may call any function; of what this one names, tensors and ordered dictionaries alone are made.
+    A pickle may call any function; this reader makes only tensors and ordered dictionaries.
 
     Raises:
-      ValueError: the file is none of torch 1.6 or later, or holds anything else.
+      ValueError: the file is not of torch 1.6 or later, or holds anything else.
     """
     remedy = "save a dictionary of tensors by torch 1.6 or later, or as safetensors"
     try:
@@ -93,7 +93,7 @@ def read_torch(file: str | Path) -> dict[str, np.ndarray]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads data.pkl of torch's archive: its tensors name storages, which are files beside it."""
+    """Reads data.pkl of torch's archive, whose tensors refer to storages: files beside it."""
 
     def __init__(self, stream: Any, archive: zipfile.ZipFile, folder: str):
         super().__init__(stream)
@@ -113,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *others: Any) -> np.ndarray:
-    """A view of a storage, as torch describes it; numpy refuses one that reaches out of it."""
+    """Makes a view of a storage from torch's description; numpy refuses one that exceeds the storage."""
     del others
     width = storage.dtype.itemsize
     return np.ndarray(size, storage.dtype, storage, offset * width, tuple(step * width for step in stride))

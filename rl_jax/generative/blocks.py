@@ -1,7 +1,7 @@
-"""What a latent diffusion model's networks are built of: residual blocks, resampling, attention; images are NHWC.
+"""The blocks of a latent diffusion model's networks: residual blocks, resampling, attention; images are NHWC.
 
-Submodules bear the names of the diffusers library (`conv1`, `to_q`, ...), a list's items as `resnets_0`, so that
-pretrained weights are found by rule (`pretrained.py`). Sources: Ho et al. 2020, arXiv 2006.11239 (the U-Net's blocks);
+Submodules have the names of the diffusers library (`conv1`, `to_q`, ...), with items of a list as `resnets_0`, so that
+a rule finds pretrained weights (`pretrained.py`). Sources: Ho et al. 2020, arXiv 2006.11239 (the U-Net's blocks);
 Rombach et al. 2022, arXiv 2112.10752, appendix E (its transformer).
 """
 
@@ -19,24 +19,28 @@ LAYER_NORM_EPSILON = 1e-5
 
 
 def conv(features: int, size: int, name: str, dtype: Dtype, zeros: bool = False) -> nn.Conv:
-    """A square convolution of odd size that keeps an image's size; `zeros`: its kernel starts at 0."""
+    """Makes a square convolution of odd size that keeps an image's size; with `zeros` its kernel starts at 0."""
     init = nn.initializers.zeros if zeros else nn.linear.default_kernel_init
     return Conv(features, (size, size), padding=size // 2, kernel_init=init, dtype=dtype, name=name)
 
 
 def group_norm(groups: int, epsilon: float, name: str | None, dtype: Dtype) -> nn.GroupNorm:
-    """Its variance is taken around the mean, as PyTorch does: activations of pretrained networks may lie far from 0."""
+    """Makes a group norm that computes the variance around the mean, as PyTorch does.
+
+    Activations of pretrained networks may lie far from 0, where E[x^2] - E[x]^2 loses precision.
+    """
     return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def layer_norm(name: str, dtype: Dtype) -> nn.LayerNorm:
+    """Makes a layer norm with the same variance as `group_norm`."""
     return nn.LayerNorm(LAYER_NORM_EPSILON, use_fast_variance=False, dtype=dtype, name=name)
 
 
 class ResNetBlock(nn.Module):
-    """x plus two convolutions of it, [B, H, W, C] -> [B, H, W, features]; `time` [B, T] is added between the two.
+    """Adds two convolutions of x to x, [B, H, W, C] -> [B, H, W, features]; `time` [B, T] enters between the two.
 
-    A 1x1 convolution takes x to another number of channels. A fresh block is that shortcut alone: its second
+    A 1x1 convolution maps x to another number of channels. A fresh block is this shortcut alone, because its second
     convolution starts at 0.
 
     Attributes:
@@ -56,8 +60,8 @@ class ResNetBlock(nn.Module):
         inner = nn.silu(group_norm(self.groups, self.epsilon, "norm1", self.dtype)(x))
         inner = conv(self.features, 3, "conv1", self.dtype)(inner)
         if time is not None:
-            said = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))
-            inner = inner + said[:, None, None]
+            shift = nn.Dense(self.features, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))
+            inner = inner + shift[:, None, None]
         inner = nn.silu(group_norm(self.groups, self.epsilon, "norm2", self.dtype)(inner))
         inner = conv(self.features, 3, "conv2", self.dtype, zeros=True)(inner)
         if x.shape[-1] != self.features:
@@ -69,7 +73,7 @@ class Downsample(nn.Module):
     """Halves height and width by a 3x3 convolution with stride 2: [B, H, W, C] -> [B, H/2, W/2, C].
 
     Attributes:
-      padding: zeros before and behind each axis: (1, 1) in the U-Net, (0, 1) in the autoencoder.
+      padding: zeros before and after each axis: (1, 1) in the U-Net, (0, 1) in the autoencoder.
     """
 
     padding: tuple[int, int]
@@ -81,7 +85,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by repeating pixels, and smooths by a 3x3 convolution: -> [B, 2H, 2W, C]."""
+    """Doubles height and width by repeating pixels, then convolves with 3x3: [B, H, W, C] -> [B, 2H, 2W, C]."""
 
     dtype: Dtype = jnp.float32
 
@@ -91,13 +95,13 @@ class Upsample(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of x [B, T, D] to `context` [B, L, E], to itself where that is None: -> [B, T, D].
+    """Attends from x [B, T, D] to `context` [B, L, E], or to x itself where that is None: -> [B, T, D].
 
-    The softmax is taken in float32. `mask` [B, L] bool says which entries of the context are there.
+    The softmax is computed in float32. `mask` [B, L] bool is True at the valid entries of the context.
 
     Attributes:
       num_heads: must divide D.
-      use_bias: whether query, key and value have biases (the output has one).
+      use_bias: whether query, key and value have biases (the output always has one).
     """
 
     num_heads: int
@@ -122,7 +126,7 @@ class Attention(nn.Module):
 
 
 class GatedLinear(nn.Module):
-    """GEGLU, x [..., D] -> [..., features]: one half of a linear map times GELU of the other (arXiv 2002.05202)."""
+    """GEGLU, x [..., D] -> [..., features]: one half of a linear map times the GELU of the other (arXiv 2002.05202)."""
 
     features: int
     dtype: Dtype = jnp.float32
@@ -145,7 +149,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention, attention to the context, feed-forward, each added to x [B, T, D]; see Attention."""
+    """Adds pre-norm self-attention, cross-attention to the context and a feed-forward layer to x [B, T, D]."""
 
     num_heads: int
     dtype: Dtype = jnp.float32
@@ -159,16 +163,16 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer2D(nn.Module):
-    """x [B, H, W, C] plus transformer blocks over its H W pixels, which see `context` [B, L, E]: -> [B, H, W, C].
+    """Adds transformer blocks over the H W pixels of x [B, H, W, C] to x; they attend to `context` [B, L, E].
 
-    A fresh one adds nothing: its last projection starts at 0.
+    A fresh module adds nothing, because its last projection starts at 0.
 
     Attributes:
       num_heads: must divide C.
       num_layers: transformer blocks.
       groups: of the group norm; divides C.
-      linear: whether the projections around the blocks are stored as linear layers (Stable Diffusion 2) or as 1x1
-        convolutions (Stable Diffusion 1), which compute the same.
+      linear: whether the projections around the blocks are linear layers (Stable Diffusion 2) or 1x1 convolutions
+        (Stable Diffusion 1), which compute the same.
     """
 
     num_heads: int

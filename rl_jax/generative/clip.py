@@ -1,7 +1,7 @@
-"""CLIP's two encoders: of text, for what a latent diffusion model is told, and of images, for scores of them.
+"""CLIP's two encoders: of text, which conditions a latent diffusion model, and of images, which scores them.
 
 Radford et al. 2021, arXiv 2103.00020. Parameters have the names of transformers' `CLIPTextModel`,
-`CLIPVisionModelWithProjection` and `CLIPModel`, a list's items as `layers_0`, so that pretrained weights load
+`CLIPVisionModelWithProjection` and `CLIPModel`, with items of a list as `layers_0`, so that pretrained weights load
 (`pretrained.py`).
 """
 
@@ -15,21 +15,22 @@ import jax.numpy as jnp
 from rl_jax.networks.convolution import Conv
 from rl_jax.networks.transformer import gelu
 
-# Of each colour channel over CLIP's training images, in [0, 1].
+# Mean and standard deviation of each colour channel over CLIP's training images, in [0, 1].
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-LOGIT_SCALE = 2.6592  # log(1 / 0.07), where a model's scale of similarities starts
-HIGHEST = 2  # the eos_token_id of config.json files that name it falsely: there it is the token of the highest number
+LOGIT_SCALE = 2.6592  # log(1 / 0.07), the initial scale of the similarities
+# The eos_token_id of older config.json files, which is wrong: their end token is the one with the highest id.
+HIGHEST = 2
 ACTIVATIONS = {"quick_gelu": lambda x: x * nn.sigmoid(1.702 * x), "gelu": gelu}
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What both encoders' transformers have; names as in transformers' config.json.
+    """The shape of an encoder's transformer; names as in transformers' config.json.
 
     Attributes:
       hidden_size: D.
-      intermediate_size: units of a perceptron's hidden layer.
+      intermediate_size: width of a perceptron's hidden layer.
       num_hidden_layers, num_attention_heads: of the transformer.
       hidden_act: one of ACTIVATIONS.
       layer_norm_eps: of the layer norms.
@@ -54,12 +55,12 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig(EncoderConfig):
-    """The text encoder of Stable Diffusion 1.5, which is ViT-L/14's.
+    """The shape of a text encoder; defaults are those of ViT-L/14, which Stable Diffusion 1.5 uses.
 
     Attributes:
       vocab_size: of the tokenizer.
-      max_position_embeddings: tokens it reads at most.
-      eos_token_id: of the token at which a prompt's embedding is read; see HIGHEST.
+      max_position_embeddings: the most tokens that it reads.
+      eos_token_id: the end token, whose output is the prompt's embedding; see HIGHEST.
     """
 
     vocab_size: int = 49408
@@ -69,12 +70,12 @@ class TextConfig(EncoderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig(EncoderConfig):
-    """The image encoder ViT-L/14.
+    """The shape of an image encoder; defaults are those of ViT-L/14.
 
     Attributes:
       image_size: height and width of the images it reads.
-      patch_size: of the squares that become tokens; divides image_size.
-      projection_dim: of the space that it shares with the text encoder.
+      patch_size: side of the squares that become tokens; divides image_size.
+      projection_dim: dimension of the space that it shares with the text encoder.
     """
 
     hidden_size: int = 1024
@@ -88,14 +89,14 @@ class VisionConfig(EncoderConfig):
 
 @dataclasses.dataclass(frozen=True)
 class CLIPConfig:
-    """Both encoders of ViT-L/14; they share a space of `vision_config.projection_dim` numbers."""
+    """The shapes of both encoders, which share a space of `vision_config.projection_dim` dimensions."""
 
     text_config: TextConfig = TextConfig()
     vision_config: VisionConfig = VisionConfig()
 
 
 class Attention(nn.Module):
-    """Self-attention, x [B, T, D] -> [B, T, D]; `causal`: a token sees itself and earlier ones."""
+    """Self-attention, x [B, T, D] -> [B, T, D]; with `causal` a token attends to itself and earlier ones."""
 
     config: EncoderConfig
     causal: bool
@@ -112,7 +113,7 @@ class Attention(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """One hidden layer, [B, T, D] -> [B, T, D]."""
+    """A perceptron with one hidden layer, [B, T, D] -> [B, T, D]."""
 
     config: EncoderConfig
 
@@ -124,7 +125,7 @@ class Perceptron(nn.Module):
 
 
 class Layer(nn.Module):
-    """x + attention(norm(x)), then x + perceptron(norm(x)): [B, T, D] -> [B, T, D]."""
+    """Computes x + attention(norm(x)), then x + perceptron(norm(x)): [B, T, D] -> [B, T, D]."""
 
     config: EncoderConfig
     causal: bool
@@ -136,7 +137,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers one after another, [B, T, D] -> [B, T, D]."""
+    """A stack of layers, [B, T, D] -> [B, T, D]."""
 
     config: EncoderConfig
     causal: bool
@@ -153,7 +154,7 @@ def _norm(name: str, config: EncoderConfig) -> nn.LayerNorm:
 
 
 class TextEmbeddings(nn.Module):
-    """Token ids [B, T] -> [B, T, D]: an embedding of the token and one of its position."""
+    """Token ids [B, T] -> [B, T, D]: the sum of a token embedding and a position embedding."""
 
     config: TextConfig
 
@@ -170,9 +171,9 @@ class TextEmbeddings(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids [B, T] -> what stands at each after the last layer norm, [B, T, D]: Stable Diffusion's context.
+    """Token ids [B, T] -> outputs of the last layer norm [B, T, D], which are Stable Diffusion's context.
 
-    Padding is read as any token is; the mask is causal, so what stands behind a prompt does not change it.
+    Padding is not masked; attention is causal, so that padding after a prompt does not change the prompt's outputs.
 
     Raises:
       ValueError: more tokens than `max_position_embeddings`.
@@ -191,7 +192,7 @@ class TextEncoder(nn.Module):
 
 
 class VisionEmbeddings(nn.Module):
-    """Images [B, H, W, 3] -> [B, 1 + patches, D]: a learned token and one a patch, each with its position's."""
+    """Images [B, H, W, 3] -> [B, 1 + patches, D]: a class token and one token a patch, plus position embeddings."""
 
     config: VisionConfig
 
@@ -208,7 +209,7 @@ class VisionEmbeddings(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """Images [B, S, S, 3], as `pixels` gives them, -> their embeddings [B, projection_dim], not normalised.
+    """Maps images [B, S, S, 3] from `pixels` to embeddings [B, projection_dim], not normalised.
 
     Raises:
       ValueError: images of another size.
@@ -230,8 +231,8 @@ class VisionEncoder(nn.Module):
 class CLIP(nn.Module):
     """Both encoders, each with a projection to the space that they share.
 
-    Called with token ids [B, T] and images [B, S, S, 3], as `pixels` gives them, it returns the embeddings of the
-    images and of the texts, [B, projection_dim], not normalised, and the logarithm of the scale of their cosines, [].
+    Called with token ids [B, T] and images [B, S, S, 3] from `pixels`, it returns the embeddings of the images and of
+    the texts, [B, projection_dim] each, not normalised, and the logarithm of the scale of their cosines, [].
     """
 
     config: CLIPConfig
@@ -249,22 +250,22 @@ class CLIP(nn.Module):
         return self.vision_model(images)
 
     def embed_texts(self, tokens: jax.Array) -> jax.Array:
-        """Of what stands at a prompt's first end token, [B, projection_dim]."""
+        """Returns the projected output at each prompt's first end token, [B, projection_dim]."""
         end = self.config.text_config.eos_token_id
         ends = jnp.argmax(tokens if end == HIGHEST else tokens == end, -1)
-        read = jnp.take_along_axis(self.text_model(tokens), ends[:, None, None], 1)[:, 0]
-        return self.text_projection(read)
+        pooled = jnp.take_along_axis(self.text_model(tokens), ends[:, None, None], 1)[:, 0]
+        return self.text_projection(pooled)
 
 
 def unit(embeddings: jax.Array) -> jax.Array:
-    """Embeddings [..., D] over their lengths."""
+    """Divides embeddings [..., D] by their Euclidean norms."""
     return embeddings / jnp.linalg.norm(embeddings, axis=-1, keepdims=True)
 
 
 def pixels(images: jax.Array, size: int) -> jax.Array:
-    """Images [B, H, W, 3] in [0, 1] -> what CLIP reads, [B, size, size, 3].
+    """Prepares images [B, H, W, 3] in [0, 1] for CLIP: [B, size, size, 3].
 
-    The shorter side is scaled to `size` (bicubic), the centre is cut out, and channels are standardised.
+    It scales the shorter side to `size` (bicubic), crops the centre and standardises the channels.
     """
     batch, height, width, channels = images.shape
     height, width = (max(size, round(side * size / min(height, width))) for side in (height, width))

@@ -1,4 +1,4 @@
-"""The contrastive loss that trains CLIP: an image and its caption are close, and far from a batch's others.
+"""The contrastive loss that trains CLIP: it pulls an image to its caption and away from the others of a batch.
 
 Radford et al. 2021 (CLIP), arXiv 2103.00020, section 2.3 and figure 3; the loss of one direction is InfoNCE of van den
 Oord et al. 2018, arXiv 1807.03748, equation 4.
@@ -20,16 +20,16 @@ MAX_LOGIT_SCALE = math.log(100.0)
 def contrastive_loss(
     image_embeddings: jax.Array, text_embeddings: jax.Array, logit_scale: jax.Array
 ) -> tuple[jax.Array, Info]:
-    """Mean of the cross entropies of finding each image's text and each text's image among those of the batch.
+    """Computes the mean cross entropy of finding each image's text and each text's image within the batch.
 
     Args:
       image_embeddings, text_embeddings: [B, D], of any length; row i of one belongs to row i of the other, and all
-        other rows count as wrong, so a batch should hold no text twice.
-      logit_scale: [], logarithm of what multiplies the cosines. Above log 100 it acts as log 100, but its gradient is
-        kept, so that it can fall again.
+        other rows are negatives, so a batch should hold no text twice.
+      logit_scale: [], the logarithm of the scale of the cosines. Above log 100 it acts as log 100, but keeps its
+        gradient, so that it can fall again.
 
     Returns:
-      the loss, and as info how often the closest text is the image's own and the scale.
+      (loss, info) with `contrastive/accuracy`, how often the closest text is the image's own, and `contrastive/scale`.
     """
     chex.assert_rank([image_embeddings, text_embeddings, logit_scale], [2, 2, 0])
     chex.assert_equal_shape([image_embeddings, text_embeddings])

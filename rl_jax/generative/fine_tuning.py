@@ -63,7 +63,8 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
     """Makes the trainer of RLCM or DDPO, by the sampler; `config` as `default_config`.
 
     Raises:
-      ValueError: the objective is unknown.
+      ValueError: the objective is unknown; later, in `update`, the batch does not divide into chunks or there is no
+        reference for the KL term.
     """
     if config.objective not in ("policy_gradient", "reward_weighted"):
         raise ValueError(f"objective is {config.objective!r}: choose policy_gradient or reward_weighted")
@@ -95,6 +96,8 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
     def update(
         state: TrainState, batch: Rewarded, key: Key, reference: PyTree | None = None
     ) -> tuple[TrainState, Metrics]:
+        if config.kl_coefficient and reference is None:
+            raise ValueError(f"kl_coefficient={config.kl_coefficient} needs the reference, the pretrained parameters")
         statistics, advantages = per_prompt_advantages(
             state.extra["statistics"], batch.prompts, batch.rewards,
             min_count=config.tracker_min_count, clip=config.advantage_clip,

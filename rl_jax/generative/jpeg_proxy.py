@@ -1,15 +1,15 @@
-"""How large an image's JPEG file is, about, for where a reward must be inside a compiled step.
+"""An estimate of the size of an image's JPEG file, for rewards that must lie inside a compiled step.
 
-It follows the encoder up to its last stage (ITU-T T.81, 1992: annex A.3.3 the transform, K.1 the table of luma): the
-discrete cosine transform of 8x8 blocks, divided by the table and rounded, and of each block's mean its difference from
-the block before. What the entropy coder then writes grows with the lengths of these integers.
+It follows the encoder up to its last stage (ITU-T T.81, 1992: annex A.3.3 the transform, K.1 the table of luma): it
+divides the discrete cosine transform of 8x8 blocks by the table, rounds, and replaces each block's mean by its
+difference from the block before. The output of the entropy coder grows with the lengths of these integers.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-FULL = jax.lax.Precision.HIGHEST  # what an accelerator's matrix unit rounds off would be quantised to other integers
+FULL = jax.lax.Precision.HIGHEST  # lower precision on an accelerator would change the quantised integers
 BLOCK = 8
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
 TABLE = np.array(
@@ -28,18 +28,18 @@ AT_95 = np.maximum((TABLE * 10 + 50) // 100, 1)  # libjpeg's scaling: (200 - 2 x
 
 
 def _transform() -> np.ndarray:
-    """Rows are cosines, orthonormal."""
+    """Returns the orthonormal matrix of the discrete cosine transform, one frequency a row."""
     frequencies, places = np.ogrid[:BLOCK, :BLOCK]
     rows = np.sqrt(2 / BLOCK) * np.cos(np.pi * frequencies * (2 * places + 1) / (2 * BLOCK))
     return (rows / np.where(frequencies == 0, np.sqrt(2), 1)).astype(np.float32)
 
 
 def jpeg_bits_proxy(images: jax.Array) -> jax.Array:
-    """About the bits of each image's JPEG of quality 95, float32 [B]: sum of log2(1 + |q|) over its quantised luma.
+    """Estimates the bits of each image's JPEG of quality 95, float32 [B]: the sum of log2(1 + |q|) of quantised luma.
 
-    It orders images nearly as their files do, but is no size: it knows neither the header (some 330 bytes of a grey
-    file, 620 of a coloured one), nor colour differences, nor the entropy coder's runs of zeros. It is piecewise
-    constant: it has no gradient.
+    It orders images nearly as their files do, but it is not their size: it ignores the header (some 330 bytes of a grey
+    file, 620 of a coloured one), colour differences and the entropy coder's runs of zeros. It is piecewise constant, so
+    it has no useful gradient.
 
     Args:
       images: [B, H, W], grey, or [B, H, W, 3], in [0, 255], bytes or floats; floats are rounded.
@@ -52,7 +52,7 @@ def jpeg_bits_proxy(images: jax.Array) -> jax.Array:
     x = jnp.clip(jnp.round(images.astype(jnp.float32)), 0.0, 255.0)
     x = jnp.round(jnp.matmul(x, jnp.asarray(LUMA), precision=FULL)) if images.ndim == 4 else x
     height, width = (-side % BLOCK for side in x.shape[1:])
-    x = jnp.pad(x - 128.0, ((0, 0), (0, height), (0, width)), "edge")  # blocks at the border are filled up
+    x = jnp.pad(x - 128.0, ((0, 0), (0, height), (0, width)), "edge")  # completes the blocks at the border
     blocks = x.reshape(len(x), x.shape[1] // BLOCK, BLOCK, x.shape[2] // BLOCK, BLOCK)
     cosines = _transform()
     quantised = jnp.round(jnp.einsum("fi,brisj,gj->brsfg", cosines, blocks, cosines, precision=FULL) / AT_95)

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 
 
 class ClassConditionalMLP(nn.Module):
-    """Images [B, H, W], noise labels [B], class numbers [B] -> [B, H, W].
+    """Maps images [B, H, W], noise labels [B] and class indices [B] to [B, H, W].
 
-    Residual layers whose inputs are normalised and then scaled and shifted by what label and class say (FiLM: Perez et
-    al. 2018, arXiv 1709.07871). The output layer starts at 0.
+    Each residual layer normalises its input and modulates it by a scale and a shift computed from label and class
+    (FiLM: Perez et al. 2018, arXiv 1709.07871). The output layer starts at 0.
 
     Attributes:
-      num_classes: how many classes there are.
+      num_classes: number of classes.
       width: of every layer.
       num_layers: residual layers.
     """
@@ -23,15 +23,15 @@ class ClassConditionalMLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, labels: jax.Array, classes: jax.Array) -> jax.Array:
-        # Low ones: a consistency function has to be smooth in the noise level.
+        # Low frequencies, because a consistency function has to be smooth in the noise level.
         frequencies = 2.0 ** jnp.arange(4)
         angles = labels[:, None] * frequencies
         waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
-        said = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(waves)))
-        said = nn.silu(said + nn.Embed(self.num_classes, self.width)(classes))
+        embedding = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(waves)))
+        embedding = nn.silu(embedding + nn.Embed(self.num_classes, self.width)(classes))
         x = nn.Dense(self.width)(images.reshape(len(images), -1))
         for _ in range(self.num_layers):
-            scale, shift = jnp.split(nn.Dense(2 * self.width)(said), 2, -1)
+            scale, shift = jnp.split(nn.Dense(2 * self.width)(embedding), 2, -1)
             inner = nn.LayerNorm(use_bias=False, use_scale=False)(x) * (1.0 + scale) + shift
             x = x + nn.Dense(self.width)(nn.silu(inner))
         size = images.shape[1] * images.shape[2]

@@ -61,8 +61,8 @@ def default_config() -> ConfigDict:
             "guidance": 8.0,  # its scale: an input of RLCM's U-Net; DDPO's U-Net computes two batches in each call
             "lora_rank": 8,  # of the adapters; the authors have rank 8 and alpha 8, or 16 and 32
             "lora_alpha": 8.0,
-            # Of the U-Net's computation, or "float32". Adapters and frozen weights are float32, so that small changes of
-            # the kernels are not lost.
+            # Of the U-Net's computation, or "float32". Adapters and frozen weights are float32, so that small changes
+            # of the kernels are not lost.
             "dtype": "bfloat16",
         }
     )

@@ -1,17 +1,17 @@
-"""The multistep sampler of an image model as a policy: its steps are Gaussian actions, whose densities are known.
+"""The multistep sampler of an image model as a policy, whose actions are Gaussian with known densities.
 
 Oertell, Chang, Zhang, Brantley and Sun 2024, "RL for Consistency Models" (RLCM), arXiv 2404.03673, section 4; Black,
 Janner, Du, Kostrikov and Levine 2023, "Training Diffusion Models with Reinforcement Learning" (DDPO), arXiv 2305.13301,
 section 4.
 
-A state is a noisy image x at a noise level; the action is the next noisy image; the reward comes at the end, for the
-clean image that the model makes of the last state. RLCM and DDPO differ in the step alone. With y the model's clean
-image of x, both take the next image from
+A state is a noisy image x at a noise level, the action is the next noisy image, and the reward at the end is that of
+the clean image that the model makes of the last state. RLCM and DDPO differ only in the step. With y the model's clean
+image of x, both draw the next image from
 
     N(y + carry (x - y), std^2),
 
-where RLCM carries nothing of x and adds all the noise of the next level, and DDPO keeps the part of x that an ancestral
-step of a diffusion sampler (DDIM with eta = 1) keeps.
+where RLCM carries nothing of x and adds all the noise of the next level, and DDPO carries the part of x that an
+ancestral step of a diffusion sampler (DDIM with eta = 1) carries.
 """
 
 from typing import NamedTuple
@@ -28,15 +28,15 @@ REDUCTIONS = ("mean", "sum")
 
 
 class Sampler(NamedTuple):
-    """A sampler of K calls of a model and H steps between or after them.
+    """A sampler that makes K calls of a model and takes H steps between or after them.
 
     Attributes:
       denoise: see `denoising.Denoise`.
-      levels: float32 [K], the noise levels, falling; an episode starts with noise of the first.
+      levels: float32 [K], the noise levels, falling; an episode starts with noise of the first level.
       carries: float32 [H], see the module.
-      stds: float32 [H], above 0. H is K - 1, or K where a last step is drawn that no image comes from.
-      reduction: "mean" or "sum" over an image's numbers, of a log-density. The authors take the mean, which makes
-        ratios nearly 1, and their clip of 1e-4 is meant for it.
+      stds: float32 [H], above 0. H is K - 1, or K where a last step is drawn that does not enter the image.
+      reduction: "mean" or "sum" of a log-density over an image's numbers. The authors take the mean, which makes ratios
+        nearly 1; their clip of 1e-4 is meant for it.
     """
 
     denoise: Denoise
@@ -47,12 +47,12 @@ class Sampler(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """B episodes.
+    """The trajectories of B episodes.
 
     Attributes:
       states: [H, B, ...], noisy images.
-      actions: [H, B, ...], the next ones.
-      log_probs: [H, B].
+      actions: [H, B, ...], the next noisy images.
+      log_probs: [H, B], of the actions.
       final: [B, ...], the clean images.
     """
 
@@ -65,12 +65,12 @@ class Trajectory(NamedTuple):
 def consistency_sampler(
     denoise: Denoise, levels: np.ndarray, sigma_min: float, *, last_step: bool = True, reduction: str = "mean"
 ) -> Sampler:
-    """RLCM's: x' = f(x, t) + sqrt(t'^2 - sigma_min^2) noise (Consistency Models, algorithm 1).
+    """Makes RLCM's sampler, x' = f(x, t) + sqrt(t'^2 - sigma_min^2) noise (Consistency Models, algorithm 1).
 
     Args:
       levels: [K], falling, above `sigma_min`.
-      last_step: whether a step of the last level's noise is drawn after the last call and trained on, as the authors'
-        code does, although the image comes from the call itself: noise of zero mean in the gradient.
+      last_step: whether to draw and train on a step of the last level's noise after the last call, as the authors'
+        code does, although the image is the output of that call: it adds noise of zero mean to the gradient.
     """
     levels = _checked(levels, sigma_min, reduction)
     following = np.concatenate([levels[1:], levels[-1:]]) if last_step else levels[1:]
@@ -79,11 +79,12 @@ def consistency_sampler(
 
 
 def ancestral_sampler(denoise: Denoise, levels: np.ndarray, *, reduction: str = "mean") -> Sampler:
-    """DDPO's: the step of DDIM with eta = 1, in the notation of x_t = x_0 + t noise.
+    """Makes DDPO's sampler, the step of DDIM with eta = 1 in the notation x_t = x_0 + t noise.
 
-    With t' the next level the added noise has std^2 = t'^2 (t^2 - t'^2) / t^2; of the old noise, x - y, whose std is t,
-    as much stays as makes t' of both: carry = sqrt(t'^2 - std^2) / t = t'^2 / t^2. Source: Song, Meng and Ermon 2021,
-    arXiv 2010.02502, equations 12 and 16.
+    With t' the next level, the added noise has std^2 = t'^2 (t^2 - t'^2) / t^2. The old noise x - y has std t, and its
+    share carry = sqrt(t'^2 - std^2) / t = t'^2 / t^2 stays, so that both together have std t'.
+
+    Source: Song, Meng and Ermon 2021, arXiv 2010.02502, equations 12 and 16.
     """
     levels = _checked(levels, 0.0, reduction)
     before, after = np.square(levels[:-1]), np.square(levels[1:])
@@ -100,7 +101,7 @@ def _checked(levels: np.ndarray, sigma_min: float, reduction: str) -> np.ndarray
 
 
 def gaussian_log_prob(actions: jax.Array, means: jax.Array, stds: jax.Array, reduction: str) -> jax.Array:
-    """log N(actions; means, stds^2) over each image's numbers, [B], summed or averaged.
+    """Returns log N(actions; means, stds^2) [B], summed or averaged over each image's numbers.
 
     Args:
       actions, means: [B, ...].
@@ -113,7 +114,7 @@ def gaussian_log_prob(actions: jax.Array, means: jax.Array, stds: jax.Array, red
 
 
 def step_mean(sampler: Sampler, params: PyTree, states: jax.Array, steps: jax.Array, condition: PyTree) -> jax.Array:
-    """The mean of the next images, [B, ...], of states [B, ...] at steps [B] int32."""
+    """Returns the mean of the next images [B, ...], given states [B, ...] at steps [B] int32."""
     clean = sampler.denoise(params, states, jnp.asarray(sampler.levels)[steps], condition)
     return clean + per_image(jnp.asarray(sampler.carries)[steps], states) * (states - clean)
 
@@ -121,13 +122,13 @@ def step_mean(sampler: Sampler, params: PyTree, states: jax.Array, steps: jax.Ar
 def log_prob(
     sampler: Sampler, params: PyTree, states: jax.Array, actions: jax.Array, steps: jax.Array, condition: PyTree
 ) -> jax.Array:
-    """Log-densities [B] of actions [B, ...] in states [B, ...] at steps [B] int32."""
+    """Returns the log-densities [B] of actions [B, ...] in states [B, ...] at steps [B] int32."""
     means = step_mean(sampler, params, states, steps, condition)
     return gaussian_log_prob(actions, means, jnp.asarray(sampler.stds)[steps], sampler.reduction)
 
 
 def sample(sampler: Sampler, params: PyTree, shape: tuple[int, ...], condition: PyTree, key: Key) -> Trajectory:
-    """Episodes, of images of a shape [B, ...]."""
+    """Samples episodes of images of a shape [B, ...]; leaves of `condition` are [B, ...]."""
     start_key, noise_key = jax.random.split(key)
     calls, steps, batch = len(sampler.levels), len(sampler.stds), shape[0]
     noise = jax.random.normal(noise_key, (steps, *shape))
@@ -143,7 +144,7 @@ def sample(sampler: Sampler, params: PyTree, shape: tuple[int, ...], condition: 
 
     carry, (states, actions, log_probs) = jax.lax.scan(one_step, (start, start), (jnp.arange(steps), noise))
     after, final = carry
-    if steps < calls:  # else the last step's mean is the last call's image
+    if steps < calls:  # otherwise the mean of the last step is the image of the last call
         final = sampler.denoise(params, after, jnp.full(batch, sampler.levels[-1]), condition)
     return Trajectory(states, actions, log_probs, final)
 
@@ -151,9 +152,11 @@ def sample(sampler: Sampler, params: PyTree, shape: tuple[int, ...], condition: 
 def kl_to_reference(
     sampler: Sampler, params: PyTree, reference: PyTree, states: jax.Array, steps: jax.Array, condition: PyTree
 ) -> jax.Array:
-    """KL of the next images' distribution from that of reference parameters, [B], reduced as log-densities are.
+    """Returns the KL divergence [B] of the next images' distribution from that of reference parameters.
 
-    Both have one std: |mean - mean_reference|^2 / (2 std^2). Source: Fan et al. 2023 (DPOK), arXiv 2305.16381.
+    Both have the same std, so it is |mean - mean_reference|^2 / (2 std^2), reduced as log-densities are.
+
+    Source: Fan et al. 2023 (DPOK), arXiv 2305.16381.
     """
     means, wanted = (step_mean(sampler, own, states, steps, condition) for own in (params, reference))
     stds = per_image(jnp.asarray(sampler.stds)[steps], states)

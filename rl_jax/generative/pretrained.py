@@ -1,8 +1,8 @@
 """Reads and writes pretrained latent diffusion models: folders as diffusers and transformers keep them.
 
-A pipeline's folder holds unet/, vae/, text_encoder/ and tokenizer/; each network's a config.json and its weights in
-safetensors files, one or several with an index. Weights come as host arrays in our networks' trees, so that the caller
-lays them where they belong; files are read tensor by tensor.
+A pipeline's folder holds unet/, vae/, text_encoder/ and tokenizer/. The folder of a network holds config.json and the
+weights, in one safetensors file or in several with an index. Weights are returned as host arrays in the trees of our
+networks, so that the caller decides where they lie; files are read tensor by tensor.
 """
 
 import dataclasses
@@ -25,21 +25,21 @@ from rl_jax.generative.tokenizer import Tokenizer, load_tokenizer, save_tokenize
 from rl_jax.generative.unet import UNet, UNetConfig
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
 
-# Our `resnets_0` is PyTorch's `resnets.0` where the name is one of a list's.
+# Names of lists: our `resnets_0` is PyTorch's `resnets.0`.
 LISTS = "down_blocks|up_blocks|resnets|attentions|transformer_blocks|downsamplers|upsamplers|net|to_out|layers"
-# Settings that older config.json files lack: there the network is as ours is by default.
+# Settings that older config.json files lack; our defaults are right for them.
 LATER = {
     "sample_size", "transformer_layers_per_block", "use_linear_projection", "time_cond_proj_dim", "scaling_factor",
     "hidden_act", "layer_norm_eps", "eos_token_id",
 }
-# Of an autoencoder's attention.
+# Older names of the layers of an autoencoder's attention.
 OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-BESIDE = r"^vision_model\.(?=visual_projection)"  # it stands beside the encoder, and in our tree under it
+BESIDE = r"^vision_model\.(?=visual_projection)"  # in files it lies beside the encoder, in our tree inside it
 SHOWN = 4  # tensors that an error names
 
 
 class Part(NamedTuple):
-    """One network: how it is built, and its parameters (numpy arrays)."""
+    """One network: its configuration and its parameters (numpy arrays)."""
 
     config: Any
     params: PyTree
@@ -49,7 +49,7 @@ class Pipeline(NamedTuple):
     """A text-to-image model.
 
     Attributes:
-      scheduler: the numbers of scheduler/scheduler_config.json; empty where there is no such file.
+      scheduler: the content of scheduler/scheduler_config.json; empty where there is no such file.
     """
 
     unet: Part
@@ -60,19 +60,20 @@ class Pipeline(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What reading and writing must know of one kind of network.
+    """The layout of one kind of network in files.
 
     Attributes:
       class_name: in diffusers or transformers.
       config: our configuration's class.
       module: of a configuration.
-      inputs: of a configuration: the arguments that initialise its module, as shapes.
-      weights: the files' names without ending.
-      marks: what its config.json says beside the configuration's fields.
-      fixed: settings that our network has at one value alone; None: config.json holds much else, which is not checked.
+      inputs: of a configuration; the arguments that initialise its module, as shapes.
+      weights: the name of the weight files without suffix.
+      marks: entries of config.json beside the configuration's fields.
+      fixed: settings for which our network supports one value only; None where config.json has much else, which is not
+        checked.
       alike: settings that do not change what is computed.
-      prefix: before the names of published tensors.
-      others: a regex of the tensors that belong to something else.
+      prefix: of the names of published tensors.
+      others: a regex of tensors that belong to other networks.
     """
 
     class_name: str
@@ -157,10 +158,10 @@ CLIP_MODEL = Network(
 
 
 def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Pipeline:
-    """A text-to-image model from a folder with unet/, vae/, text_encoder/ and tokenizer/.
+    """Reads a text-to-image model from a folder with unet/, vae/, text_encoder/ and tokenizer/.
 
     Args:
-      dtype: of the parameters and of the computation, but for the autoencoder's, which stay float32.
+      dtype: of the parameters and of the computation, except the autoencoder's, which stay float32.
       variant: of the weight files, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors.
 
     Raises:
@@ -184,27 +185,27 @@ def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | Non
 
 
 def load_unet(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
-    """A U-Net from a folder with config.json and weights; arguments and errors: see `load_pipeline`."""
+    """Reads a U-Net from a folder with config.json and weights; arguments and errors: see `load_pipeline`."""
     return _load(UNET, path, dtype, variant)
 
 
 def load_vae(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
-    """An autoencoder, see `load_unet`."""
+    """Reads an autoencoder, see `load_unet`."""
     return _load(VAE, path, dtype, variant)
 
 
 def load_text_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
-    """CLIP's text encoder, by itself or out of a whole CLIP model; see `load_unet`."""
+    """Reads CLIP's text encoder, by itself or from a whole CLIP model; see `load_unet`."""
     return _load(TEXT, path, dtype, variant)
 
 
 def load_vision_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
-    """CLIP's image encoder with its projection, by itself or out of a whole CLIP model; see `load_unet`."""
+    """Reads CLIP's image encoder with its projection, by itself or from a whole CLIP model; see `load_unet`."""
     return _load(VISION, path, dtype, variant)
 
 
 def load_clip(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
-    """A whole CLIP model, both encoders and their projections; see `load_unet`."""
+    """Reads a whole CLIP model, both encoders and their projections; see `load_unet`."""
     return _load(CLIP_MODEL, path, dtype, variant)
 
 
@@ -234,23 +235,23 @@ def save_part(part: Part, network: Network, path: str | Path) -> None:
 
 
 def parameter_shapes(network: Network, config: Any) -> PyTree:
-    """The tree of a network's parameters, as shapes."""
+    """Returns the tree of a network's parameters, as shapes."""
     return jax.eval_shape(network.module(config).init, jax.random.key(0), *network.inputs(config))["params"]
 
 
 def published_name(network: Network, keys: tuple[str, ...]) -> str:
-    """What a file calls our parameter."""
+    """Returns the name of our parameter in files."""
     return re.sub(BESIDE, "", network.prefix + torch_name(keys))
 
 
 def torch_name(keys: tuple[str, ...]) -> str:
-    """PyTorch's name of our parameter: (down_blocks_0, conv1, kernel) is down_blocks.0.conv1.weight."""
+    """Returns PyTorch's name of our parameter: (down_blocks_0, conv1, kernel) is down_blocks.0.conv1.weight."""
     leaf = "weight" if keys[-1] in ("kernel", "scale", "embedding") else keys[-1]
     return ".".join([*(re.sub(rf"^({LISTS})_(\d+)$", r"\1.\2", key) for key in keys[:-1]), leaf])
 
 
 def torch_axes(keys: tuple[str, ...], ndim: int) -> tuple[int, ...]:
-    """How our parameter is transposed to PyTorch's: HWIO to OIHW, [in, out] to [out, in]; others are the same."""
+    """Returns the axes that transpose our parameter to PyTorch's: HWIO to OIHW, [in, out] to [out, in], else none."""
     return {4: (3, 2, 0, 1), 2: (1, 0)}[ndim] if keys[-1] == "kernel" else tuple(range(ndim))
 
 
@@ -289,14 +290,14 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -
 
 
 def _read_config(network: Network, file: Path, dtype: Any) -> Any:
-    """Our configuration from config.json; ValueError where it asks for what our network does not have."""
+    """Reads our configuration from config.json; raises ValueError for settings that our network does not support."""
     settings = _json(file)
     if network is CLIP_MODEL:
         if absent := {"text_config", "vision_config"} - settings.keys():
             raise ValueError(f"{file} has no {' and no '.join(sorted(absent))}: give the folder of a whole CLIPModel")
         return CLIPConfig(*(_read_config(part, file, dtype) for part in (TEXT, VISION)))
     part = f"{network.prefix.removesuffix('_model.')}_config"
-    if part in settings:  # of a whole CLIP model, whose own projection_dim is the one that counts
+    if part in settings:  # a whole CLIP model, whose own projection_dim counts
         settings = settings[part] | {name: x for name, x in settings.items() if name == "projection_dim"}
     kind = settings.get("_class_name", network.class_name)
     if kind != network.class_name:
@@ -326,7 +327,7 @@ def _read_config(network: Network, file: Path, dtype: Any) -> Any:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """A configuration's fields as config.json has them, those of its parts too."""
+    """Returns a configuration's fields as in config.json, with those of its parts."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
         name: _settings(x) if dataclasses.is_dataclass(x) else x
@@ -336,12 +337,12 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _canonical(published: str, network: Network) -> str:
-    """The name as today's diffusers has it, without the prefix."""
+    """Returns the name in current diffusers, without the prefix."""
     return ".".join(OLDER_NAMES.get(part, part) for part in published.removeprefix(network.prefix).split("."))
 
 
 def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
-    """The files of a network's weights: those that an index names, or one."""
+    """Returns the files of a network's weights: those of an index, or the only one."""
     index = folder / f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"
     if index.is_file():
         files = [folder / name for name in sorted(set(_json(index)["weight_map"].values()))]
@@ -360,7 +361,7 @@ def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
 
 
 def open_safetensors(file: Path) -> Any:
-    """The tensors of a file, read one by one in a `with`; ValueError where it is damaged."""
+    """Opens the tensors of a file, to be read one by one in a `with`; raises ValueError where it is damaged."""
     safetensors = require("safetensors", "generative")
     try:
         return safetensors.safe_open(file, framework="numpy")
@@ -390,5 +391,5 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def _shown(names: list[str]) -> str:
-    """The first few of many."""
+    """Lists the first few of many names."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -26,7 +26,6 @@ from rl_jax.networks.trained import Networks, Trained
 METHODS = ("tune", "distill")
 OPTIMISERS = {"radam": optax.radam, "adam": optax.adam}
 GRID = 18  # noise levels of a distillation, as in Consistency Models
-MAX_GRAD_NORM = 1.0
 
 Evaluate = Callable[[TrainState, PyTree, Key], Evaluation]
 
@@ -54,6 +53,7 @@ def default_config() -> ConfigDict:
             "method": "tune",  # of a consistency model: "tune" (ECT), or "distill" (CD) from a diffusion model
             "optimiser": "radam",  # or "adam"
             "learning_rate": 1e-3,
+            "max_grad_norm": 1.0,
             "decay": False,  # whether the learning rate falls to 0 along a cosine
             "stages": 5,  # of ECT's gap, see consistency.ect_gap
             "ema": 0.999,  # decay of the moving average of the parameters, which is what is kept
@@ -109,7 +109,7 @@ def pretraining_program(config: ConfigDict, pretraining: Pretraining) -> Program
     learning_rate = settings.learning_rate
     if settings.decay:
         learning_rate = optax.cosine_decay_schedule(learning_rate, config.num_steps)
-    tx = optax.chain(optax.clip_by_global_norm(MAX_GRAD_NORM), OPTIMISERS[settings.optimiser](learning_rate))
+    tx = optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), OPTIMISERS[settings.optimiser](learning_rate))
 
     def tau(step: jax.Array) -> jax.Array:
         """The share of the new parameters in the average, which forgets the first steps soon."""

@@ -1,4 +1,4 @@
-"""Rewards of images that the host asks for: registered functions of bytes and prompts, made from options.
+"""Rewards of images that the host computes: registered functions of uint8 images and prompts, made from options.
 
 Source: Black et al. 2023 (DDPO), arXiv 2305.13301, section 5, and Oertell et al. 2024 (RLCM), arXiv 2404.03673, with
 their codes; similarity is CLIP's, Radford et al. 2021, arXiv 2103.00020.
@@ -34,7 +34,7 @@ _THREADS: list[ThreadPoolExecutor] = []
 
 
 def reward(name: str, **options: Any) -> Reward:
-    """A registered reward.
+    """Makes a registered reward.
 
     Raises:
       ValueError: there is none of that name, it has no such option, or one that it needs is not given.
@@ -54,17 +54,17 @@ def reward(name: str, **options: Any) -> Reward:
 
 
 def compressibility() -> Reward:
-    """Minus the kilobytes of a JPEG."""
+    """Rewards minus the kilobytes of the JPEG file."""
     return lambda images, prompts: (-jpeg_sizes(images) / 1000.0).astype(np.float32)
 
 
 def incompressibility() -> Reward:
-    """The kilobytes of a JPEG."""
+    """Rewards the kilobytes of the JPEG file."""
     return lambda images, prompts: (jpeg_sizes(images) / 1000.0).astype(np.float32)
 
 
 def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32) -> Reward:
-    """LAION's aesthetic score, see `aesthetic.py`.
+    """Rewards LAION's aesthetic score, see `aesthetic.py`.
 
     Args:
       clip: the folder of CLIP ViT-L/14, or of its image encoder with the projection.
@@ -90,7 +90,7 @@ def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32) -> Rewar
 
 
 def similarity(clip: str | Path, batch_size: int = 32) -> Reward:
-    """Cosine of CLIP's embeddings of the image and of the prompt, in [-1, 1].
+    """Rewards the cosine of CLIP's embeddings of the image and of the prompt, in [-1, 1].
 
     Args:
       clip: the folder of a whole CLIP model with its tokenizer's files.
@@ -118,7 +118,7 @@ def similarity(clip: str | Path, batch_size: int = 32) -> Reward:
 
 
 def vlm(url: str, batch_size: int = 16, timeout: float = 120.0, retries: int = 5) -> Reward:
-    """What a vision-language model behind a URL scores; options and the server's protocol: see `vlm.py`.
+    """Rewards the score of a vision-language model behind a URL; options and the server's protocol: see `vlm.py`.
 
     Raises:
       ValueError: the URL is none, or a number is out of its range.
@@ -146,13 +146,13 @@ REWARDS: dict[str, Callable[..., Reward]] = {
 
 
 def jpegs(images: np.ndarray, quality: int) -> list[bytes]:
-    """Each image as a JPEG file of that quality; by Pillow, in threads, for it encodes without Python's lock.
+    """Encodes each image as a JPEG file of a quality, by Pillow, in threads, since Pillow releases Python's lock.
 
     Args:
       images: uint8 [B, H, W], grey, or [B, H, W, 3].
 
     Raises:
-      ValueError: they are none.
+      ValueError: the images have another type or shape.
     """
     images = checked(images)
     pillow = require("PIL.Image", "generative")
@@ -168,18 +168,18 @@ def jpegs(images: np.ndarray, quality: int) -> list[bytes]:
     threads = os.cpu_count()
     if not _THREADS:
         _THREADS.append(ThreadPoolExecutor(threads, thread_name_prefix="jpeg"))
-    # One part a thread: an image of 32 pixels takes 40 us, and handing it over another 10.
+    # One part a thread: an image of 32 pixels takes 40 us, and submitting it another 10.
     parts = np.array_split(images, min(threads, max(len(images), 1)))
     return [file for files in _THREADS[0].map(encode, parts) for file in files]
 
 
 def jpeg_sizes(images: np.ndarray) -> np.ndarray:
-    """Bytes of each image as a JPEG of quality 95, int64 [B]; images and errors: see `jpegs`."""
+    """Returns the bytes of each image as a JPEG file of quality 95, int64 [B]; images and errors: see `jpegs`."""
     return np.fromiter(map(len, jpegs(images, QUALITY)), np.int64)
 
 
 def checked(images: np.ndarray) -> np.ndarray:
-    """The images; ValueError if they are not uint8 [B, H, W] or [B, H, W, 3]."""
+    """Returns the images; raises ValueError if they are not uint8 [B, H, W] or [B, H, W, 3]."""
     images = np.asarray(images)
     if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[-1] == 3):
         raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 [B, H, W] or [B, H, W, 3]")
@@ -187,13 +187,13 @@ def checked(images: np.ndarray) -> np.ndarray:
 
 
 def coloured(images: np.ndarray) -> np.ndarray:
-    """uint8 [B, H, W, 3] of images that may be grey; errors: see `checked`."""
+    """Returns images that may be grey as uint8 [B, H, W, 3]; errors: see `checked`."""
     images = checked(images)
     return images if images.ndim == 4 else np.repeat(images[..., None], 3, -1)
 
 
 def to_bytes(images: np.ndarray, scale: float, offset: float) -> np.ndarray:
-    """uint8 images of float ones: 255 (scale x + offset), cut to the range of bytes and rounded.
+    """Converts float images x to uint8: 255 (scale x + offset), clipped to the range of bytes and rounded.
 
     Raises:
       ValueError: a number is not finite.
@@ -213,7 +213,7 @@ def _check_number(images: np.ndarray, prompts: Sequence[str]) -> None:
 
 
 def _in_batches(score: Callable[..., jax.Array], params: PyTree, batch_size: int, *rows: np.ndarray) -> np.ndarray:
-    """score(params, *rows), float32 [B], by batches of one size, so that it is compiled once; the last is filled up."""
+    """Returns score(params, *rows), float32 [B], by batches of one size, to compile once; the last is padded."""
     number = len(rows[0])
     scores = np.empty(number, np.float32)
     for start in range(0, number, batch_size):

@@ -8,13 +8,13 @@ import jax
 from rl_jax.generative.clip import TextConfig, TextEncoder
 from rl_jax.generative.unet import UNet, UNetConfig
 
-# A network's noise label is log(t) / 4, of which a U-Net's sinusoid is to see some waves and not hundreds: a
-# consistency function has to be smooth in the noise level.
+# The noise label is log(t) / 4. Over its range the U-Net's sinusoids should have few periods and not hundreds, because
+# a consistency function has to be smooth in the noise level.
 TIMESTEPS_PER_LABEL = 8.0
 
 
 class TextToImage(nn.Module):
-    """Images [B, H, W, C], noise labels [B], token ids [B, L] -> [B, H, W, C].
+    """Maps images [B, H, W, C], noise labels [B] and token ids [B, L] to [B, H, W, C].
 
     Attributes:
       unet: the U-Net's shape; its context is the text encoder's output.

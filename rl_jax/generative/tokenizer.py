@@ -16,12 +16,12 @@ import numpy as np
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
-# On a text whose letters and numbers are ASCII (`_shadow`): special tokens, contractions, letters, one digit, the rest.
+# Matched on a text whose letters and numbers are ASCII (`_shadow`): special tokens, contractions, letters, digit, rest.
 WORDS = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'(?:s|t|re|ve|m|ll|d)|[a-z]+|[0-9]|[^\sa-z0-9]+")
 
 
 def _byte_letters() -> list[str]:
-    """A printable letter for each byte: its own in Latin-1 where that prints, else one of those from 256 on."""
+    """Returns a printable letter for each byte: its Latin-1 letter where that is printable, else one from 256 on."""
     own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = iter(range(256, 512))
     return [chr(byte if byte in own else next(others)) for byte in range(256)]
@@ -31,7 +31,7 @@ BYTE_LETTERS = _byte_letters()
 
 
 def _shadow(text: str) -> str:
-    """`text` with an ASCII sign of its kind for each other one: letter a, number 0, space, and ~ for the rest."""
+    """Replaces each non-ASCII character by an ASCII one of its kind: a letter by a, a number by 0, others by ~."""
     kinds = {"L": "a", "N": "0"}
 
     def sign(letter: str) -> str:
@@ -43,19 +43,19 @@ def _shadow(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The pieces of a prompt that are encoded one by one, lower-cased, in Unicode's composed form, without spaces."""
+    """Splits a prompt into words that are encoded one by one: lower-cased, in Unicode's composed form, no spaces."""
     text = "".join(letter.lower() for letter in unicodedata.normalize("NFC", text))
     return [text[slice(*found.span())] for found in WORDS.finditer(_shadow(text))]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Prompts to token ids.
+    """Encodes prompts as token ids.
 
     Attributes:
       vocab: token -> id; contains START and END.
       merges: pairs of tokens in the order in which they are joined.
-      pad_token: what fills up the context: END for Stable Diffusion 1, "!" for 2.
+      pad_token: fills the rest of the context: END for Stable Diffusion 1, "!" for 2.
       context_length: tokens of a prompt with START and END.
       source: the folder it came from, for messages.
     """
@@ -73,7 +73,7 @@ class Tokenizer:
         object.__setattr__(self, "_ranks", {pair: rank for rank, pair in enumerate(self.merges)})
 
     def encode(self, prompts: Sequence[str], truncate: bool = False) -> np.ndarray:
-        """Token ids of prompts, int32 [B, context_length]: START, the prompt, END, padding.
+        """Encodes prompts as int32 [B, context_length]: START, the prompt, END, padding.
 
         Args:
           truncate: whether a prompt that is too long loses its end; else it is an error.
@@ -98,7 +98,7 @@ class Tokenizer:
         return rows
 
     def split(self, word: str) -> list[str]:
-        """The tokens of one of `words`, joined pair by pair, the pair that stands first in `merges` first."""
+        """Splits one of `words` into tokens: it joins pairs of tokens in the order of `merges`."""
         if word in (START, END):
             return [word]
         tokens = [BYTE_LETTERS[byte] for byte in word.encode()]
@@ -113,7 +113,7 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer of a folder with vocab.json and merges.txt, and its padding from tokenizer_config.json if there.
+    """Reads vocab.json and merges.txt of a folder and, if it exists, the padding from tokenizer_config.json.
 
     Raises:
       FileNotFoundError: vocab.json or merges.txt is missing.
@@ -134,13 +134,13 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
         settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     pad = settings.get("pad_token") or END
     pad = pad["content"] if isinstance(pad, dict) else pad
-    # CLIP reads 77 tokens; a tokenizer saved without a length says 10^30.
+    # CLIP reads 77 tokens; a tokenizer that was saved without a length has 10^30.
     length = min(settings.get("model_max_length", 77), 77)
     return Tokenizer(vocab, tuple(merges), pad, length, str(folder))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Writes what `load_tokenizer` and transformers' `CLIPTokenizer` read."""
+    """Writes the files that `load_tokenizer` and transformers' `CLIPTokenizer` read."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -158,9 +158,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
 
 
 def learn_tokenizer(texts: Sequence[str], context_length: int) -> Tokenizer:
-    """The tokenizer of a small corpus: pairs are joined, the most frequent first, until each of its words is one token.
+    """Learns the tokenizer of a small corpus: it joins the most frequent pair until each word of it is one token.
 
-    Other words are split into what is known, down to bytes.
+    Other words are split into known tokens, down to bytes.
 
     Source: Sennrich et al. 2016, algorithm 1.
     """
@@ -175,7 +175,7 @@ def learn_tokenizer(texts: Sequence[str], context_length: int) -> Tokenizer:
                 pairs[pair] += counts[word]
         if not pairs:
             break
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))  # of the equally frequent, always the same
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))  # a tie is always decided the same way
         merges.append(best)
         splits = {word: _joined(split, best) for word, split in splits.items()}
     single = [*BYTE_LETTERS, *(letter + WORD_END for letter in BYTE_LETTERS)]
@@ -185,7 +185,7 @@ def learn_tokenizer(texts: Sequence[str], context_length: int) -> Tokenizer:
 
 
 def _joined(tokens: list[str], pair: tuple[str, str]) -> list[str]:
-    """Tokens with each occurrence of a pair, from the left, as one."""
+    """Joins each occurrence of a pair of tokens, from the left."""
     joined, index = [], 0
     while index < len(tokens):
         step = 2 if tuple(tokens[index : index + 2]) == pair else 1

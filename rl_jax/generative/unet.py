@@ -1,8 +1,8 @@
 """The text-conditioned U-Net of latent diffusion and latent consistency models, in the layout of Stable Diffusion.
 
 Rombach et al. 2022, arXiv 2112.10752; the distilled guidance scale: Luo et al. 2023, arXiv 2310.04378 (LCM). Parameters
-have the names of diffusers' `UNet2DConditionModel` (`blocks.py`), so that its weights load; the same network in small
-trains from scratch.
+have the names of diffusers' `UNet2DConditionModel` (`blocks.py`), so that its weights load. A small one of the same
+kind trains from scratch.
 """
 
 import dataclasses
@@ -28,21 +28,21 @@ class UNetConfig:
     """The shape of a U-Net; names as in diffusers' config.json, defaults those of Stable Diffusion 1.5.
 
     Attributes:
-      sample_size: height and width of the images it was made for; it takes others that divide by 2^(levels - 1).
-      in_channels, out_channels: of the images it reads and gives.
+      sample_size: height and width of the training images; other sizes must be multiples of 2^(levels - 1).
+      in_channels, out_channels: of the input and of the output images.
       block_out_channels: channels of each level, from the finest.
       down_block_types: one of DOWN_BLOCKS a level, finest first; the middle always has attention.
       up_block_types: one of UP_BLOCKS a level, coarsest first.
       layers_per_block: residual blocks of a level on the way down; on the way up there is one more.
-      transformer_layers_per_block: transformer blocks behind each residual block of a level with attention.
-      attention_head_dim: the number of heads, of all levels or level by level. The name is diffusers', and wrong.
+      transformer_layers_per_block: transformer blocks after each residual block of a level with attention.
+      attention_head_dim: the number of heads, of all levels or level by level (diffusers' name is misleading).
       cross_attention_dim: D of the context.
       use_linear_projection: see `blocks.Transformer2D`.
       norm_num_groups, norm_eps: of the group norms.
       flip_sin_to_cos, freq_shift: of the timesteps' sinusoid, see `sinusoid`.
-      time_cond_proj_dim: G of the guidance embedding that LCM adds to it; None for a network without one.
+      time_cond_proj_dim: G of the guidance embedding that LCM adds to the sinusoid; None for a network without one.
       dtype: of the computation, e.g. jnp.bfloat16; parameters are float32 unless loaded otherwise.
-      remat: whether the backward pass computes each residual block and transformer again instead of keeping it.
+      remat: whether the backward pass recomputes each residual block and transformer instead of keeping them.
 
     Raises:
       ValueError: an unknown block type, or lists of different lengths.
@@ -85,7 +85,7 @@ class UNetConfig:
 
 
 def sinusoid(values: jax.Array, dim: int, cosine_first: bool = False, shift: float = 0.0) -> jax.Array:
-    """Sines and cosines of values [B] at dim / 2 frequencies that fall from 1 to about 1 / 10,000: [B, dim].
+    """Returns sines and cosines [B, dim] of values [B] at dim / 2 frequencies that fall from 1 to about 1 / 10,000.
 
     The frequencies are 10000^(-i / (dim / 2 - shift)). Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.5.
     """
@@ -98,12 +98,12 @@ def sinusoid(values: jax.Array, dim: int, cosine_first: bool = False, shift: flo
 
 
 def guidance_embedding(w: jax.Array, dim: int) -> jax.Array:
-    """How LCM tells its U-Net the guidance: w [B], which is the scale minus 1, -> [B, dim] (arXiv 2310.04378)."""
+    """Embeds the guidance w [B], which is the scale minus 1, as LCM's U-Net expects it: [B, dim] (arXiv 2310.04378)."""
     return sinusoid(1000.0 * jnp.asarray(w, jnp.float32), dim, shift=1.0)
 
 
 class TimeEmbedding(nn.Module):
-    """A perceptron on the timesteps' sinusoid [B, S], to which `guidance` [B, G] is added, projected: -> [B, T]."""
+    """Maps the timesteps' sinusoid [B, S], plus a projection of `guidance` [B, G], to [B, T] by a perceptron."""
 
     features: int
     dtype: Any = jnp.float32
@@ -119,7 +119,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Level(nn.Module):
-    """What the ways down and up and the middle have in common: the residual blocks and transformers of one level."""
+    """The residual blocks and transformers of one level; base of the down, the middle and the up path."""
 
     config: UNetConfig
     level: int
@@ -144,7 +144,7 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """One level on the way down: x [B, H, W, C] -> (what the next level reads, all that the way up will read)."""
+    """One level of the down path: x [B, H, W, C] -> (input of the next level, skip connections for the up path)."""
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array, context: jax.Array, mask: jax.Array | None) -> tuple:
@@ -161,7 +161,7 @@ class DownLevel(Level):
 
 
 class MiddleLevel(Level):
-    """The coarsest level between down and up: a residual block, a transformer, a residual block."""
+    """The middle of the coarsest level: a residual block, a transformer, a residual block."""
 
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array, context: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -171,7 +171,7 @@ class MiddleLevel(Level):
 
 
 class UpLevel(Level):
-    """One level on the way up; it takes from the end of `skips` what it reads."""
+    """One level of the up path; it pops its skip connections from the end of `skips`."""
 
     @nn.compact
     def __call__(
@@ -186,10 +186,10 @@ class UpLevel(Level):
 
 
 class UNet(nn.Module):
-    """Images [B, H, W, C], timesteps [B], context [B, L, D] -> [B, H, W, out_channels], in config.dtype.
+    """Maps images [B, H, W, C], timesteps [B] and context [B, L, D] to [B, H, W, out_channels], in config.dtype.
 
-    `guidance` [B, G] is LCM's `guidance_embedding`; `context_mask` [B, L] says which entries of the context are there.
-    A fresh network gives 0 everywhere: the kernel of its last convolution starts at 0.
+    `guidance` [B, G] is LCM's `guidance_embedding`; `context_mask` [B, L] is True at the valid entries of the context.
+    The output of a fresh network is 0, because the kernel of its last convolution starts at 0.
 
     Raises:
       ValueError: an image that cannot be halved often enough; guidance for a network without it, or none for one
@@ -212,16 +212,16 @@ class UNet(nn.Module):
         channels, levels = config.block_out_channels, len(config.block_out_channels)
         waves = sinusoid(timesteps, channels[0], config.flip_sin_to_cos, config.freq_shift)
         time = TimeEmbedding(4 * channels[0], config.dtype, name="time_embedding")(waves, guidance)
-        said = (time, context.astype(config.dtype), context_mask)
+        inputs = (time, context.astype(config.dtype), context_mask)
 
         x = conv(channels[0], 3, "conv_in", config.dtype)(images)
         skips = [x]
         for level in range(levels):
-            x, more = DownLevel(config, level, name=f"down_blocks_{level}")(x, *said)
+            x, more = DownLevel(config, level, name=f"down_blocks_{level}")(x, *inputs)
             skips += more
-        x = MiddleLevel(config, levels - 1, name="mid_block")(x, *said)
+        x = MiddleLevel(config, levels - 1, name="mid_block")(x, *inputs)
         for index, level in enumerate(reversed(range(levels))):
-            x = UpLevel(config, level, name=f"up_blocks_{index}")(x, skips, *said)
+            x = UpLevel(config, level, name=f"up_blocks_{index}")(x, skips, *inputs)
         x = nn.silu(group_norm(config.norm_num_groups, config.norm_eps, "conv_norm_out", config.dtype)(x))
         return conv(config.out_channels, 3, "conv_out", config.dtype, zeros=True)(x)
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder of latent diffusion: images to latents of an eighth of their size, and back.
+"""The variational autoencoder of latent diffusion, which maps images to latents of an eighth of their size and back.
 
 Rombach et al. 2022, arXiv 2112.10752, section 3.1. Parameters have the names of diffusers' `AutoencoderKL`
 (`blocks.py`).
@@ -25,13 +25,13 @@ class VAEConfig:
     """The shape of an autoencoder; names as in diffusers' config.json, defaults those of Stable Diffusion 1.5.
 
     Attributes:
-      sample_size: height and width of the images it was trained on.
-      in_channels, out_channels: of the images it encodes and gives.
+      sample_size: height and width of the training images.
+      in_channels, out_channels: of the input and of the output images.
       latent_channels: of the latents.
-      block_out_channels: channels of each level, from the finest; all but the last halve height and width.
+      block_out_channels: channels of each level, from the finest; each level but the last halves height and width.
       layers_per_block: residual blocks of a level of the encoder; the decoder has one more.
       norm_num_groups: of the group norms.
-      scaling_factor: what latents are multiplied by to have a deviation of about 1.
+      scaling_factor: multiplies the latents, so that their standard deviation is about 1.
       dtype: of the computation. Stable Diffusion's decoder overflows in float16; bfloat16 and float32 are safe.
     """
 
@@ -47,9 +47,9 @@ class VAEConfig:
 
 
 class PixelAttention(nn.Module):
-    """x [B, H, W, C] plus attention with one head among its pixels.
+    """Adds attention with one head among the pixels of x [B, H, W, C] to x.
 
-    Norm and projections lie in one scope, as diffusers has them.
+    Norm and projections share a scope, as in diffusers.
     """
 
     groups: int
@@ -66,7 +66,7 @@ class PixelAttention(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Residual blocks of one level, and what resamples behind them: "downsamplers_0", "upsamplers_0" or None."""
+    """Residual blocks of one level, then resampling: "downsamplers_0", "upsamplers_0" or None."""
 
     features: int
     num_layers: int
@@ -133,9 +133,9 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """`encode` and `decode`, to be called as `apply({"params": params}, x, method="decode")`.
+    """An encoder and a decoder, to be called as `apply({"params": params}, x, method="decode")`.
 
-    Latents are in the U-Net's units: `encode` multiplies by `scaling_factor` and `decode` divides by it.
+    Latents are in the U-Net's units: `encode` multiplies by `scaling_factor`, and `decode` divides by it.
     """
 
     config: VAEConfig
@@ -147,7 +147,7 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = Conv(config.latent_channels, (1, 1), dtype=config.dtype)
 
     def encode(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images [B, H, W, C] in [-1, 1] -> mean and deviation of their latents, each [B, h, w, latent_channels].
+        """Maps images [B, H, W, C] in [-1, 1] to mean and standard deviation of latents [B, h, w, latent_channels].
 
         Raises:
           ValueError: a height or width that cannot be halved often enough.
@@ -160,24 +160,27 @@ class AutoencoderKL(nn.Module):
         return self.config.scaling_factor * mean, self.config.scaling_factor * deviation
 
     def decode(self, latents: jax.Array) -> jax.Array:
-        """Latents [B, h, w, latent_channels] -> images [B, H, W, C], in [-1, 1] but for what must be clipped."""
+        """Maps latents [B, h, w, latent_channels] to images [B, H, W, C], nominally in [-1, 1]."""
         return self.decoder(self.post_quant_conv(latents / self.config.scaling_factor))
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Images as they are decoded from the mean of their latents; `init` goes this way."""
+        """Decodes the mean of the latents of images; used by `init`."""
         return self.decode(self.encode(images)[0])
 
 
 def autoencoder_loss(
     module: AutoencoderKL, params: PyTree, images: jax.Array, key: Key, *, kl_weight: float
 ) -> tuple[jax.Array, Info]:
-    """Mean |decoded - images| over all numbers + kl_weight KL(N(mean, deviation^2), N(0, 1)), mean over latents.
+    """Computes mean |decoded - images| + kl_weight mean KL(N(mean, deviation^2), N(0, 1)), means over all numbers.
 
-    What is decoded is a draw from the encoder's Gaussian. Source: Rombach et al. 2022, section 3.1, without the
-    perceptual and adversarial terms that large photographs ask for.
+    The decoder reads a sample from the encoder's Gaussian. Source: Rombach et al. 2022, section 3.1, without the
+    perceptual and adversarial terms, which large photographs need.
 
     Args:
       images: [B, H, W, C] in [-1, 1].
+
+    Returns:
+      (loss, info) with `model/loss`, `model/error` and `model/kl`.
     """
     mean, deviation = module.apply(params, images, method="encode")
     latents = mean + deviation * jax.random.normal(key, mean.shape)

@@ -1,7 +1,7 @@
 """Scores of images by a vision-language model that another process serves, on an accelerator of its own.
 
 Source: Black et al. 2023 (DDPO), arXiv 2305.13301, section 5.3, and Oertell et al. 2024 (RLCM), arXiv 2404.03673, with
-LLaVA. Their server reads pickles, which can run anything; this one reads JSON.
+LLaVA. Their server reads pickles, which can run any code; this protocol is JSON.
 
 The protocol is one POST a batch. The request is
 
@@ -11,8 +11,8 @@ with as many prompts as images, and the answer, status 200, is
 
     {"scores": [0.87, ...]}
 
-with a finite number for each image, in the same order. A server that is busy or starting answers 429 or 5xx: the same
-batch is sent again. Any other status ends the run, with the start of its body in the message.
+with a finite number for each image, in the same order. A server that is busy or starting answers 429 or 5xx, and the
+same batch is sent again. Any other status ends the run; the message has the start of its body.
 
 The authors' score is how well the model's own description recalls the prompt. For each image their server asks LLaVA
 
@@ -33,8 +33,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BUSY = 429  # the status of a server that asks to be asked later; so do all from 500 on
-SHOWN = 200  # letters of an answer that an error quotes
+BUSY = 429  # the status of a server that wants to be asked later, as do all from 500 on
+SHOWN = 200  # characters of an answer that an error quotes
 
 
 def remote_scores(
@@ -47,7 +47,7 @@ def remote_scores(
     retries: int,
     backoff: float = 1.0,
 ) -> np.ndarray:
-    """Scores of images by the server at `url`, float32 [B].
+    """Asks the server at `url` for the scores of images, float32 [B].
 
     Args:
       jpegs: B files.
@@ -58,7 +58,7 @@ def remote_scores(
       backoff: seconds before it is sent again; twice as many each time.
 
     Raises:
-      ConnectionError: none of these came through.
+      ConnectionError: no attempt succeeded.
       ValueError: the server answered, but not with that many finite scores.
     """
     scores = []
@@ -93,7 +93,7 @@ def _ask(url: str, body: bytes, timeout: float, retries: int, backoff: float) ->
 
 
 def _checked(url: str, answer: bytes, expected: int) -> list[float]:
-    """The scores of an answer; the protocol stands above."""
+    """Returns the scores of an answer, checked against the protocol above."""
     said, remedy = answer[:SHOWN].decode(errors="replace"), 'it must answer {"scores": [a number for each image]}'
     try:
         scores = json.loads(answer)["scores"]

@@ -368,7 +368,8 @@ def solves_as_many_as(method: Method, other: Method, margin: float = 0.0, **abou
     return make_claim(
         f"{ident(method)}_solves_as_many_as_{ident(other)}",
         f"{named(method)} solves as many tasks as {named(other)}",
-        f"difference of the shares of tasks that most seeds solve, at least {0.0 - margin:g}", check, (method, other), about,
+        f"difference of the shares of tasks that most seeds solve, at least {0.0 - margin:g}", check, (method, other),
+        about,
     )
 
 

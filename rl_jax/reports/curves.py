@@ -1,62 +1,43 @@
 """Learning curves: read from a run's `metrics.jsonl` and drawn with the interval over its training runs."""
 
-import json
 import os
 from collections.abc import Mapping
 
 import numpy as np
 
+from rl_jax.core.files import atomically
+from rl_jax.core.metrics import read_metrics
 from rl_jax.reports.statistics import bootstrap_interval
-
-METRICS_FILE = "metrics.jsonl"
-SCORE = "eval/normalized_score"
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; black is kept for the behaviour policy.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def read_metric(path: str | os.PathLike, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one metric of a `metrics.jsonl`: an object a line, with "step" and a number or list of S numbers a name.
-
-    Lines without the metric are passed over, as is a last line that is still being written.
+    """Reads one metric of a `metrics.jsonl`; lines without it are passed over.
 
     Returns:
       steps [T] int64, values [T, S] float64 (S = 1 where the file has plain numbers).
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is not an object with a step, a value is not a number or S changes (file and line are named),
-        or the metric occurs nowhere (those that do are listed).
+      ValueError: the file is damaged, a value is not a number or S changes, or the metric occurs nowhere (those that do
+        are listed).
     """
-    steps, values, names = [], [], set()
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                break
-            where = f"{os.fspath(path)}, line {number}"
-            try:
-                record = json.loads(line)
-                step = record["step"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{where}: not a JSON object with a step") from error
-            names.update(record)
-            if metric not in record:
-                continue
-            try:
-                row = np.atleast_1d(np.asarray(record[metric], np.float64))
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{where}: {metric} is neither a number nor a list of numbers") from error
-            if row.ndim != 1 or (values and len(row) != len(values[0])):
-                raise ValueError(f"{where}: {metric} has shape {row.shape}, not {values[0].shape if values else '[S]'}")
-            steps.append(step)
-            values.append(row)
-    if not values:
-        raise ValueError(f"{os.fspath(path)} has no {metric}: it has {', '.join(sorted(names)) or 'no lines'}")
-    return np.array(steps, np.int64), np.array(values)
+    lines = read_metrics(path)
+    there = [line for line in lines if metric in line]
+    if not there:
+        names = sorted({name for line in lines for name in line})
+        raise ValueError(f"{os.fspath(path)} has no {metric}: it has {', '.join(names) or 'no lines'}")
+    try:
+        values = np.array([np.atleast_1d(np.asarray(line[metric], np.float64)) for line in there])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)}: {metric} is not a number or a list of S numbers in every line") from error
+    return np.array([line["step"] for line in there], np.int64), values
 
 
 def plot_learning_curve(
-    curves: str | os.PathLike | Mapping[str, tuple[np.ndarray, np.ndarray]],
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     path: str | os.PathLike,
     *,
     behaviour_score: float | None = None,
@@ -68,7 +49,7 @@ def plot_learning_curve(
     The picture appears under `path` in one rename. pyplot and its global state are not touched.
 
     Args:
-      curves: a run's folder, or label -> (steps [T], values [T, S]) as `read_metric` gives them, drawn in that order.
+      curves: label -> (steps [T], values [T, S]) as `read_metric` gives them, drawn in that order.
       path: of the PNG to write.
       behaviour_score: score of the policy that collected the data: a dashed line.
       title: above the axes.
@@ -79,8 +60,6 @@ def plot_learning_curve(
     """
     from matplotlib.figure import Figure
 
-    if not isinstance(curves, Mapping):
-        curves = {"": read_metric(os.path.join(curves, METRICS_FILE), SCORE)}
     if not curves:
         raise ValueError("there is no curve to draw")
     figure = Figure(figsize=(5.2, 3.4), dpi=200, layout="constrained")
@@ -97,13 +76,8 @@ def plot_learning_curve(
 
 def save_figure(figure, path: str | os.PathLike) -> None:
     """Writes a matplotlib figure as a PNG that appears under `path` in one rename."""
-    temporary = f"{os.fspath(path)}.tmp"
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with atomically(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _draw_curve(axes, label: str, steps: np.ndarray, values: np.ndarray, colour: str) -> None:

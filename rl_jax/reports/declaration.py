@@ -145,7 +145,7 @@ class Published(NamedTuple):
     Attributes:
       label: heads the column.
       source: where they stand, with the revision, and what they were measured on.
-      values: method -> task -> mean, standard deviation over seeds.
+      values: method -> task -> mean, standard deviation over seeds; NaN for one that is not published.
       comparable: whether they were measured on the same data; if not, the column says so.
     """
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rl_jax.core.experiment import Metric
 from rl_jax.reports.aggregate import Estimate, performance_profile
 from rl_jax.reports.curves import COLOURS, count_steps, save_figure, thin_frame
 from rl_jax.reports.declaration import Shown
-from rl_jax.reports.measures import MissingScores
+from rl_jax.reports.measures import Curve, MissingScores, as_curve
 from rl_jax.reports.scores import Method, Scores
 from rl_jax.reports.statistics import bootstrap_interval
 from rl_jax.reports.tables import aggregate, found
@@ -90,7 +91,7 @@ def plot_curves(
             axes.set_xlabel(x_label, fontsize=SMALL)
     for place in range(len(tasks), rows * columns):
         panels[divmod(place, columns)].set_visible(False)
-    _legend(figure, entries, [*labels, reference_label], columns=6 if columns == COLUMNS else 4)
+    _legend(figure, entries, [*labels, reference_label], columns=True)
     save_figure(figure, path)
 
 
@@ -128,7 +129,7 @@ def plot_profiles(
         axes.set_ylim(-0.02, 1.02)
         axes.margins(x=0.01)
         thin_frame(axes)
-    _legend(figure, entries, labels, columns=None)
+    _legend(figure, entries, labels, columns=False)
     save_figure(figure, path)
 
 
@@ -223,31 +224,40 @@ def plot_improvement(
 # Figures of a preset: functions of (scores, path), as `Paper.figures` takes them
 
 
-def draw_curves(scores: Scores, path: Path) -> None:
-    """Learning curves: one panel a task that has several evaluations.
+def curves_of(metric: Metric | Curve | None = None) -> Callable[[Scores, Path], None]:
+    """A figure of learning curves, one panel a task that has several evaluations.
 
-    Raises:
-      MissingScores: there are none.
+    Args:
+      metric: what is drawn; None for what the tables show.
     """
-    panels, names, references = {}, {}, {}
-    for measure, tasks in scores.groups():
-        for task in tasks if measure.curve is not None else ():
-            curves = {}
-            for method in scores.methods:
-                run = found(lambda method=method, task=task: scores.evaluations(method, task))
-                if run is not None and len(run.steps) > 1:
-                    curves[scores.label(method)] = (run.steps, measure.curve.of(run))
-            if curves:
-                panels[task], names[task] = curves, measure.label
+
+    def draw(scores: Scores, path: Path) -> None:
+        panels, names, references = {}, {}, {}
+        for measure, tasks in scores.groups():
+            curve = measure.curve if metric is None else as_curve(metric)
+            for task in tasks if curve is not None else ():
+                curves = {}
+                for method in scores.methods:
+                    run = found(lambda method=method, task=task: scores.evaluations(method, task))
+                    if run is not None and len(run.steps) > 1:
+                        curves[scores.label(method)] = (run.steps, curve.of(run))
+                if not curves:
+                    continue
+                panels[task] = curves
+                lower = curve.metric.better == "lower"
+                label = measure.label if metric is None else curve.metric.label
+                names[task] = f"{label}, lower is better" if lower else label
                 line = scores.paper.reference and found(lambda task=task: scores.reference(None, [task])[0])
-                references |= {} if line is None else {task: float(line)}
-    if not panels:
-        raise MissingScores("learning curves")
-    plot_curves(
-        panels, path, labels=[scores.label(method) for method in scores.paper.labels], references=references,
-        reference_label=scores.paper.reference.label if scores.paper.reference else "",
-        score=next(iter(names.values())) if len(set(names.values())) == 1 else names,
-    )
+                references |= {} if line is None or metric is not None else {task: float(line)}
+        if not panels:
+            raise MissingScores("learning curves")
+        plot_curves(
+            panels, path, labels=[scores.label(method) for method in scores.paper.labels], references=references,
+            reference_label=scores.paper.reference.label if scores.paper.reference else "",
+            score=next(iter(names.values())) if len(set(names.values())) == 1 else names,
+        )
+
+    return draw
 
 
 def draw_profiles(scores: Scores, path: Path) -> None:
@@ -297,6 +307,7 @@ def draw_improvement(scores: Scores, path: Path) -> None:
     plot_improvement(panels, path, labels=labels, baseline=scores.label(scores.paper.baseline))
 
 
+draw_curves = curves_of()
 DEFAULT = {"curves.png": draw_curves, "profile.png": draw_profiles, "improvement.png": draw_improvement}
 
 
@@ -305,6 +316,8 @@ def scatter(one: Method, others: Sequence[Method], measure: Shown | None = None)
     do not get there."""
 
     def draw(scores: Scores, path: Path) -> None:
+        if not all(scores.declared(method, task) for method in (one, *others) for task in scores.tasks):
+            raise MissingScores("methods of the figure, which the preset does not run on all tasks")
         shown, panels = scores.measure(measure), {}
         x, x_known = scores.values(one, shown)
         for other in others:
@@ -329,10 +342,13 @@ def _style(labels: Sequence[str], label: str) -> dict:
     return {"color": COLOURS[colour], "linestyle": LINES[line % len(LINES)]}
 
 
-def _legend(figure, entries: Mapping, order: Sequence[str], columns: int | None) -> None:
-    """Below the axes in some columns, or at their right in one."""
+def _legend(figure, entries: Mapping, order: Sequence[str], columns: bool) -> None:
+    """Below the axes in as many columns as fit, or at their right in one."""
     shown = [label for label in dict.fromkeys(order) if label in entries]
+    # In inches: the line, and a letter of the small font.
+    widest = 0.62 + 0.062 * max(map(len, shown))
     figure.legend(
         [entries[label] for label in shown], shown, fontsize=SMALL, frameon=False, handlelength=2.6,
-        loc="outside lower center" if columns else "outside right center", ncols=columns or 1,
+        loc="outside lower center" if columns else "outside right center",
+        ncols=max(1, int(figure.get_figwidth() / widest)) if columns else 1,
     )

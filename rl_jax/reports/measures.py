@@ -14,7 +14,7 @@ from rl_jax.core.experiment import Metric
 
 
 class MissingScores(LookupError):
-    """Runs that a statistic needs and that are not there; its arguments name them."""
+    """What a statistic needs and is not there; its arguments name the runs, or say which outcome."""
 
 
 class Evaluations(NamedTuple):
@@ -116,10 +116,10 @@ def outcome(evaluations: Evaluations, name: str) -> np.ndarray:
     """The mean of an outcome over its episodes, [T, S].
 
     Raises:
-      ValueError: the run has no such outcome; those that it has are listed.
+      MissingScores: the run has no such outcome; those that it has are listed.
     """
     if name not in evaluations.outcomes:
-        raise ValueError(f"the run has no outcome {name!r}; it has {', '.join(sorted(evaluations.outcomes))}")
+        raise MissingScores(f"a run has no outcome {name!r}; it has {', '.join(sorted(evaluations.outcomes))}")
     return np.asarray(evaluations.outcomes[name], np.float64).mean(2)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rl_jax.core.extras import require
+from rl_jax.core.files import atomically
 from rl_jax.reports.series import Series
 
 # What a row of the long table says of its value; everything else in it is an attribute of the run.
@@ -111,9 +112,8 @@ def write_table(runs: Sequence[Run], path: str | os.PathLike) -> int:
     parquet = require("pyarrow.parquet", "analysis")
     table, path = long_table(runs), Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    parquet.write_table(table, temporary, compression="zstd")
-    temporary.replace(path)
+    with atomically(path) as file:
+        parquet.write_table(table, file, compression="zstd")
     return table.num_rows
 
 

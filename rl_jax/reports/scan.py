@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_jax.core.config import flat
+from rl_jax.core.metrics import last_step
 from rl_jax.reports.runs import COLUMNS, Run, read_table
 from rl_jax.reports.series import Series, read_chart, read_events, read_history, read_metrics_file
 
@@ -109,17 +110,17 @@ def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
         f"config.{field}" if field in COLUMNS and field != "seed" else field: value for field, value in config.items()
     }
     ends = [start.get("end", {}) for start in starts]
-    last_step = _last_step(folder / METRICS)
+    last = last_step(folder / METRICS)
     # A start that trained nothing, of a run that was finished, says nothing of how it was made.
-    makers = [start for start in starts if start["step"] < last_step] or starts[:1]
+    makers = [start for start in starts if start["step"] < last] or starts[:1]
     attributes |= _provenance(makers)
     attributes |= {
         "source": LIBRARY,
         "library": LIBRARY,
         "starts": len(starts),
         "started": starts[0]["time"],
-        "last_step": last_step,
-        "state": ends[-1].get("state") or ("finished" if last_step >= config["num_steps"] else "running"),
+        "last_step": last,
+        "state": ends[-1].get("state") or ("finished" if last >= config["num_steps"] else "running"),
     }
     if "error" in ends[-1]:
         attributes["error"] = ends[-1]["error"]
@@ -159,21 +160,6 @@ def _text(value: Any) -> str:
 
 def _read_own(path: Path, num_runs: int) -> list[Series]:
     return read_metrics_file(path, num_runs) if path.exists() else []
-
-
-def _last_step(path: Path, tail: int = 1 << 16) -> int:
-    """The step of the last whole line of a metrics.jsonl; 0 where there is none."""
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - tail))
-        lines = file.read().split(b"\n")[:-1]
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
-            continue
-    return 0 if path.stat().st_size <= tail else _last_step(path, path.stat().st_size)
 
 
 def _export_runs(paths: Sequence[Path], notes: Mapping[str, Any], prefix: str) -> list[tuple[Path, Run]]:

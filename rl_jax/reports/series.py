@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from rl_jax.core.metrics import read_metrics
+
 WALL_SECONDS = "time/wall_seconds"
 # A record of 1 GiB is no scalar but a length that was read from the middle of something else.
 MAX_RECORD = 1 << 30
@@ -62,18 +64,12 @@ def read_metrics_file(path: Path, num_runs: int) -> list[Series]:
 
     Raises:
       ValueError: a line is not an object with a step, or a value is neither a number nor a list of `num_runs` numbers;
-        file and line are named.
+        the file, and the line or step, are named.
     """
     builder = _Builder()
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), start=1):
-        where = f"{path}, line {number}"
-        if not text.endswith("\n"):
-            break
-        try:
-            line = json.loads(text)
-            step, seconds = int(line.pop("step")), _number(line.pop(WALL_SECONDS, None))
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}: not a JSON object with a step") from error
+    for line in read_metrics(path):
+        step, seconds = line.pop("step"), _number(line.pop(WALL_SECONDS, None))
+        where = f"{path}, step {step}"
         for metric, value in line.items():
             values = value if isinstance(value, list) else [value]
             if len(values) not in (1, num_runs):

@@ -105,11 +105,13 @@ def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> 
         heads += [(task, functools.partial(columns.cell, task=task)) for task in tasks]
     heads.append(("IQM [95%]" if several else f"{tasks[0]}: mean over seeds [95%]", columns.center))
     heads.append((f"P(better than {scores.label(scores.paper.baseline)}) [95%]", columns.improvement))
+    if not several:
+        heads.insert(0, ("at the start", columns.start))
     for metric in scores.preset.beside if not several else ():
         curve = as_curve(metric)
         heads.append((f"{curve.metric.label}, before -> after",
                       functools.partial(_before_after, scores, task=tasks[0], curve=curve)))
-    heads.append(("steps", columns.steps))
+    heads += [("steps", columns.steps), ("seconds of training, all seeds", columns.seconds)]
     heads += [(_heading(source), functools.partial(_published_mean, source, tasks=tasks))
               for source in scores.paper.published]
     methods = [name for name in scores.methods if any(scores.declared(name, task) for task in tasks)]
@@ -119,7 +121,7 @@ def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> 
     if references and len(tasks) <= WIDE:
         cells = [references.get(name, "") for name, _ in heads]
         if not several:
-            cells[0] = references[tasks[0]]
+            cells[1] = references[tasks[0]]
         rows.append([f"*{scores.paper.reference.label}*", *cells])
     kept = [place for place in range(len(header)) if any(row[place] for row in rows)]
     parts = [f"## {_capital(measure.label)}, {measure.metric.better} is better", columns.legend()]
@@ -178,6 +180,19 @@ class _Columns(NamedTuple):
         runs = (found(lambda task=task: self.scores.evaluations(method, task)) for task in self.tasks)
         return " or ".join(f"{step:,}" for step in sorted({int(run.steps[-1]) for run in runs if run is not None}))
 
+    def seconds(self, method: str) -> str:
+        """The mean over the tasks; nothing where a run did not say it."""
+        runs = [found(lambda task=task: self.scores.evaluations(method, task)) for task in self.tasks]
+        spent = [run.train_seconds[-1] for run in runs if run is not None]
+        return number(np.mean(spent)) if spent and np.isfinite(spent).all() else ""
+
+    def start(self, method: str) -> str:
+        """The mean over seeds before training, where a run was evaluated then."""
+        run = found(lambda: self.scores.evaluations(method, self.tasks[0]))
+        if run is None or self.measure.curve is None or run.steps[0] > 0:
+            return ""
+        return number(self.measure.curve.of(run)[0].mean())
+
     def references(self) -> dict[str, str]:
         """The paper's reference of each task that has one."""
         if self.scores.paper.reference is None:
@@ -189,12 +204,13 @@ class _Columns(NamedTuple):
     def legend(self) -> str:
         if len(self.tasks) == 1:
             return f"Numbers are {self.measure.how}."
-        whole = f" IQM and P(better) are over {len(self.tasks)} tasks{', of the log10' if self.measure.log10 else ''}."
+        log10 = ", of the log10" if self.measure.log10 else ""
+        whole = f" IQM and P(better) are over {len(self.tasks)} tasks{log10}."
         if not self.medians():
             return f"A task's number is the mean over seeds, {self.measure.how}.{whole}"
         return (
-            f"A task's number is the median over seeds, {self.measure.how}, of {self.measure.metric.label}; in brackets "
-            f"the seeds that got there, where not all did, and - where most did not.{whole}"
+            f"A task's number is the median over seeds, {self.measure.how}, of {self.measure.metric.label}; in "
+            f"brackets the seeds that got there, where not all did, and - where most did not.{whole}"
         )
 
 
@@ -223,18 +239,17 @@ def _each_seed(scores: Scores) -> list[str]:
 
 
 def _before_after(scores: Scores, method: str, task: str, curve: Curve) -> str:
-    run = found(lambda: scores.evaluations(method, task))
-    if run is None:
-        return ""
-    means = curve.of(run).mean(1)
-    return f"{number(means[0])} -> {number(means[-1])}"
+    """The mean over seeds at the first and at the last evaluation."""
+    values = found(lambda: curve.of(scores.evaluations(method, task)).mean(1))
+    return "" if values is None else f"{number(values[0])} -> {number(values[-1])}"
 
 
 def comma_separated(scores: Scores) -> str:
     """One row a statistic, all digits, on the measure's scale; an empty value is a missing one."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["measure", "better", "method", "task", "statistic", "value", "low", "high", "seeds", "known", "step"])
+    head = ["measure", "better", "method", "task", "statistic", "value", "low", "high", "seeds", "known", "step"]
+    rows.writerow(head)
     baseline = scores.paper.baseline
     for measure, tasks in scores.groups():
         head = [measure.label, measure.metric.better]
@@ -278,7 +293,8 @@ def _published_mean(source: Published, method: str, tasks: Sequence[str]) -> str
     if not numbers:
         return ""
     if len(tasks) == 1:
-        return f"{number(numbers[0][0])} ± {number(numbers[0][1])}"
+        mean, deviation = numbers[0]
+        return number(mean) + ("" if np.isnan(deviation) else f" ± {number(deviation)}")
     part = "" if len(numbers) == len(tasks) else f" ({len(numbers)} of {len(tasks)} tasks)"
     return number(np.mean([mean for mean, _ in numbers])) + part
 

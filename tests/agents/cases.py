@@ -29,7 +29,7 @@ from rl_jax.agents import (
     xql,
 )
 from rl_jax.agents.agent import Agent
-from rl_jax.core.program import Metrics, PyTree, TrainState
+from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Demonstrations, Transitions
 
@@ -161,13 +161,13 @@ def with_floats(config: ConfigDict, floats: Mapping[str, Any]) -> ConfigDict:
 
 @functools.cache
 def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainState, Metrics]]:
-    """A run of `steps` updates with what of an agent's config (JSON) is no float; floats and data are arguments, so that
-    one program serves many probes. Every update sees all data, so that the answers have no sampling noise."""
+    """A run of `steps` updates with what of an agent's config (JSON) is no float; floats and data are arguments, so
+    that one program serves many probes. Every update sees all data, so that the answers have no sampling noise."""
 
     def run(state: TrainState, data: PyTree, floats: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
         agent = CASES[name].make(with_floats(ConfigDict(json.loads(fixed)), floats), 1)
 
-        def one(state: TrainState, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def one(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
             state, metrics = agent.update(state, data, key)
             return state.replace(step=state.step + 1), metrics
 

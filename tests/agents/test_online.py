@@ -6,22 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from rl_jax.agents import dqn, ppo
-from rl_jax.agents.online import OnlineAgent, collect, online_program, start
-from rl_jax.core.checkpoint import Checkpointer
-from rl_jax.core.config import flat
-from rl_jax.core.fused import empty_window, fused_step, init_runs, run_keys
-from rl_jax.core.loop import run
-from rl_jax.core.program import Program, Resident
-from rl_jax.core.sweep import with_settings
+from rl_jax.agents.online import OnlineAgent, collect, start
 from rl_jax.envs import probes
 from rl_jax.envs.cartpole import cartpole
 from rl_jax.envs.environment import Environment
 from rl_jax.networks.policies import ActorCritic
 from rl_jax.networks.values import DiscreteCritic
-from tests.core import toys
+from tests.agents.cases import floats_of, with_floats
 
 DISCOUNT = 0.5
 SMALL = {
@@ -37,8 +30,6 @@ SMALL = {
 }
 MODULES = {"ppo": ppo, "dqn": dqn}
 NAMES = list(MODULES)
-# `make test` asks one agent for what the core promises of all programs.
-ONE = [pytest.param(name, marks=[] if name == "ppo" else pytest.mark.slow) for name in NAMES]
 NETWORKS = {"ppo": {"actor_critic"}, "dqn": {"critic"}}
 PROBES = [
     probes.constant_reward, probes.observed_reward, probes.chosen_reward, probes.matched_reward, probes.late_reward,
@@ -68,16 +59,14 @@ def make_agent(name, environment, **overrides) -> OnlineAgent:
     return getattr(MODULES[name], name)(make_config(name, **overrides), environment)
 
 
-def starting(program, num_seeds):
-    """Initial states of the runs and an empty window."""
-    # Not jitted: the initialisers are then compiled once for all agents of a shape.
-    runs = [init_runs(program, run_keys("init", seed, 1), "map").replace(step=None) for seed in range(num_seeds)]
-    state = jax.tree.map(lambda *x: jnp.concatenate(x), *runs).replace(step=jnp.zeros((), jnp.int32))
-    return state, empty_window(program, state, program.source.data, data_by_run=False)
+def trained(agent, num_steps, state, key):
+    """The state after so many steps of one run, and its metrics [T]."""
 
+    def one(state, key):
+        state, metrics = agent.step(state, key)
+        return state.replace(step=state.step + 1), metrics
 
-def one(tree, run):
-    return jax.tree.map(lambda x: x[run], tree.replace(step=None))
+    return jax.lax.scan(one, state, jax.random.split(key, num_steps))
 
 
 def close(a, b):
@@ -114,29 +103,23 @@ def any_probe(index) -> Environment:
 
 @functools.cache
 def probe_runs(name):
-    """A run on every probe, all in one program: the environment is made of the data, inside the step."""
-    indices = jnp.arange(len(PROBES))
+    """(parameters, finite?) of a run on every probe, all in one program."""
 
-    def init(index):
-        return make_agent(name, any_probe(index)).init(jax.random.key(0)).replace(step=None)
+    def run(index, key):
+        agent = make_agent(name, any_probe(index))
+        state, metrics = trained(agent, PROBE_STEPS[name], agent.init(jax.random.key(0)), key)
+        return state.params, jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in metrics.values()]))
 
-    def step(state, index, key):
-        return make_agent(name, any_probe(index)).step(state, key)
-
-    program = Program(init, step, Resident(()))
-    state = jax.vmap(init)(indices).replace(step=jnp.zeros((), jnp.int32))
-    window = empty_window(program, state, indices, data_by_run=True)
-    fused = fused_step(program, PROBE_STEPS[name], seed_axis="vmap", on_nan="abort", data_by_run=True)
-    return jax.jit(fused, compiler_options=QUICK)(state, window, indices, run_keys("train", 0, len(PROBES)))
+    arguments = jnp.arange(len(PROBES)), jax.random.split(jax.random.key(1), len(PROBES))
+    return jax.jit(jax.vmap(run), compiler_options=QUICK)(*arguments)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("make", PROBES, ids=lambda make: make.__name__)
 def test_probe(name, make):
     index = PROBES.index(make)
-    state, window = probe_runs(name)
-    assert all(np.isfinite(total[index]) for total in window.sums.values())
-    params = one(state, index).params
+    params, finite = jax.tree.map(lambda x: x[index], probe_runs(name))
+    assert finite
     places, values, best = ANSWERS[make]
     observations = jnp.array(places)[:, None]
     if name == "ppo":
@@ -163,86 +146,37 @@ def test_one_optimiser_state_a_trained_network_and_no_buffer_twice(name):
     equal(state.target_params.get("critic", 0), state.params["critic"] if name == "dqn" else 0)
 
 
-def short_program(name):
-    return online_program(make_agent(name, cartpole(), **({"learning_starts": 32} if name == "dqn" else {})))
-
-
 @functools.cache
-def compiled(name, chunk, seed_axis="map"):
-    fused = fused_step(short_program(name), chunk, seed_axis=seed_axis, on_nan="abort", data_by_run=False)
-    return jax.jit(fused, compiler_options=QUICK)
+def few_steps(name):
+    """A function of keys that trains a run of six steps on CartPole: key -> (state, metrics [6])."""
+    agent = make_agent(name, cartpole(), **({"learning_starts": 32} if name == "dqn" else {}))
+    return lambda key: trained(agent, 6, agent.init(key), key)
 
 
-@functools.cache
-def trained(name, seed, chunks=(6,)):
-    """One run on CartPole in these chunks: its final state, and the sums of its metrics."""
-    state, window = starting(short_program(name), seed + 1)
-    state = one(state, slice(seed, seed + 1)).replace(step=state.step)
-    carry = state, jax.tree.map(lambda x: x[:1], window)
-    for chunk in chunks:
-        carry = compiled(name, chunk)(*carry, (), run_keys("train", seed, 1))
-    return carry
-
-
-@pytest.mark.parametrize("name", ONE)
-def test_chunks_change_no_bit(name):
-    equal(trained(name, 0), trained(name, 0, (1,) * 6))
-
-
-@pytest.mark.parametrize("name", ONE)
-def test_seeds_side_by_side_are_the_seeds_one_by_one(name):
-    both, _ = compiled(name, 6, "vmap")(*starting(short_program(name), 2), (), run_keys("train", 0, 2))
-    for seed in range(2):
-        close(one(both, seed), one(trained(name, seed)[0], 0))
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_side_by_side_are_the_seeds_one_by_one_and_report_the_norms_of_their_networks(name):
+    keys = jax.random.split(jax.random.key(0), 2)
+    both, metrics = jax.jit(jax.vmap(few_steps(name)), compiler_options=QUICK)(keys)
+    alone = jax.jit(few_steps(name), compiler_options=QUICK)
+    for run in range(2):
+        close(jax.tree.map(lambda x, run=run: x[run], both), alone(keys[run])[0])
     assert not np.array_equal(*both.extra["copies"].observations)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_checkpoint_holds_environments_episodes_and_buffer(name, tmp_path):
-    state, _ = trained(name, 0)
-    checkpointer = Checkpointer(tmp_path, keep=1, has_source=False)
-    checkpointer.save(6, state, {}, None, None)
-    checkpointer.wait()
-    restored = checkpointer.restore(
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    )
-    checkpointer.close()
-    assert jax.tree.structure(restored.state) == jax.tree.structure(state)
-    equal(restored.state, state)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_run_that_was_stopped_goes_on_where_it_was(name, tmp_path):
-    """In the core's loop, which shards over the eight devices too."""
-    config = toys.config(**{"num_steps": 6, "checkpoint.every": 3, "loop.log_every": 3, "loop.eval_every": 3})
-    program = short_program(name)
-
-    def fail_at_6(state, key):
-        del key
-        if int(state.step) == 6:
-            raise RuntimeError("stopped")
-        return {}
-
-    with pytest.raises(RuntimeError, match="stopped"):
-        run(program._replace(evaluate=fail_at_6), config, tmp_path)
-    result = run(program, config, tmp_path)
-    assert result.step == 6 and result.trained_steps == 3
-    close(result.state, trained(name, 0)[0])
+    for network in NETWORKS[name]:
+        assert np.all(metrics[f"{network}/grad_norm"][:, -1] > 0)
+        assert np.all(metrics[f"{network}/update_norm"][:, -1] > 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_floats_may_be_traced(name):
     """A sweep hands them in as arrays: an agent that branches on one, or makes a Python number of it, fails here."""
-    config = ConfigDict({"agent": make_config(name)})
-    floats = {field: jnp.float32(value) for field, value in flat(config).items() if isinstance(value, float)}
+    config = make_config(name)
 
     def swept(floats):
-        agent = getattr(MODULES[name], name)(with_settings(config, floats).agent, cartpole())
+        agent = getattr(MODULES[name], name)(with_floats(config, floats), cartpole())
         state, _ = agent.step(agent.init(jax.random.key(0)), jax.random.key(0))
         return agent.act(state.params, jnp.zeros((3, 4)), jax.random.key(0), 0.5)
 
-    assert jax.eval_shape(swept, floats).shape == (3,)
+    assert jax.eval_shape(swept, floats_of(config)).shape == (3,)
 
 
 def test_sizes_that_do_not_fit_are_named():
@@ -335,12 +269,10 @@ def test_ppo_balances_the_pole_within_500_000_steps(seed):
         "activation": "tanh", "num_envs": 4, "batch_size": 128, "clip": 0.2, "value_clip": 0.2,
         "value_coefficient": 0.25, "decay_steps": 976,
     })
-    program = online_program(ppo.ppo(config, cartpole()))
-    state = init_runs(program, run_keys("init", seed, 1), "map")
-    empty = empty_window(program, state, (), data_by_run=False)
-    step = jax.jit(fused_step(program, 61, seed_axis="map", on_nan="abort", data_by_run=False))
-    curve = []
-    for _ in range(16):
-        state, window = step(state, empty, (), run_keys("train", seed, 1))
-        curve.append(float(window.sums["episode/return"][0]) / 61)
+    agent = ppo.ppo(config, cartpole())
+    step = jax.jit(lambda state, key: trained(agent, 61, state, key))
+    state, curve = jax.jit(agent.init)(jax.random.key(seed)), []
+    for key in jax.random.split(jax.random.key(seed), 16):
+        state, metrics = step(state, key)
+        curve.append(float(jnp.mean(metrics["episode/return"])))
     assert curve[-1] >= 475, curve

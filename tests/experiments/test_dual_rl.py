@@ -110,14 +110,14 @@ def test_a_run_has_diverged_where_a_number_is_not_finite_or_no_policy_is_worth_i
 
 def test_an_update_that_is_not_finite_ends_no_run_and_counts(tmp_path):
     """At a learning rate of 1e30 the first update makes the networks so large that the second is not finite."""
-    made = stability_config(num_steps=8, sweep="agent.learning_rate=3e-4,1e30")
-    made.update_from_flattened_dict({"loop.eval_every": 4, "loop.chunk": 4, "checkpoint.every": 8, "tensorboard": False})
+    made = stability_config(num_steps=4, num_seeds=1)
+    made.agent.learning_rate = 1e30
+    made.update_from_flattened_dict({"loop.eval_every": 2, "loop.chunk": 2, "checkpoint.every": 4, "tensorboard": False})
     data = Dataset(OFFLINE, "steps", "", "", "")
     result = run(lambda config: stability_experiment(config, data), made, tmp_path)
-    assert [entry["score"] for entry in result["sweep"]] == [100.0, 0.0]
+    assert result["score"] == 0.0 and result["step"] == 4
     steps, _, values = read_outcomes(tmp_path / "outcomes.npz")
-    assert steps.tolist() == [4, 8] and all(np.isfinite(x).all() for x in values.values())
-    np.testing.assert_array_equal(values["stable"][-1, :, 0], [100, 100, 0, 0])
+    assert steps.tolist() == [2, 4] and all(np.isfinite(x).all() for x in values.values())
 
 
 def test_what_is_reported_is_finite():

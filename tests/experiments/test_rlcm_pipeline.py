@@ -12,18 +12,28 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs.rlcm import get_config
-from experiments.rlcm.pipeline import contexts_of, decoder, pipeline_program, pipeline_sampler, read_prompts
+from experiments.rlcm.experiment import experiment
 from rl_jax.core import loop
 from rl_jax.core.fused import run_keys
-from rl_jax.core.mesh import make_mesh, path_name
+from rl_jax.core.mesh import make_mesh, path_name, resident_shardings, upload
+from rl_jax.core.outcomes import read_outcomes
 from rl_jax.generative import pretrained
 from rl_jax.generative.clip import TextConfig
 from rl_jax.generative.fine_tuning import Rewarded
-from rl_jax.generative.lora import init_lora
+from rl_jax.generative.pipeline_fine_tuning import (
+    RESIDENT_RULES,
+    contexts_of,
+    decoder,
+    pipeline_fine_tuning,
+    pipeline_resident,
+    pipeline_sampler,
+    read_prompts,
+)
 from rl_jax.generative.pretrained import Part, Pipeline
 from rl_jax.generative.tokenizer import BYTE_LETTERS, END, START, Tokenizer
-from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
+from rl_jax.generative.unet import ATTENTION_KERNELS, UNet, UNetConfig, guidance_embedding
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
+from rl_jax.networks.lora import init_lora
 from tests.golden.weights import weight
 
 pytest.importorskip("PIL.Image")
@@ -83,26 +93,24 @@ def one_device(monkeypatch):
 
 
 def config_of(folders, name, **fields):
-    config = get_config("tiny" if name == "lcm" else "tiny-ddpo")
-    config.pipeline = {
-        "folder": str(folders / name), "prompts": str(folders / "prompts.txt"), "height": 8, "width": 16,
-        "guidance": 8.0 if name == "lcm" else 5.0, "lora_rank": 2, "lora_alpha": 4.0, "dtype": "float32",
-    }
+    config = get_config("pipeline-compress" if name == "lcm" else "pipeline-ddpo-compress")
+    config.pipeline.update({"folder": str(folders / name), "prompts": str(folders / "prompts.txt")})
+    config.pipeline.update({"height": 8, "width": 16, "lora_rank": 2, "lora_alpha": 4.0, "dtype": "float32"})
     config.update_from_flattened_dict(
         {
-            "num_seeds": 1, "num_steps": 2, "batch_size": 8, "evaluation_images": 8, "checkpoint.every": 1,
+            "num_steps": 2, "batch_size": 8, "evaluation_images": 8, "checkpoint.every": 1, "overlap": 0,
             "tuning.chunk_size": 8, "tuning.learning_rate": 0.01, "tuning.tracker_min_count": 4, "tuning.clip": 1e-6,
-            "model.num_calls": 3, "loop.log_every": 1,
+            "model.num_calls": 3, "loop.log_every": 1, "loop.eval_at_start": False,
         } | fields
     )
     return config
 
 
-def start(config):
-    """A program, its state of one run at the start, and its first batch."""
-    program, _ = pipeline_program(config, None)
-    state = jax.tree.map(lambda x: x[None], program.init(jax.random.key(0)))
-    return program, state, program.source.collect(state, run_keys("collect", 0, 1), 0)[0]
+def program_of(config, name="lcm"):
+    """The program of a random pipeline; the reward is the mean of the pixels."""
+    own = pipeline(name)
+    resident = pipeline_resident(own, PROMPTS)
+    return pipeline_fine_tuning(config, own, resident, PROMPTS, lambda images, prompts: images.mean((1, 2, 3)))
 
 
 def one_run(tree):
@@ -111,30 +119,25 @@ def one_run(tree):
 
 @pytest.mark.parametrize("name", ["lcm", pytest.param("sd", marks=pytest.mark.slow)])
 def test_two_updates_train_adapters_and_nothing_else_and_go_on_after_a_stop(name, folders, tmp_path, one_device):
-    config = config_of(folders, name, overlap=name == "sd")
-    program, inputs = pipeline_program(config, tmp_path)
-    assert inputs["pipeline"] == name and len(inputs["unet_checksum"]) == 64
-    result = loop.run(program, config, tmp_path, headline="eval/reward", inputs=inputs)
-    assert result.step == 2 and result.evaluations[-1]["eval/reward"] < 0.0
+    config = config_of(folders, name, overlap=int(name == "sd"))
+    made = experiment(config)
+    assert made.inputs["pipeline"] == name and len(made.inputs["unet"]) == 64
+    result = loop.run(made, config, tmp_path)
+    assert result.step == 2 and (read_outcomes(tmp_path / "outcomes.npz").values["reward"] < 0.0).all()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     # What the first update trains on was just sampled: no ratio is outside of 1 +- 1e-6.
     clipped = [line["actor/clip_fraction"] for line in lines if "actor/clip_fraction" in line]
-    assert clipped[0] == 0.0 and (clipped[1] > 0.0) == config.overlap
+    assert clipped[0] == 0.0 and (clipped[1] > 0.0) == bool(config.overlap)
 
     adapters = flatten_dict(one_run(result.state.params["model"]))
     assert len(adapters) == 2 * 4 * 2 and {path[-1] for path in adapters} == {"a", "b"}
-    assert all(np.abs(x).max() > 0 for path, x in adapters.items() if path[-1] == "b")
-    sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (result.state.params, result.state.opt_state)]
+    sizes = [len(jax.tree.leaves(tree)) for tree in (result.state.params, result.state.opt_state)]
     assert sizes[1] <= 2 * sizes[0] + 2  # Adam's two moments
-    batch, _ = program.source.collect(result.state, run_keys("collect", 0, 1), 2)
-    jax.tree.map(np.testing.assert_array_equal, one_run(batch["frozen"]["unet"]), pipeline(name).unet.params)
-
-    paths = jax.tree_util.tree_leaves_with_path(program.source.save())
-    assert bool(paths) == config.overlap and "frozen" not in " ".join(path_name(path) for path, _ in paths)
+    jax.tree.map(np.testing.assert_array_equal, result.resident["unet"], pipeline(name).unet.params)
 
     if name == "sd":
         shutil.rmtree(tmp_path / "checkpoints" / "2")
-        again = loop.run(program, config, tmp_path, inputs=inputs)
+        again = loop.run(made, config, tmp_path)
         assert again.trained_steps == 1
         jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (again.state, result.state)))
 
@@ -144,39 +147,45 @@ def test_eight_devices_compute_what_one_does(folders, monkeypatch):
     config, ends, devices = config_of(folders, "lcm"), [], jax.devices()
     for number in (8, 1):
         monkeypatch.setattr(jax, "devices", lambda number=number: devices[:number])
-        program, state, data = start(config)
-        kernel = data["frozen"]["unet"]["mid_block"]["resnets_0"]["conv1"]["kernel"]
+        program, mesh = program_of(config), make_mesh()
+        resident = upload(program.resident, resident_shardings(program.resident, RESIDENT_RULES, mesh))
+        kernel = resident["unet"]["mid_block"]["resnets_0"]["conv1"]["kernel"]
         assert {shard.data.size for shard in kernel.addressable_shards} == {kernel.size // number}
-        arguments = one_run(state), one_run(data), jax.random.key(0)
-        with jax.set_mesh(make_mesh()):
+        decoder_kernel = resident["vae"]["post_quant_conv"]["kernel"]
+        assert {shard.data.size for shard in decoder_kernel.addressable_shards} == {decoder_kernel.size}
+        state = jax.tree.map(lambda x: x[None], program.init(jax.random.key(0), resident))
+        batch, _ = program.feed.collect(state, resident, run_keys("collect", 0, 1), 0)
+        arguments = one_run(state), resident, one_run(batch), jax.random.key(0)
+        with jax.set_mesh(mesh):
             step = jax.jit(program.step).lower(*arguments).compile()
             new, metrics = step(*arguments)
         # Forward and backward, a device has its share of a chunk's rows and no part of another's.
         rows = re.findall(r"= f32\[(\d+),[\d,]+\]\S* convolution\(", step.as_text())
         assert len(rows) > 20 and set(rows) == {str(8 // number)}
-        ends.append(jax.device_get((one_run(data["batch"]), new.params, metrics)))
+        ends.append(jax.device_get((one_run(batch), new.params, metrics)))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=2e-4), *ends)
 
 
-def test_frozen_weights_are_arguments_of_the_step(folders, one_device):
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.1])
+def test_frozen_weights_are_arguments_of_the_step(folders, one_device, kl_coefficient):
     """What the step holds for itself are the tables of noise levels and not an array of the U-Net's shapes."""
-    config = config_of(folders, "lcm")
-    program, _ = pipeline_program(config, None)
-    batch, frozen, state = shapes_of_a_step(config, program)
-    jaxpr = jax.make_jaxpr(program.step)(state, {"batch": batch, "frozen": frozen}, jax.random.key(0))
+    config = config_of(folders, "lcm", **{"tuning.kl_coefficient": kl_coefficient})
+    program = program_of(config)
+    state = jax.eval_shape(program.init, jax.random.key(0), program.resident)
+    resident = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), program.resident)
+    arguments = state, resident, batch_shapes(config), jax.random.key(0)
+    jaxpr, (after, metrics) = jax.make_jaxpr(program.step, return_shape=True)(*arguments)
     held = {np.shape(x) for x in jaxpr.consts if np.size(x) > 8}
-    assert held and not held & {x.shape for x in jax.tree.leaves(frozen)}
+    assert held and not held & {x.shape for x in jax.tree.leaves(resident)}
+    assert not after.target_params and ("actor/kl" in metrics) == (kl_coefficient > 0.0)
 
 
-def shapes_of_a_step(config, program):
-    """(batch, frozen arrays, state) of one run, as shapes."""
+def batch_shapes(config):
+    """The batch of one run, as shapes."""
     size, calls = config.batch_size, config.model.num_calls
     images, numbers = (jax.ShapeDtypeStruct((size, calls, *shape), np.float32) for shape in ((4, 8, 4), ()))
     rows, rewards = (jax.ShapeDtypeStruct((size,), dtype) for dtype in (np.int32, np.float32))
-    batch = Rewarded(images, images, numbers, rows, rows, rewards)._asdict()
-    frozen = {"unet": pipeline("lcm").unet.params, "contexts": np.zeros((4, 10, 4), np.float32)}
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), frozen)
-    return batch, frozen, jax.eval_shape(program.init, jax.random.key(0))
+    return Rewarded(images, images, numbers, rows, rows, rewards)._asdict()
 
 
 def test_contexts_are_the_text_encoders():
@@ -195,7 +204,7 @@ def test_a_fresh_sampler_calls_the_networks_as_their_makers_do(name, folders):
     config, own = config_of(folders, name), pipeline(name)
     frozen = {"unet": own.unet.params, "contexts": jnp.asarray(contexts_of(own, PROMPTS))}
     sampler = pipeline_sampler(config, own.unet.config, own.scheduler, frozen)
-    adapters, rows = init_lora(jax.random.key(0), own.unet.params, 2), jnp.array([1, 2])
+    adapters, rows = init_lora(jax.random.key(0), own.unet.params, 2, ATTENTION_KERNELS), jnp.array([1, 2])
     x, level = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 4)), jnp.float32), sampler.levels[1]
     found = jax.jit(sampler.denoise)(adapters, x, jnp.full(2, level), rows)
 
@@ -219,7 +228,7 @@ def test_a_fresh_sampler_calls_the_networks_as_their_makers_do(name, folders):
 def test_a_unet_in_bfloat16_says_nearly_the_same(folders):
     own, found = pipeline("lcm"), {}
     frozen = {"unet": own.unet.params, "contexts": jnp.asarray(contexts_of(own, PROMPTS))}
-    adapters, rows = init_lora(jax.random.key(0), own.unet.params, 2), jnp.array([1, 2])
+    adapters, rows = init_lora(jax.random.key(0), own.unet.params, 2, ATTENTION_KERNELS), jnp.array([1, 2])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4, 4)), jnp.float32)
     for dtype in ("float32", "bfloat16"):
         config = config_of(folders, "lcm", **{"pipeline.dtype": dtype})
@@ -231,13 +240,14 @@ def test_a_unet_in_bfloat16_says_nearly_the_same(folders):
 
 def test_latents_become_bytes_as_the_pipeline_does_it():
     vae, latents = pipeline("sd").vae, np.random.default_rng(0).normal(size=(64, 2, 2, 4)).astype(np.float32)
-    images = decoder(vae, make_mesh())(latents)
+    decode_all = decoder(vae.config, make_mesh())
+    images = decode_all(vae.params, latents)
     assert images.shape == (64, 4, 4, 3) and images.dtype == np.uint8
     decode = jax.jit(functools.partial(AutoencoderKL(vae.config).apply, method="decode"))
     wanted = np.clip(np.asarray(decode({"params": vae.params}, latents)) / 2 + 0.5, 0.0, 1.0) * 255
     assert np.abs(images - wanted).max() < 0.51 and images.std() > 0
     with pytest.raises(ValueError, match="the model has diverged"):
-        decoder(vae, make_mesh())(latents * np.nan)
+        decode_all(vae.params, latents * np.nan)
 
 
 def test_prompts_that_cannot_be_read_are_named(folders, tmp_path):
@@ -251,7 +261,7 @@ def test_prompts_that_cannot_be_read_are_named(folders, tmp_path):
             (tmp_path / "prompts.txt").write_text(content)
         config = config_of(folders, "lcm", **{"pipeline.prompts": str(tmp_path / "prompts.txt")})
         with pytest.raises(error, match=message):
-            pipeline_program(config, tmp_path)
+            experiment(config)
 
 
 @pytest.mark.parametrize(
@@ -262,13 +272,15 @@ def test_prompts_that_cannot_be_read_are_named(folders, tmp_path):
         ({"model.kind": "diffusion"}, "lcm holds a consistency model .* config.model.kind is 'diffusion'"),
         ({"batch_size": 12}, "config.batch_size=12 does not divide over the 8 devices"),
         ({"tuning.chunk_size": 4}, "config.tuning.chunk_size=4 does not divide over the 8 devices"),
-        ({"num_seeds": 2}, "2 runs of a pipeline in one program: set --config.num_seeds=1"),
+        ({"num_seeds": 2}, "several runs of a pipeline in one program: set --config.num_seeds=1"),
         ({"reward": "compress"}, "unknown reward 'compress'"),
+        ({"reward": "alignment"}, "config.reward='alignment'"),
     ],
 )
-def test_settings_that_cannot_work_are_named(folders, tmp_path, fields, message):
+def test_settings_that_cannot_work_are_named(folders, fields, message):
+    config = config_of(folders, "lcm", **fields)
     with pytest.raises(ValueError, match=message):
-        pipeline_program(config_of(folders, "lcm", **fields), tmp_path)
+        experiment(config).program(config)
 
 
 def test_a_folder_that_is_not_whole_is_named(folders, tmp_path):
@@ -277,7 +289,7 @@ def test_a_folder_that_is_not_whole_is_named(folders, tmp_path):
     scheduler = folder / "scheduler" / "scheduler_config.json"
     scheduler.write_text(json.dumps({"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="prediction_type is 'v_prediction', and the samplers here need 'epsilon'"):
-        pipeline_program(config, tmp_path)
+        experiment(config).program(config)
     shutil.rmtree(folder / "unet")
     with pytest.raises(FileNotFoundError, match="lcm/unet is no folder"):
-        pipeline_program(config, tmp_path)
+        experiment(config)

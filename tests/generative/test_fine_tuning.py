@@ -30,7 +30,7 @@ def make(sampler=SAMPLER, **fields):
 
 
 def batch_of(params, key, reward, sampler=SAMPLER):
-    trajectory = sample(sampler, params, SHAPE, PROMPTS, key)
+    trajectory = jax.jit(lambda params, key: sample(sampler, params, SHAPE, PROMPTS, key))(params, key)
     return Rewarded.of(trajectory, PROMPTS, PROMPTS, reward(trajectory))
 
 
@@ -53,7 +53,7 @@ def test_the_gradient_is_the_score_times_the_advantage():
     """By hand: d log N / d image = (a - image) / std^2 / 2 for a mean over two numbers, here with an image of 0."""
     tuning = make(max_grad_norm=1e9)
     batch = batch_of(PARAMS, jax.random.key(0), first_action_is_high)
-    _, info = tuning.update(tuning.init(PARAMS), batch, jax.random.key(1))
+    _, info = jax.jit(tuning.update)(tuning.init(PARAMS), batch, jax.random.key(1))
     rewards = np.asarray(batch.rewards)
     own = [rewards[prompt::2] for prompt in (0, 1)]
     advantages = np.empty(SIZE)
@@ -63,14 +63,14 @@ def test_the_gradient_is_the_score_times_the_advantage():
     gradient = np.zeros((2, 2))
     for prompt in (0, 1):
         gradient[prompt] = (advantages[None, :, None] * score)[:, prompt::2].sum((0, 1)) / (2 * SIZE)
-    assert float(info["actor/grad_norm"]) == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
+    assert float(info["model/grad_norm"]) == pytest.approx(np.linalg.norm(gradient), rel=1e-4)
 
 
 def test_chunks_change_the_memory_alone():
     batch, states = batch_of(PARAMS, jax.random.key(0), first_action_is_high), []
     for chunk in (4, 128):
         tuning = make(chunk_size=chunk)
-        states.append(tuning.update(tuning.init(PARAMS), batch, jax.random.key(1))[0])
+        states.append(jax.jit(tuning.update)(tuning.init(PARAMS), batch, jax.random.key(1))[0])
     np.testing.assert_allclose(*(state.params["model"]["images"] for state in states), rtol=1e-5)
     with pytest.raises(ValueError, match="do not divide into updates_per_epoch=1 times chunk_size=5: change one"):
         tuning = make(chunk_size=5)
@@ -118,10 +118,12 @@ def test_the_divergence_holds_the_model_at_the_pretrained_one():
     moved = []
     for coefficient in (0.0, 100.0):
         tuning = make(kl_coefficient=coefficient, num_epochs=20, clip=1e9)
-        state, _ = jax.jit(tuning.update)(tuning.init(PARAMS), batch, jax.random.key(1))
+        state, info = jax.jit(tuning.update)(tuning.init(PARAMS), batch, jax.random.key(1), PARAMS)
         moved.append(float(jnp.abs(state.params["model"]["images"]).max()))
-        assert ("reference" in state.target_params) == (coefficient > 0)
+        assert ("actor/kl" in info) == (coefficient > 0) and not state.target_params
     assert moved[1] < 0.2 * moved[0]
+    with pytest.raises(ValueError, match="kl_coefficient=100.0 needs the reference"):
+        tuning.update(tuning.init(PARAMS), batch, jax.random.key(1))
 
 
 def test_ratios_are_one_before_the_first_update():

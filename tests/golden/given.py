@@ -87,6 +87,13 @@ def check_gradients(golden: Golden, state: TrainState, network: str, factor: flo
 
 
 def use_given_draws(monkeypatch: Any) -> None:
-    """Stored normal draws take the place of the key: [n, ...] where the agent splits it into n, and then one row."""
-    monkeypatch.setattr(jax.random, "split", lambda draws, num: draws)
+    """Stored draws take the place of an update's key, in the tree that the agent splits the key into."""
+    uniform = jax.random.uniform
+
+    def given_uniform(draws: jax.Array, shape: tuple[int, ...], *args: Any, **fields: Any) -> jax.Array:
+        is_key = jnp.issubdtype(draws.dtype, jax.dtypes.prng_key)  # flax asks an initialiser for its shape
+        return uniform(draws, shape, *args, **fields) if is_key else draws.reshape(shape)
+
+    monkeypatch.setattr(jax.random, "split", lambda draws, num=2: draws)
     monkeypatch.setattr(jax.random, "normal", lambda draws, shape: draws.reshape(shape))
+    monkeypatch.setattr(jax.random, "uniform", given_uniform)

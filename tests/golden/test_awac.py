@@ -4,15 +4,13 @@ import jax
 import numpy as np
 
 from rl_jax.agents import awac
-from tests.golden.given import Golden, check_gradients
+from tests.golden.given import Golden, check_gradients, use_given_draws
 
 
 def test_awac_updates_are_corls(monkeypatch):
     golden = Golden("corl_awac", awac, awac.awac, hidden_dims=(16, 16, 16))
     state, update = golden.state(), jax.jit(golden.agent.update)
-    # The normal draws of CORL's run, for the target's and for the advantage's actions, take the place of the keys.
-    monkeypatch.setattr(jax.random, "split", lambda draws: draws)
-    monkeypatch.setattr(jax.random, "normal", lambda draws, shape: draws.reshape(shape))
+    use_given_draws(monkeypatch)  # for the target's and for the advantage's actions
     for t, batch in enumerate(golden.batches):
         state, metrics = update(state, batch, golden.arrays["noise"][t])
         for network in ("critic", "actor"):

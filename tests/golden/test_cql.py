@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 from rl_jax.agents import cql
-from tests.golden.given import Golden, check_gradients
+from tests.golden.given import Golden, check_gradients, use_given_draws
 
 
 @pytest.mark.parametrize("name", ["cql", "cal_ql"])
 def test_updates_are_corls(name, monkeypatch):
     settings = {"actor_learning_rate": 5e-3, "num_samples": 3, "calibrated": name == "cal_ql"}
     golden = Golden(f"corl_{name}", cql, cql.cql, **settings)
-    # CORL's draws, a pair of normal and uniform ones, take the place of the key.
-    monkeypatch.setattr(cql, "draw_noise", lambda draws, num_samples, shape: draws)
     state, update = golden.state(), jax.jit(golden.agent.update)
+    use_given_draws(monkeypatch)
     for t, batch in enumerate(golden.batches):
-        draws = (golden.arrays["noise/normal"][t], golden.arrays["noise/uniform"][t])
+        (own, next_own), uniform = golden.arrays["noise/normal"][t], golden.arrays["noise/uniform"][t]
+        draws = (own[0], next_own[0], (uniform, own[1:], next_own[1:]))
         state, metrics = update(state, batch, draws)
         for metric in golden.under("losses"):
             reported = metrics[f"critic/{metric}" if metric in ("gap", "bounded") else f"{metric}/loss"]

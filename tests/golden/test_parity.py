@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.agents import bc, iql, td3_bc
-from tests.golden.given import Golden, check_gradients
+from tests.golden.given import Golden, check_gradients, use_given_draws
 
 
 def test_iql_losses_and_gradients_are_corls():
@@ -35,9 +35,8 @@ def test_iql_updates_are_the_authors():
 
 def test_td3_bc_updates_are_corls(monkeypatch):
     golden = Golden("corl_td3_bc", td3_bc, td3_bc.td3_bc)
-    # The standard normal draws of CORL's run come in where ours would be drawn from the key.
-    monkeypatch.setattr(jax.random, "normal", lambda draws, shape: draws.reshape(shape))
     state, update = golden.state(), jax.jit(golden.agent.update)
+    use_given_draws(monkeypatch)
     actor_losses = []
     for t, batch in enumerate(golden.batches):
         state, metrics = update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])

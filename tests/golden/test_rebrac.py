@@ -5,14 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rl_jax.agents import rebrac
-from tests.golden.given import Golden, check_gradients
+from tests.golden.given import Golden, check_gradients, use_given_draws
 
 
 def test_rebrac_updates_are_corls(monkeypatch):
     golden = Golden("corl_rebrac", rebrac, rebrac.rebrac, actor_penalty=0.4, critic_penalty=0.3)
-    # The standard normal draws of CORL's run come in where ours would be drawn from the key.
-    monkeypatch.setattr(jax.random, "normal", lambda draws, shape: draws.reshape(shape))
     state, update = golden.state(), jax.jit(golden.agent.update)
+    use_given_draws(monkeypatch)
     actor_losses = []
     for t, batch in enumerate(golden.batches):
         state, metrics = update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])

@@ -2,8 +2,8 @@
 
 `python -m tests.promises.runner CASE WORKDIR [CASE WORKDIR ...] [--config.some.field=value ...]` trains the cases one
 after another and prints one JSON line each: steps, evaluations, a hash of every leaf; the leaves go to
-WORKDIR/leaves.npz. `--die=TERM@13` sends the process that signal when step 13 is reached, `--die=KILL+0.7` that long
-after training began.
+WORKDIR/leaves.npz. `--alone` uses one of the devices, as `execute` does. `--die=TERM@13` sends the process that signal
+when step 13 is reached, `--die=KILL+0.7` that long after training began.
 """
 
 import ast
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,9 +30,28 @@ from rl_jax.core.mesh import gather, make_mesh, path_name
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.program import Program, TrainState
 from rl_jax.core.runtime import quiet_logging, start_process
-from tests.promises.cases import Case, by_name, make_config, make_program
+from tests import binaries
+from tests.papers import Case
+from tests.promises.cases import case_of, experiment_of, make_config
 
-ROOT = Path(__file__).resolve().parents[2]
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+
+
+@dataclasses.dataclass
+class Watched:
+    """What happened while a run went on.
+
+    Attributes:
+      at: (traces of the step, compilations) when a step was reached.
+      end: the same at the end.
+      states: the leaves of every state that was evaluated.
+    """
+
+    traces: int = 0
+    compilations: int = 0
+    at: dict[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    end: tuple[int, int] = (0, 0)
+    states: list[list[jax.Array]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +61,7 @@ class Outcome:
     result: loop.Result
     leaves: dict[str, np.ndarray]
     lines: list[dict[str, Any]]
+    watched: Watched
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -49,7 +69,10 @@ class Outcome:
 
 
 def host_leaves(state: TrainState) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(gather(state))
+    def words(leaf: jax.Array) -> jax.Array:
+        return jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(words, gather(state)))
     return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
@@ -66,7 +89,8 @@ def largest_difference(one: Mapping[str, np.ndarray], other: Mapping[str, np.nda
     """Over all leaves, relative to the largest value of each leaf (or to 1 where that is smaller)."""
     assert one.keys() == other.keys()
     return max(
-        float(np.max(np.abs(a.astype(np.float64) - other[name]), initial=0.0)) / max(1.0, float(np.max(np.abs(a))))
+        float(np.max(np.abs(a.astype(np.float64) - other[name]), initial=0.0))
+        / max(1.0, float(np.max(np.abs(a), initial=0.0)))
         for name, a in one.items()
     )
 
@@ -81,11 +105,45 @@ def execute(
 ) -> Outcome:
     """Trains `case` in this process on its first `devices` virtual devices; `change` may replace the program."""
     config = make_config(case, overrides)
-    program, inputs, headline = make_program(case, config, workdir)
-    mesh = functools.partial(make_mesh, devices=jax.devices()[:devices])
-    with mock.patch.object(loop, "make_mesh", mesh):
-        result = loop.run(change(program), config, workdir, headline=headline, inputs=inputs)
-    return Outcome(result, host_leaves(result.state), untimed(read_metrics(workdir / "metrics.jsonl")))
+    made = experiment_of(case, config)
+    watched = Watched()
+
+    def program(config: Any) -> Program:
+        own = change(made.program(config))
+
+        def step(*arguments: Any) -> Any:
+            watched.traces += 1
+            return own.step(*arguments)
+
+        def evaluate(state: TrainState, *others: Any) -> Any:
+            watched.states.append(jax.tree.leaves(state.replace(step=None)))
+            return own.evaluate(state, *others)
+
+        # All cases take the same number of steps, however soon they are solved.
+        return own._replace(step=step, evaluate=evaluate, done=None)
+
+    def compiled(event: str, seconds: float, **_: Any) -> None:
+        watched.compilations += event == COMPILATION
+
+    update = loop.ProgressLine.update
+
+    def updated(self: Any, step: int, **shown: Any) -> None:
+        watched.at[step] = (watched.traces, watched.compilations)
+        update(self, step, **shown)
+
+    jax.monitoring.register_event_duration_secs_listener(compiled)
+    try:
+        with on_devices(devices), mock.patch.object(loop.ProgressLine, "update", updated):
+            result = loop.run(made._replace(program=program), config, workdir)
+        watched.end = (watched.traces, watched.compilations)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(compiled)
+    return Outcome(result, host_leaves(result.state), untimed(read_metrics(workdir / "metrics.jsonl")), watched)
+
+
+def on_devices(count: int) -> Any:
+    """The loop's mesh is of the first devices alone."""
+    return mock.patch.object(loop, "make_mesh", functools.partial(make_mesh, devices=jax.devices()[:count]))
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:
@@ -132,19 +190,17 @@ def start(
     jobs: Sequence[tuple[str, Path]],
     overrides: Mapping[str, Any] | None = None,
     *,
-    devices: int = 1,
+    devices: int = 8,
     die: str = "",
 ) -> subprocess.Popen:
-    """Starts this module in a fresh process with `devices` virtual devices."""
-    command = [sys.executable, "-m", "tests.promises.runner"]
-    command += [str(word) for job in jobs for word in job]
-    command += [f"--config.{name}={value}" for name, value in (overrides or {}).items()]
-    command += [f"--die={die}"] if die else []
-    # The same compiled code as in this process: only the number of virtual devices changes.
-    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
-    flags.append(f"--xla_force_host_platform_device_count={devices}")
-    env = os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """Starts this module in a fresh process with `devices` virtual devices.
+
+    Eight of them, as here, though `execute` uses one: XLA has a thread a device, and splits sums among them.
+    """
+    arguments = ["-m", "tests.promises.runner", *(str(word) for job in jobs for word in job)]
+    arguments += [f"--config.{name}={value}" for name, value in (overrides or {}).items()]
+    arguments += (["--alone"] if devices == 8 else []) + ([f"--die={die}"] if die else [])
+    return binaries.start(arguments, devices=devices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,15 +213,10 @@ class Ended:
 
 
 def finish(process: subprocess.Popen, timeout: float = 240) -> Ended:
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, stderr = process.communicate()
-        raise AssertionError(f"the process hangs; its stderr:\n{stderr}") from None
+    ended = binaries.finish(process, timeout)
     # Gloo, the collectives of several CPU processes, greets on standard output.
-    reports = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
-    return Ended(process.returncode, reports, stderr)
+    reports = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    return Ended(ended.code, reports, ended.stderr)
 
 
 def _literal(text: str) -> Any:
@@ -177,16 +228,17 @@ def _literal(text: str) -> Any:
 
 def main(arguments: Sequence[str]) -> None:
     words = [word for word in arguments if not word.startswith("--")]
-    flags = dict(word[2:].split("=", 1) for word in arguments if word.startswith("--"))
+    flags = dict(word[2:].partition("=")[::2] for word in arguments if word.startswith("--"))
     overrides = {name[7:]: _literal(value) for name, value in flags.items() if name.startswith("config.")}
-    with death(flags.get("die", "")):
+    with death(flags.get("die", "")), on_devices(1) if "alone" in flags else nullcontext():
         for name, workdir in zip(words[::2], map(Path, words[1::2]), strict=True):
-            case = by_name(name)
+            case = case_of(name)
             config = make_config(case, overrides)
             if not jax.distributed.is_initialized():
                 start_process(config.distributed, deterministic=config.deterministic)
-            program, inputs, headline = make_program(case, config, workdir)
-            result = loop.run(program, config, workdir, headline=headline, inputs=inputs)
+            made = experiment_of(case, config)
+            with_all_steps = made._replace(program=lambda config, made=made: made.program(config)._replace(done=None))
+            result = loop.run(with_all_steps, config, workdir)
             leaves = host_leaves(result.state)
             if jax.process_index() == 0:
                 np.savez(workdir / "leaves.npz", **leaves)

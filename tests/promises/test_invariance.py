@@ -1,32 +1,33 @@
-"""What may not change the numbers: the chunk, the devices, the other seeds, the day.
+"""What may not change the numbers: the chunk, the devices, the other seeds, the settings beside it.
 
-Measured on CPUs over the cases here, 24 steps: chunk lengths, seeds side by side and repeated runs agree bitwise.
-With the batch over 8 devices a mean is a sum of 8 partial means, which rounds otherwise, and Adam divides by the size
-of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a leaf's largest value with jax 0.10 and 5.1e-6
-with jax 0.12. A mean taken over one device's share, the likely defect, changes the first digits.
+Measured on CPUs over the cases here, 24 steps: chunk lengths, seeds and settings side by side and repeated runs agree
+bitwise. With the batch over 8 devices a mean is a sum of 8 partial means, which rounds otherwise, and Adam divides by
+the size of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a leaf's largest value with jax 0.10 and
+5.1e-6 with jax 0.12. A mean taken over one device's share, the likely defect, changes the first digits.
 """
 
-from tests.promises.cases import WHOLE
+import pytest
+
+from tests.papers import CASES, FAMILIES, PAPERS, by_name, in_turn
+from tests.promises.cases import TOY, WHOLE
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
 
 
-def test_chunk_length(case, whole, tmp_path):
-    assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 8}), whole(case))
-
-
-def test_one_step_at_a_time(costly_case, whole, tmp_path):
-    assert_same(execute(costly_case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(costly_case))
-
-
-def test_intervals(case, whole, unbroken):
-    """The loop's stops for lines, evaluations and saves leave no trace in the state."""
+def test_neither_chunk_nor_intervals_change_a_bit(case, whole, unbroken):
+    """One chunk of all steps, and chunks of two between lines, evaluations and saves."""
     assert whole(case).hashes == unbroken(case).hashes
 
 
-def test_a_repeated_run_is_bitwise_equal(case, unbroken, tmp_path):
-    assert_same(execute(case, tmp_path), unbroken(case))
+@pytest.mark.parametrize("chunk", [1, 5, 8])
+def test_chunk_length(chunk, whole, tmp_path):
+    assert_same(execute(TOY, tmp_path, WHOLE | {"loop.chunk": chunk}), whole(TOY))
+
+
+@pytest.mark.slow
+def test_one_step_at_a_time(case, whole, tmp_path):
+    assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 
 
 def test_one_batch_over_eight_devices(case, whole, tmp_path):
@@ -37,15 +38,45 @@ def test_one_batch_over_eight_devices(case, whole, tmp_path):
         assert line.keys() == other.keys()
 
 
+def own_leaf(outcome, name, row):
+    return outcome.leaves[name] if name == "step" else outcome.leaves[name][row : row + 1]
+
+
+def own_numbers(line, row):
+    """What a line says of one run; a Feed's own metrics are one number for all."""
+    return {name: value[row] for name, value in line.items() if isinstance(value, list)}
+
+
+def assert_row_is(alone, together, row):
+    for name, leaf in alone.leaves.items():
+        assert own_leaf(together, name, row).tobytes() == leaf.tobytes(), name
+    for line, other in zip(together.lines, alone.lines, strict=True):
+        mine = own_numbers(line, row)
+        assert mine == {name: other[name] for name in mine}
+    assert any(own_numbers(line, row) for line in together.lines)
+
+
 def test_each_seed_is_the_run_alone(case, whole, tmp_path):
     pair = execute(case, tmp_path / "pair", WHOLE | {"num_seeds": 2})
     second = execute(case, tmp_path / "second", WHOLE | {"seed": 1})
-    for run, alone in enumerate([whole(case), second]):
-        for name, leaf in alone.leaves.items():
-            own = pair.leaves[name] if name == "step" else pair.leaves[name][run : run + 1]
-            assert own.tobytes() == leaf.tobytes(), (run, name)
-        # A Feed's own metrics are one number for all runs.
-        for line, other in zip(pair.lines, alone.result.evaluations and alone.lines, strict=True):
-            mine = {name: value[run] for name, value in line.items() if isinstance(value, list)}
-            assert mine and mine == {name: other[name] for name in mine}
+    assert_row_is(whole(case), pair, 0)
+    assert_row_is(second, pair, 1)
     assert whole(case).hashes != second.hashes
+
+
+SWEPT = {paper.name: next(case for case in CASES if case.paper == paper.name) for paper in PAPERS}
+QUICK = {FAMILIES["offline"], in_turn([case.name for case in SWEPT.values()])}
+
+
+@pytest.mark.parametrize("paper", [
+    pytest.param(paper, id=paper.name, marks=[] if SWEPT[paper.name].name in QUICK else [pytest.mark.slow])
+    for paper in PAPERS
+])
+def test_a_run_of_a_sweep_is_the_run_alone(paper, tmp_path):
+    """Whatever is swept beside it; what the paper's program does with a field is traced."""
+    case = SWEPT[paper.name]
+    together = execute(case, tmp_path / "sweep", WHOLE | {"sweep": paper.sweep})
+    name, _, values = paper.sweep.partition("=")
+    alone = execute(by_name(case.name), tmp_path / "alone", WHOLE | {name: float(values.split(",")[1])})
+    assert_row_is(alone, together, 1)
+    assert own_leaf(together, max(alone.leaves), 0).shape == alone.leaves[max(alone.leaves)].shape

@@ -9,60 +9,48 @@ import pytest
 from absl import logging
 
 from rl_jax.core import checkpoint
-from rl_jax.core.metrics import read_metrics
-from rl_jax.core.runtime import PREEMPTED_EXIT_CODE
-from tests.promises.cases import STEPS
-from tests.promises.runner import assert_same, execute, finish, start, untimed
+from tests.promises.cases import STEPS, TOY
+from tests.promises.runner import assert_same, execute, finish, start
 
-OFTEN = {"checkpoint.every": 1, "loop.chunk": 1}
+OFTEN = {"checkpoint.every": 1, "loop.chunk": 1, "checkpoint.keep": 3}
+KILLS = 2
 
 
 def saved_steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-def test_sigterm_saves_and_has_an_exit_code_of_its_own(costly_case, tmp_path):
-    ended = finish(start([(costly_case.name, tmp_path)], die="TERM@14"))
-    assert ended.code == PREEMPTED_EXIT_CODE == 75
-    assert "step 14 is saved" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert saved_steps(tmp_path)[-1] == 14
-
-
-def test_sigkill_at_random_moments(costly_case, unbroken, tmp_path):
+def test_sigkill_at_random_moments(unbroken, tmp_path):
     """Saves are under way all the time, so the kills fall into them as well."""
-    moments = random.Random(costly_case.name)
+    moments = random.Random(13)
     reached = 0
-    for _ in range(2):
-        ended = finish(start([(costly_case.name, tmp_path)], OFTEN, die=f"KILL+{moments.uniform(0.05, 1.0):.2f}"))
+    for _ in range(KILLS):
+        ended = finish(start([(TOY.name, tmp_path)], OFTEN, die=f"KILL+{moments.uniform(0.05, 0.6):.2f}"))
         assert ended.code in (-signal.SIGKILL, 0), ended.stderr
         steps = saved_steps(tmp_path)
         # No kill takes back what was saved.
         assert not steps or steps[-1] >= reached
         reached = steps[-1] if steps else 0
-    ended = finish(start([(costly_case.name, tmp_path)], OFTEN))
-    assert ended.code == 0, ended.stderr
-    assert ended.reports[0]["hashes"] == unbroken(costly_case).hashes
-    assert ended.reports[0]["trained_steps"] <= STEPS - reached
-    assert ended.reports[0]["evaluations"] == unbroken(costly_case).result.evaluations
-    assert untimed(read_metrics(tmp_path / "metrics.jsonl")) == unbroken(costly_case).lines
+    last = execute(TOY, tmp_path, OFTEN)
+    assert last.result.trained_steps <= STEPS - reached
+    assert_same(last, unbroken(TOY))
 
 
-def test_a_half_written_checkpoint_is_ignored_and_cleaned(case, unbroken, tmp_path):
-    execute(case, tmp_path, {"num_steps": 8, "checkpoint.every": 4})
+def test_a_half_written_checkpoint_is_ignored_and_cleaned(unbroken, tmp_path):
+    execute(TOY, tmp_path, {"num_steps": 8, "checkpoint.every": 4})
     planted = tmp_path / "checkpoints" / "12.orbax-checkpoint-tmp"
     shutil.copytree(tmp_path / "checkpoints" / "8", planted)
     shutil.rmtree(planted / "state")
     (planted / "commit_success.txt").unlink(missing_ok=True)
-    resumed = execute(case, tmp_path)
+    resumed = execute(TOY, tmp_path)
     assert resumed.result.trained_steps == STEPS - 8
-    assert resumed.hashes == unbroken(case).hashes
+    assert resumed.hashes == unbroken(TOY).hashes
     assert not planted.exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "lost"])
-def test_a_corrupt_newest_checkpoint_falls_back(case, damage, unbroken, tmp_path, monkeypatch):
-    execute(case, tmp_path, {"num_steps": 16})
+def test_a_corrupt_newest_checkpoint_falls_back(damage, unbroken, tmp_path, monkeypatch):
+    execute(TOY, tmp_path, {"num_steps": 16})
     newest = tmp_path / "checkpoints" / "16"
     assert newest.is_dir()
     files = [path for path in (newest / "state" / "d").rglob("*") if path.is_file()]
@@ -74,14 +62,15 @@ def test_a_corrupt_newest_checkpoint_falls_back(case, damage, unbroken, tmp_path
     said = []
     listening = SimpleNamespace(warning=lambda message, *values: said.append(message % values), info=logging.info)
     monkeypatch.setattr(checkpoint, "logging", listening)
-    resumed = execute(case, tmp_path)
+    resumed = execute(TOY, tmp_path)
     assert any("checkpoint of step 16 cannot be read" in line for line in said), said
     assert resumed.result.trained_steps == STEPS - 8
-    assert resumed.hashes == unbroken(case).hashes
+    # The evaluation of 16 steps' end is done again as one of 24 steps': what stands in its place is dropped.
+    assert_same(resumed, unbroken(TOY))
     assert (tmp_path / "checkpoints" / "damaged" / "16").is_dir()
 
 
-def test_a_run_without_a_checkpoint_starts_over(case, unbroken, tmp_path):
+def test_a_run_without_a_checkpoint_starts_over(unbroken, tmp_path):
     """Killed before the first save: only lines of metrics are there."""
     (tmp_path / "metrics.jsonl").write_text('{"step": 6, "loss": 1.0}\n{"step": 1')
-    assert_same(execute(case, tmp_path), unbroken(case))
+    assert_same(execute(TOY, tmp_path), unbroken(TOY))

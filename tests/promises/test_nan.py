@@ -7,16 +7,21 @@ import pytest
 
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.runtime import NonFiniteError
-from tests.promises.cases import STEPS, WHOLE, by_name
+from tests.papers import FAMILIES, in_turn, parameters
+from tests.promises.cases import STEPS, TOY, WHOLE
 from tests.promises.runner import execute
+
+# A poisoned program is compiled anew: beside the toy, one family in turn.
+QUICK = {in_turn(list(FAMILIES.values()))}
+CASES = [pytest.param(TOY, id=TOY.name), *parameters(lambda case: case.name in QUICK)]
 
 
 def poisoned(at, *, params=True, metrics=True):
     """A change of a program: the update of step `at` makes NaN of its parameters or metrics."""
 
     def change(program):
-        def step(state, data, key):
-            new, info = program.step(state, data, key)
+        def step(state, resident, batch, key):
+            new, info = program.step(state, resident, batch, key)
             bad = jnp.where(state.step == at, jnp.nan, 0.0)
             if params:
                 new = new.replace(params=jax.tree.map(lambda x: x + bad.astype(x.dtype), new.params))
@@ -31,9 +36,11 @@ def saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-def test_a_nan_stops_the_run(case, tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_a_nan_stops_the_run_and_skip_drops_its_update(case, tmp_path):
+    abort, skip = {"loop.on_nan": "abort"}, {"loop.on_nan": "skip"}  # a paper may skip by itself
     with pytest.raises(NonFiniteError) as stopped:
-        execute(case, tmp_path, change=poisoned(16))
+        execute(case, tmp_path, abort, change=poisoned(16))
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert lines[-1]["step"] == 18
     broken = [name for name, value in lines[-1].items() if value is None]
@@ -42,20 +49,21 @@ def test_a_nan_stops_the_run(case, tmp_path):
     assert any(name in str(stopped.value) for name in broken)
     assert "checkpoint of step 16 is healthy" in str(stopped.value)
     assert saved(tmp_path)[-1] == 16
-    # The healthy checkpoint is one to go on from: without the poison the run ends.
-    assert execute(case, tmp_path).result.trained_steps == STEPS - 16
-
-
-def test_skip_drops_the_bad_update_and_goes_on(costly_case, tmp_path):
-    skipping = execute(costly_case, tmp_path, WHOLE | {"loop.on_nan": "skip"}, change=poisoned(13))
-    assert skipping.result.step == STEPS
+    # The healthy checkpoint is one to go on from, by dropping the update that makes the NaN.
+    skipping = execute(case, tmp_path, skip, change=poisoned(16))
+    assert skipping.result.trained_steps == STEPS - 16
     assert all(np.all(np.isfinite(leaf)) for leaf in skipping.leaves.values())
-    assert skipping.lines[0]["train/skipped_updates"] == 1
-    assert None not in skipping.lines[0].values()
+    assert sum(line.get("train/skipped_updates", 0) for line in skipping.lines) == 1
+    assert None not in [value for line in skipping.lines if line["step"] > 12 for value in line.values()]
+
+
+def test_skip_in_one_chunk(tmp_path):
+    skipping = execute(TOY, tmp_path, WHOLE | {"loop.on_nan": "skip"}, change=poisoned(13))
+    assert skipping.result.step == STEPS and skipping.lines[0]["train/skipped_updates"] == 1
 
 
 def test_nan_parameters_are_found_before_a_save(tmp_path):
     """No metric shows the NaN of step 15: the check of the checkpoint at 16 does."""
-    with pytest.raises(NonFiniteError, match=r"steps 13 to 16: parameter policy/hidden/kernel.* step 8 is healthy"):
-        execute(by_name("online"), tmp_path, change=poisoned(15, metrics=False))
+    with pytest.raises(NonFiniteError, match=r"steps 13 to 16: parameter net/kernel.* step 8 is healthy"):
+        execute(TOY, tmp_path, change=poisoned(15, metrics=False))
     assert saved(tmp_path)[-1] == 8

@@ -1,4 +1,4 @@
-"""Two real processes of four virtual devices each: the same numbers as one process with eight, kills included.
+"""Two real processes of four virtual devices each: the same numbers as one process with eight, a stop included.
 
 Measured: at most 2.1e-7 of a leaf's largest value after 24 steps, with the batch along `data` and the parameters by
 either rule. The collectives between processes add in another order than those inside one, so it is not bitwise.
@@ -11,22 +11,23 @@ import numpy as np
 import pytest
 
 from rl_jax.core.metrics import read_metrics
+from rl_jax.core.outcomes import read_outcomes
 from rl_jax.core.runtime import PREEMPTED_EXIT_CODE
-from tests.promises.cases import STEPS, by_name
+from tests.promises.cases import STEPS, TOY
 from tests.promises.runner import execute, finish, largest_difference, start, untimed
 
 TOLERANCE = 1e-4  # measured: 2.0e-7; see test_invariance.py for why it may be more elsewhere
-RULES = {"fsdp": ((".*", "fsdp"),), "replicate": ((".*", "replicate"),)}
+FSDP, REPLICATE = ((".*", "fsdp"),), ((".*", "replicate"),)
 
 
-def pair(jobs, overrides, *, die=("", "")):
+def pair(workdir, overrides, *, die=("", "")):
     """Two processes of one run, both ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         start(
-            jobs,
+            [(TOY.name, workdir)],
             overrides | {"distributed.coordinator_address": repr(address), "distributed.num_processes": 2,
                          "distributed.process_id": rank},
             devices=4,
@@ -37,31 +38,28 @@ def pair(jobs, overrides, *, die=("", "")):
     return [finish(process, timeout=120) for process in processes]
 
 
-@pytest.mark.parametrize("rule", [pytest.param("replicate", marks=pytest.mark.slow), "fsdp"])
-def test_two_processes_are_one_run(rule, tmp_path):
-    overrides = {"sharding_rules": RULES[rule]}
-    killed, stopped = tmp_path / "killed", tmp_path / "stopped"
-
-    ended = pair([("online", killed)], overrides, die=("KILL@14", "KILL@14"))
-    assert [one.code for one in ended] == [-signal.SIGKILL] * 2, [one.stderr for one in ended]
-
+@pytest.mark.parametrize("rule, die, code", [
     # One process alone is told to stop: both save and end.
-    ended = pair([("scored", stopped)], overrides, die=("", "TERM@10"))
-    assert [one.code for one in ended] == [PREEMPTED_EXIT_CODE] * 2, [one.stderr for one in ended]
-    assert (stopped / "checkpoints" / "10").is_dir()
+    pytest.param(FSDP, ("", "TERM@10"), PREEMPTED_EXIT_CODE, id="fsdp"),
+    pytest.param(REPLICATE, ("KILL@14", "KILL@14"), -signal.SIGKILL, id="replicate", marks=pytest.mark.slow),
+])
+def test_two_processes_are_one_run(rule, die, code, tmp_path):
+    overrides = {"sharding_rules": rule, "resident_rules": rule}
+    ended = pair(tmp_path, overrides, die=die)
+    assert [one.code for one in ended] == [code] * 2, [one.stderr for one in ended]
+    assert (tmp_path / "checkpoints" / ("10" if code == PREEMPTED_EXIT_CODE else "8")).is_dir()
 
-    ended = pair([("online", killed), ("scored", stopped)], overrides)
+    ended = pair(tmp_path, overrides)
     assert [one.code for one in ended] == [0, 0], [one.stderr for one in ended]
     assert ended[0].reports == ended[1].reports
-    online, scored = ended[0].reports
-    assert 0 < online["trained_steps"] <= STEPS
-    assert scored["trained_steps"] == STEPS - 10
-    for name, workdir, report in [("online", killed, online), ("scored", stopped, scored)]:
-        alone = execute(by_name(name), tmp_path / f"alone_{name}", overrides, devices=8)
-        with np.load(workdir / "leaves.npz") as leaves:
-            assert largest_difference(dict(leaves), alone.leaves) < TOLERANCE, name
-        assert [line["step"] for line in report["evaluations"]] == [STEPS // 2, STEPS]
-        for ours, theirs in zip(untimed(read_metrics(workdir / "metrics.jsonl")), alone.lines, strict=True):
-            # The main process logs the host metrics of its own share.
-            ours.pop("score/best", None), theirs.pop("score/best", None)
-            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    (report,) = ended[0].reports
+    assert 0 < report["trained_steps"] < STEPS
+    alone = execute(TOY, tmp_path / "alone", overrides, devices=8)
+    with np.load(tmp_path / "leaves.npz") as leaves:
+        assert largest_difference(dict(leaves), alone.leaves) < TOLERANCE
+    assert [line["step"] for line in report["evaluations"]] == [STEPS // 2, STEPS]
+    for ours, theirs in zip(untimed(read_metrics(tmp_path / "metrics.jsonl")), alone.lines, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    together, single = (read_outcomes(folder / "outcomes.npz") for folder in (tmp_path, tmp_path / "alone"))
+    assert together.steps.tolist() == single.steps.tolist()
+    np.testing.assert_allclose(together.values["weight"], single.values["weight"], rtol=1e-4, atol=1e-6)

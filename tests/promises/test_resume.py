@@ -1,22 +1,24 @@
 """Exact resume: a run that was stopped and started again is bitwise the run that was not."""
 
 import json
-import os
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
 from rl_jax.core import loop
+from rl_jax.core.fused import STREAMS
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.runtime import PREEMPTED_EXIT_CODE, Preempted
-from tests.promises.cases import CASES, STEPS
+from tests.promises.cases import STEPS, TOY
 from tests.promises.runner import assert_same, execute, finish, signal_at, start, untimed
 
 
-def stop_at(step, case, workdir, overrides=None):
+def stop_at(step, case, workdir, overrides=None, **more):
     """Trains until a SIGTERM at `step`."""
     with signal_at(step), pytest.raises(Preempted) as stopped:
-        execute(case, workdir, overrides)
+        execute(case, workdir, overrides, **more)
     assert stopped.value.code == PREEMPTED_EXIT_CODE
     assert stopped.value.step == step
 
@@ -37,6 +39,7 @@ def second_halves(request, tmp_path_factory):
 
 
 def test_a_fresh_process_continues_bitwise(case, unbroken, second_halves):
+    """Stopped inside a log interval, between two saves; another process is also a repetition of the day."""
     report, lines = second_halves[case.name]
     assert report["trained_steps"] == STEPS // 2 + 2
     assert report["hashes"] == unbroken(case).hashes
@@ -44,49 +47,70 @@ def test_a_fresh_process_continues_bitwise(case, unbroken, second_halves):
     assert lines == unbroken(case).lines
 
 
-def test_stops_at_every_edge_change_nothing(case, unbroken, tmp_path):
-    stop_at(0, case, tmp_path)
-    stop_at(1, case, tmp_path, {"loop.chunk": 1})
-    stop_at(4, case, tmp_path, {"loop.chunk": 1})  # inside a log interval
-    stop_at(8, case, tmp_path)  # where a save is due
-    stop_at(12, case, tmp_path)  # where a line and an evaluation are due
-    stop_at(STEPS, case, tmp_path)  # trained, but neither evaluated nor finished
-    last = execute(case, tmp_path)
+def test_stops_at_every_edge_change_nothing(unbroken, tmp_path):
+    stop_at(0, TOY, tmp_path)
+    stop_at(1, TOY, tmp_path, {"loop.chunk": 1})
+    stop_at(4, TOY, tmp_path, {"loop.chunk": 1})  # inside a log interval
+    stop_at(8, TOY, tmp_path)  # where a save is due
+    stop_at(12, TOY, tmp_path)  # where a line and an evaluation are due
+    stop_at(STEPS, TOY, tmp_path)  # trained, but neither evaluated nor finished
+    records = json.loads((tmp_path / "checkpoints" / str(STEPS) / "records" / "metadata").read_text())
+    assert records["evaluated"] == STEPS // 2
+    last = execute(TOY, tmp_path)
     assert last.result.trained_steps == 0
-    assert_same(last, unbroken(case))
+    assert_same(last, unbroken(TOY))
+    assert_same(execute(TOY, tmp_path), unbroken(TOY))
 
 
-def test_a_finished_run_trains_nothing_and_says_so(case, unbroken, tmp_path, monkeypatch):
-    execute(case, tmp_path)
-    written = [tmp_path / "metrics.jsonl", *tmp_path.glob("checkpoints/*/records/*")]
+def test_a_finished_run_trains_nothing_and_says_so(unbroken, tmp_path, monkeypatch):
+    execute(TOY, tmp_path)
+    written = [tmp_path / "metrics.jsonl", tmp_path / "outcomes.npz", *tmp_path.glob("checkpoints/*/records/*")]
     files = {path: path.read_bytes() for path in written}
     said = []
     listening = SimpleNamespace(info=lambda message, *values: said.append(message % values), warning=said.append)
     monkeypatch.setattr(loop, "logging", listening)
-    again = execute(case, tmp_path)
+    again = execute(TOY, tmp_path)
     assert again.result.trained_steps == 0
     assert any("finished" in line and "nothing to train" in line for line in said)
-    assert_same(again, unbroken(case))
+    assert_same(again, unbroken(TOY))
     assert {path: path.read_bytes() for path in files} == files
     assert len(json.loads((tmp_path / "provenance.json").read_text())["starts"]) == 2
 
 
-def test_a_finished_run_can_be_extended(case, unbroken, tmp_path):
-    half = {"num_steps": STEPS // 2}
-    execute(case, tmp_path, half)
-    longer = execute(case, tmp_path)
+def test_a_finished_run_can_be_extended(unbroken, tmp_path):
+    execute(TOY, tmp_path, {"num_steps": STEPS // 2})
+    longer = execute(TOY, tmp_path)
     assert longer.result.trained_steps == STEPS // 2
-    assert_same(longer, unbroken(case))
+    assert_same(longer, unbroken(TOY))
 
 
-def test_the_last_evaluation_survives_a_stop_before_it(tmp_path):
-    """The checkpoint of the stop has no evaluation yet; the next start adds it, and a third finds the same."""
-    case = CASES[0]
-    stop_at(STEPS, case, tmp_path)
-    records = json.loads((tmp_path / "checkpoints" / str(STEPS) / "records" / "metadata").read_text())
-    assert records["evaluated"] == STEPS // 2
-    evaluations = execute(case, tmp_path).result.evaluations
-    assert [evaluation["step"] for evaluation in evaluations] == [STEPS // 2, STEPS]
-    assert execute(case, tmp_path).result.evaluations == evaluations
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 6
-    assert os.listdir(tmp_path / "checkpoints")
+# The keys: the batch of a step is a pure function of (seed, step), whatever was stopped on the way.
+
+SEED = 7
+
+
+def small_number(words):
+    """Of 18 bits: float32 sums a window of them exactly."""
+    return words[0] >> 14
+
+
+def reporting_its_key(program):
+    """The program with the key of every step as a metric."""
+
+    def step(state, resident, batch, key):
+        new, metrics = program.step(state, resident, batch, key)
+        return new, metrics | {"key": small_number(jax.random.key_data(key)).astype("float32")}
+
+    return program._replace(step=step)
+
+
+def test_keys_are_a_function_of_seed_and_step(tmp_path):
+    def key_of(step):
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(STREAMS["train"]), SEED), step)
+
+    stop_at(10, TOY, tmp_path, {"seed": SEED}, change=reporting_its_key)
+    lines = execute(TOY, tmp_path, {"seed": SEED}, change=reporting_its_key).lines
+    seen = {line["step"]: line["key"] for line in lines if "key" in line}
+    numbers = [int(small_number(jax.random.key_data(key_of(step)))) for step in range(STEPS)]
+    expected = {end: np.float32(sum(numbers[end - 6 : end])) / 6 for end in range(6, STEPS + 1, 6)}
+    assert seen == pytest.approx(expected, rel=1e-7)

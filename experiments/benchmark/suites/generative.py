@@ -135,14 +135,14 @@ def training(model: Diffusion, batch_size: int, settings: ConfigDict) -> Variant
     trainer = fine_tuning.fine_tuning(settings, model.sampler, batch_size)
     _, context = model.images(batch_size)
     rewards = jax.random.normal(jax.random.key(2), (batch_size,))
-    drawn = model.drawn(model.params, context, jax.random.key(3))
+    drawn = model.drawn(model.params, context, jax.random.PRNGKey(3))
     batch = fine_tuning.Rewarded.of(drawn, jnp.arange(batch_size), context, rewards)
     update = jax.jit(trainer.update, donate_argnums=0)
 
     def step(state: TrainState, key: jax.Array) -> TrainState:
         return update(state, batch, key)[0]
 
-    return queued(step, trainer.init(model.params), fused=batch_size, calls=1)
+    return queued(step, jax.jit(trainer.init)(model.params), fused=batch_size, calls=1)
 
 
 def memory(name: str) -> float | None:

@@ -130,7 +130,7 @@ def plain(config: ConfigDict, episodes: Episodes) -> Variant:
         return new.replace(step=state.step + 1), metrics
 
     key = jax.random.PRNGKey(0)
-    state = agent.init(key, drawn())
+    state = jax.jit(agent.init)(key, drawn())
     compiled = jax.jit(update).lower(state, drawn(), key).compile()
     cost = compiled.cost_analysis()
     calls = int(np.clip(CALL_FLOPS / 5 / cost["flops"], 1, 50))

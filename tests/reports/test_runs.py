@@ -16,10 +16,10 @@ from tensorboardX.record_writer import masked_crc32c
 
 from rl_jax.core import loop
 from rl_jax.core.metrics import read_metrics
-from rl_jax.evaluation.runs import COLUMNS, long_table, read_table, write_table
-from rl_jax.evaluation.scan import scan
+from rl_jax.reports.runs import COLUMNS, long_table, read_table, write_table
+from rl_jax.reports.scan import scan
 from tests.core import toys
-from tests.evaluation.run_folders import SCORE, start, write_run
+from tests.reports.run_folders import SCORE, start, write_run
 
 NAN = float("nan")
 
@@ -132,8 +132,8 @@ def test_nulls_are_not_finite_and_a_line_in_the_making_is_passed_over(tmp_path):
     [
         ("nonsense\n", "line 2: not a JSON object with a step"),
         ('{"loss": 1}\n', "line 2: not a JSON object with a step"),
-        ('{"step": 200, "loss": [1, 2, 3]}\n', "line 2: loss has 3 values and the run's config says 2"),
-        ('{"step": 200, "loss": "low"}\n', "line 2: loss is 'low', not a number"),
+        ('{"step": 200, "loss": [1, 2, 3]}\n', "step 200: loss has 3 values and the run's config says 2"),
+        ('{"step": 200, "loss": "low"}\n', "step 200: loss is 'low', not a number"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path, line, message):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from rl_jax.core.config import unknown
-from rl_jax.evaluation.runs import Run
+from rl_jax.reports.runs import Run
 
 OPTIONS = ("cl", "metric", "by")
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from tensorboardX import SummaryWriter
 
-from experiments.open_rl_benchmark.compare import Cell, Group, common_grid, improvements, make_cells, total_interval
-from experiments.open_rl_benchmark.filters import parse, select
-from experiments.open_rl_benchmark.query import Query, answer
-from rl_jax.evaluation.scan import scan
+from rl_jax.reports.compare import Cell, Group, common_grid, improvements, make_cells, total_interval
+from rl_jax.reports.filters import parse, select
+from rl_jax.reports.query import Query, answer
+from rl_jax.reports.scan import scan
 from rl_jax.evaluation.scores import normalized_score
-from tests.evaluation.run_folders import SCORE, start, write_run
+from tests.reports.run_folders import SCORE, start, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = ROOT / "experiments" / "open_rl_benchmark" / "imported"
@@ -367,23 +367,22 @@ def test_the_figures_show_what_the_manifest_says(tree, monkeypatch):
     save = Figure.savefig
 
     def keep(self, path, **arguments):
-        figures[path] = self
+        figures[Path(path.name).name.split(".png")[0].lstrip(".") + ".png"] = self
         save(self, path, **arguments)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     ask(tree, x=["step", "wall"])
     out = tree.parent / "out"
     kept = manifest(out)["grids"]
-    by_name = {Path(path).name.removesuffix(".tmp"): figure for path, figure in figures.items()}
-    hopper, walker = by_name["curves.png"].axes[:2]
+    hopper, walker = figures["curves.png"].axes[:2]
     iql, bc = (drawn.get_xydata() for drawn in hopper.lines)
     assert iql[-1, 0] == 400 and bc[-1, 0] == 1000, "IQL's curve ends with its shortest run"
     np.testing.assert_allclose(iql[:, 1], [(3 * 4 * t + 6 + 1 + 2) / 5 for t in range(1, 5)])
     assert kept["curves.png"]["hopper-medium"]["IQL"] == {"begin": 100.0, "end": 400.0, "points": 4}
-    np.testing.assert_allclose(by_name["wall.png"].axes[0].lines[0].get_xdata(), [10, 20, 30, 40])
-    assert by_name["wall.png"].axes[1].get_xlabel() == "wall-clock seconds"
+    np.testing.assert_allclose(figures["wall.png"].axes[0].lines[0].get_xdata(), [10, 20, 30, 40])
+    assert figures["wall.png"].axes[1].get_xlabel() == "wall-clock seconds"
     assert (hopper.get_title(), walker.get_title()) == ("hopper-medium", "walker2d-medium")
-    system = by_name["system.png"].axes[0]
+    system = figures["system.png"].axes[0]
     assert system.get_title() == "system/cpu_percent"
     np.testing.assert_allclose(system.lines[0].get_xydata(), [[10, 150], [20, 250]])
     # A later query leaves no figure of an earlier one.
@@ -441,7 +440,7 @@ def test_the_imported_tables_are_their_sources():
 
 def binary(*args, cwd=ROOT):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "experiments.open_rl_benchmark.query", *args]
+    command = [sys.executable, "-m", "rl_jax.reports.query", *args]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from rl_jax.evaluation.aggregate import Estimate
-from rl_jax.evaluation.figures import plot_curves, plot_improvement, plot_profiles, plot_scatter
+from rl_jax.reports.aggregate import Estimate
+from rl_jax.reports.figures import plot_curves, plot_improvement, plot_profiles, plot_scatter
 
 LABELS = [f"method {index}" for index in range(12)]
 
@@ -54,7 +54,7 @@ def test_twelve_methods_can_be_told_apart(drawn, tmp_path):
 
 def test_profiles_and_improvements_show_value_and_interval(drawn, tmp_path):
     profile = Estimate(np.array([1.0, 0.5]), np.array([0.9, 0.2]), np.array([1.0, 0.7]))
-    plot_profiles({"method 3": profile}, [10.0, 20.0], tmp_path / "profile.png", labels=LABELS)
+    plot_profiles({"score": ({"method 3": profile}, [10.0, 20.0], "higher")}, tmp_path / "profile.png", labels=LABELS)
     (axes,) = drawn[0].axes
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10.0, 1.0], [20.0, 0.5]])
     band = axes.collections[0].get_paths()[0].vertices
@@ -62,12 +62,12 @@ def test_profiles_and_improvements_show_value_and_interval(drawn, tmp_path):
     assert legend(drawn[0]) == ["method 3"]
 
     estimates = {"method 1": Estimate(0.8, 0.6, 0.9), "method 3": Estimate(0.4, 0.1, 0.55)}
-    plot_improvement(estimates, tmp_path / "improvement.png", labels=LABELS, baseline="BC")
+    plot_improvement({"score": estimates}, tmp_path / "improvement.png", labels=LABELS, baseline="BC")
     (axes,) = drawn[1].axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["method 1", "method 3"]
     interval, point = axes.lines[2:4]
     assert interval.get_xdata().tolist() == [0.1, 0.55] and point.get_xdata() == [0.4]
-    assert set(axes.lines[4].get_xdata()) == {0.5} and "BC" in axes.get_xlabel()
+    assert set(axes.lines[4].get_xdata()) == {0.5} and "BC" in drawn[1]._supxlabel.get_text()
     assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first method stands at the top"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["improvement.png", "profile.png"]
 
@@ -75,7 +75,7 @@ def test_profiles_and_improvements_show_value_and_interval(drawn, tmp_path):
 def test_nothing_to_draw_is_an_error(tmp_path):
     for call in (
         lambda path: plot_curves({"task": {}}, path, labels=[]),
-        lambda path: plot_profiles({}, [], path, labels=[]),
+        lambda path: plot_profiles({}, path, labels=[]),
         lambda path: plot_improvement({}, path, labels=[], baseline="BC"),
     ):
         with pytest.raises(ValueError, match="there is no"):

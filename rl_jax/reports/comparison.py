@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.open_rl_benchmark.compare import (
+from rl_jax.reports.aggregate import Estimate
+from rl_jax.reports.compare import (
     DDOF,
     Cells,
     Group,
@@ -20,8 +21,8 @@ from experiments.open_rl_benchmark.compare import (
     curves_by_task,
     improvements,
 )
-from rl_jax.evaluation.aggregate import Estimate
-from rl_jax.evaluation.figures import plot_curves
+from rl_jax.reports.figures import plot_curves
+from rl_jax.reports.tables import table
 
 SYSTEM_METRICS = ("system/cpu_percent", "system/memory_gb", "system/device_memory_gb", "time/updates_per_s")
 PACKAGES = ("rl_jax", "numpy", "pyarrow", "rliable", "matplotlib")
@@ -33,30 +34,32 @@ CSV_FIELDS = (
 Totals = Mapping[str, Estimate | str]  # label -> IQM of all runs, or why there is none
 
 
-def markdown(cells: Cells, totals: Totals, *, value: str, last: int, repetitions: int, remarks: Sequence[str]) -> str:
+def markdown(
+    cells: Cells, totals: Totals, *, value: str, better: str, last: int, repetitions: int, remarks: Sequence[str]
+) -> str:
     """The table: a row a task, a column a filter, then the aggregate over all tasks and what a reader has to know.
 
     Args:
       value: what the numbers are, such as "eval/normalized_score".
+      better: which way is good, "higher" or "lower".
     """
     tasks, labels = list(dict.fromkeys(task for task, _ in cells)), list(totals)
-    rows = [["task", *labels]]
-    rows += [[task, *(_cell_text(cells, task, label) for label in labels)] for task in tasks]
+    rows = [[task, *(_cell_text(cells, task, label) for label in labels)] for task in tasks]
     if any(isinstance(total, Estimate) for total in totals.values()):
         texts = [_interval_text(total) if isinstance(total, Estimate) else "-" for total in totals.values()]
         rows.append(["IQM of all runs", *texts])
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    rows.insert(1, ["---"] * len(rows[0]))
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = [table(["task", *labels], rows)]
     counted = "last logged value" if last == 1 else f"mean of its last {last} logged values"
     how = f"mean ± standard deviation (ddof = {DDOF}) over runs, and their number; a run counts with the {counted}"
     lines += [
         "",
-        f"{value}: {how}. Square brackets: 95% bootstrap interval; the runs of each task are resampled apart.",
+        f"{value}, {better} is better: {how}. Square brackets: 95% bootstrap interval; the runs of each task are "
+        "resampled apart.",
     ]
-    pairs = improvements(cells, labels, repetitions)
+    pairs = improvements(cells, labels, repetitions, better)
     lines += [""] * bool(pairs)
-    lines += [f"- P({one} > {other}) = {_interval_text(estimate)}" for (one, other), estimate in pairs.items()]
+    for (one, other), estimate in pairs.items():
+        lines.append(f"- P({one} better than {other}) = {_interval_text(estimate)}")
     reasons = {label: total for label, total in totals.items() if isinstance(total, str)}
     said = [*(f"{label}: no IQM of all runs: {reason}" for label, reason in reasons.items()), *remarks]
     lines += [""] * bool(said)

@@ -5,13 +5,13 @@ import pytest
 import scipy.stats
 from rliable import library, metrics
 
-from rl_jax.evaluation.aggregate import (
+from rl_jax.reports.aggregate import (
     interquartile_mean,
     interquartile_mean_difference,
     performance_profile,
     probability_of_improvement,
 )
-from rl_jax.evaluation.statistics import bootstrap_interval
+from rl_jax.reports.statistics import bootstrap_interval
 
 STATISTICS = [
     interquartile_mean,

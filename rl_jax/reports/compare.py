@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.open_rl_benchmark.filters import Filter, Member
 from rl_jax.core.config import unknown
 from rl_jax.core.provenance import MAY_CHANGE
-from rl_jax.evaluation.aggregate import Estimate, interquartile_mean, probability_of_improvement
 from rl_jax.evaluation.scores import reference_returns
-from rl_jax.evaluation.series import Series
+from rl_jax.reports.aggregate import Estimate, interquartile_mean, probability_of_improvement
+from rl_jax.reports.filters import Filter, Member
+from rl_jax.reports.series import Series
 
 DDOF = 1
 GRID_POINTS = 1000
@@ -208,13 +208,21 @@ def total_interval(cells: Cells, label: str, *, comparable: bool, repetitions: i
     return scores if isinstance(scores, str) else interquartile_mean(scores, repetitions=repetitions)
 
 
-def improvements(cells: Cells, labels: Sequence[str], repetitions: int) -> dict[tuple[str, str], Estimate]:
-    """P(a run of the first filter is better than one of another), mean over tasks, where both have all tasks."""
-    scores = {label: score_matrix(cells, label) for label in labels}
+def improvements(
+    cells: Cells, labels: Sequence[str], repetitions: int, better: str = "higher"
+) -> dict[tuple[str, str], Estimate]:
+    """P(a run of the first filter is better than one of another), mean over tasks, where both have all tasks.
+
+    Args:
+      better: which way is good, "higher" or "lower".
+    """
+    sign = 1.0 if better == "higher" else -1.0
+    found = {label: score_matrix(cells, label) for label in labels}
+    scores = {label: sign * matrix for label, matrix in found.items() if not isinstance(matrix, str)}
     return {
         (labels[0], other): probability_of_improvement(scores[labels[0]], scores[other], repetitions=repetitions)
         for other in labels[1:]
-        if not isinstance(scores[labels[0]], str) and not isinstance(scores[other], str)
+        if labels[0] in scores and other in scores
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rl_jax.evaluation.statistics import bootstrap_interval, mean_difference_interval
+from rl_jax.reports.statistics import bootstrap_interval, mean_difference_interval
 
 
 def test_interval_of_normal_data_is_the_normal_interval():
@@ -83,7 +83,7 @@ def test_difference_covers_the_truth_as_often_as_it_says():
 
 
 def test_chunks_cover_all_resamples(monkeypatch):
-    monkeypatch.setattr("rl_jax.evaluation.statistics.MAX_DRAWS", 1000)
+    monkeypatch.setattr("rl_jax.reports.statistics.MAX_DRAWS", 1000)
     scores, baseline = np.arange(40.0).reshape(4, 10), np.arange(10.0)
     low, high = mean_difference_interval(scores, baseline, num_resamples=2500)
     assert low < scores.mean() - baseline.mean() < high

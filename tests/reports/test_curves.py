@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from rl_jax.evaluation.curves import plot_learning_curve, read_metric
-from rl_jax.evaluation.statistics import bootstrap_interval
+from rl_jax.reports.curves import plot_learning_curve, read_metric
+from rl_jax.reports.statistics import bootstrap_interval
 
 SCORE = "eval/normalized_score"
 
@@ -48,11 +48,10 @@ def test_read_metric_passes_over_a_last_line_in_the_making(tmp_path):
         ('{"step": 1}\nnonsense\n', "line 2: not a JSON object with a step"),
         ('{"loss": 1}\n', "line 1: not a JSON object with a step"),
         ("[1, 2]\n", "line 1: not a JSON object with a step"),
-        ('{"step": 1, "eval/normalized_score": "high"}\n', "line 1: .* neither a number nor"),
-        ('{"step": 1, "eval/normalized_score": [[1]]}\n', "line 1: .* shape"),
+        ('{"step": 1, "eval/normalized_score": "high"}\n', "is not a number or a list of S numbers in every line"),
         (
             '{"step": 1, "eval/normalized_score": [1, 2]}\n{"step": 2, "eval/normalized_score": 3}\n',
-            r"line 2: .* shape \(1,\), not \(2,\)",
+            "is not a number or a list of S numbers in every line",
         ),
         ('{"step": 1, "loss": 3}\n', "has no eval/normalized_score: it has loss, step"),
         ("", "it has no lines"),
@@ -95,21 +94,13 @@ def test_the_picture_shows_mean_interval_and_behaviour(tmp_path, monkeypatch):
     assert axes.get_title() == "hopper-medium"
 
 
-def test_a_run_folder_gives_a_png_and_nothing_else(tmp_path):
-    write_metrics(tmp_path / "metrics.jsonl", [{"step": s, SCORE: [s / 10, s / 5]} for s in (0, 100, 200)])
-    plot_learning_curve(tmp_path, tmp_path / "curve.png")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curve.png", "metrics.jsonl"]
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_a_failed_picture_leaves_the_old_one(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     (tmp_path / "curve.png").write_bytes(b"old")
 
-    def fail(self, path, **kwargs):
-        with open(path, "wb") as file:
-            file.write(b"half")
+    def fail(self, file, **kwargs):
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
@@ -124,13 +115,13 @@ def test_bad_curves_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"curve 'a' needs .* got \(3,\) and \(2, 1\)"):
         plot_learning_curve({"a": ([0, 1, 2], [[1.0], [2.0]])}, tmp_path / "curve.png")
     with pytest.raises(FileNotFoundError):
-        plot_learning_curve(tmp_path, tmp_path / "curve.png")
+        read_metric(tmp_path / "metrics.jsonl", SCORE)
 
 
 def test_pyplot_stays_out_of_it(tmp_path):
     code = (
         "import sys\n"
-        "from rl_jax.evaluation.curves import plot_learning_curve\n"
+        "from rl_jax.reports.curves import plot_learning_curve\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"plot_learning_curve({{'': ([0, 1], [[1.0], [2.0]])}}, {str(tmp_path / 'curve.png')!r})\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'jax' not in sys.modules"

@@ -1,0 +1,126 @@
+"""The papers, one line each: what all of them promise is tested on these presets, without a word more from a paper.
+
+`make test` runs the promises of programs (tests/promises) on one case a family and on one of the others, which the
+revision chooses; `make test-slow` runs all.
+"""
+
+import hashlib
+import importlib
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from ml_collections import ConfigDict
+
+from rl_jax.core.config import flat
+from rl_jax.core.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Paper(NamedTuple):
+    """A folder of experiments/.
+
+    Attributes:
+      name: of the folder.
+      tiny: names of its tiny presets by file of configs/, one case each.
+      sweep: two values of a field that runs side by side, in the first of them.
+      binaries: its modules that train.
+      at_scale: presets at the authors' scale, as "<file of configs/>:<preset>": they compile and take two steps in
+        `make test-slow`.
+    """
+
+    name: str
+    tiny: Mapping[str, Sequence[str]]
+    sweep: str
+    binaries: Sequence[str] = ("train",)
+    at_scale: Sequence[str] = ()
+
+
+_OFFLINE = ("iql", "bc", "bc10", "td3_bc", "awac", "xql", "cql", "cal_ql", "sac_n", "edac", "rebrac", "dt")
+_DUAL = ("", "recoil", "recoil_objective", "recoil_v", "smodice", "oril", "iq_learn", "bc_expert", "stability/xql_raw")
+
+PAPERS = [
+    Paper("offline_rl", {"offline_rl": _OFFLINE, "offline_to_online": ("", "iql", "cal_ql")},
+          "agent.expectile=0.7,0.9", ("train", "finetune"), ("offline_rl:full", "offline_rl:edac/hopper-medium")),
+    Paper("dual_rl", {"dual_rl": _DUAL}, "agent.lam=0.6,0.8", at_scale=("dual_rl:full",)),
+    Paper("sqirl", {"sqirl": ("ppo", "dqn", "sqirl")}, "agent.clip_ratio=0.1,0.2", at_scale=("sqirl:sqirl/unlock",)),
+    Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}, "tuning.clip_range=0.1,0.2",
+          at_scale=("rlcm:emoji-large-compress",)),
+]
+
+
+class Case(NamedTuple):
+    """A program of a paper: one of its tiny presets."""
+
+    paper: str
+    config: str
+    preset: str
+
+    @property
+    def name(self) -> str:
+        return "_".join(filter(None, [self.config, self.preset.removeprefix("tiny").strip("-").replace("/", "_")]))
+
+
+CASES = [
+    Case(paper.name, config, f"tiny-{preset}".strip("-"))
+    for paper in PAPERS for config, presets in paper.tiny.items() for preset in presets
+]
+# What stands for all programs of its kind in `make test`.
+FAMILIES = {
+    "offline": "offline_rl_iql", "on the device": "sqirl_ppo", "in a simulator": "offline_to_online",
+    "scored samples": "rlcm",
+}
+
+
+def by_name(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+def revision() -> str:
+    """The commit, or nothing outside a git checkout."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def in_turn(names: Sequence[str]) -> str:
+    """One of the names, the same for all processes of a session and another at most commits."""
+    # The workers of a session must agree even where a commit is made meanwhile.
+    at = os.environ.setdefault("RL_JAX_TEST_REVISION", revision())
+    return min(names, key=lambda name: hashlib.sha256(f"{at} {name}".encode()).hexdigest())
+
+
+def in_make_test() -> set[str]:
+    """The cases of `make test`: one a family, and one of the others in turn."""
+    others = [case.name for case in CASES if case.name not in FAMILIES.values()]
+    return {*FAMILIES.values(), in_turn(others)}
+
+
+def parameters(chosen: Callable[[Case], bool] | None = None) -> list:
+    """All cases as pytest parameters; those that are not chosen, by default not `in_make_test`, are slow."""
+    quick = in_make_test()
+    chosen = chosen or (lambda case: case.name in quick)
+    return [pytest.param(case, id=case.name, marks=[] if chosen(case) else [pytest.mark.slow]) for case in CASES]
+
+
+def get_config(name: str, preset: str, fields: Mapping[str, Any] = {}) -> ConfigDict:
+    """A configuration whose data sets are made in the session's folder."""
+    config = importlib.import_module(f"configs.{name}").get_config(preset)
+    if "dataset" in config:
+        config.dataset.data_dir = os.environ["RL_JAX_TEST_DATA"]
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def smaller(config: ConfigDict, limits: Mapping[str, int]) -> ConfigDict:
+    """The configuration with no field above its limit; a field that it lacks or that is 0 stays."""
+    fields = flat(config)
+    config.update_from_flattened_dict({name: most for name, most in limits.items() if fields.get(name, 0) > most})
+    return config
+
+
+def make_experiment(paper: str, config: ConfigDict) -> Experiment:
+    return importlib.import_module(f"experiments.{paper}.experiment").experiment(config)
