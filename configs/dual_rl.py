@@ -15,7 +15,7 @@ Presets:
                       Arms: xql_raw (equation 11 as it stands), xql_unclipped, xql, with the temperature agent.beta;
                       fdvl_tv, fdvl_chi2, fdvl_chi2_coded, with the temperature agent.lam.
   full                f-DVL (total variation) with 5 seeds on the whole hopper-medium-replay: for one GPU.
-  tiny                f-DVL (total variation) in seconds; tiny-<method> and tiny-stability/<arm> likewise: what the tests
+  tiny                f-DVL (total variation) in seconds, and so tiny-<method> and tiny-stability/<arm>: what the tests
                       run.
 
 Scores that they reached stand in experiments/dual_rl/README.md.

@@ -31,7 +31,7 @@ NEVER = 1_000_000_000  # a cosine schedule so long is constant
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {"quick": quick, "tiny": tiny_from_scratch}
-    presets |= {f"sac/{task}": functools.partial(from_scratch, ENV_IDS[task], steps) for task, steps in SAC_STEPS.items()}
+    presets |= {f"sac/{name}": functools.partial(from_scratch, ENV_IDS[name], n) for name, n in SAC_STEPS.items()}
     presets |= {f"tiny-{agent}": functools.partial(tiny_tuned, agent) for agent in FINE_TUNED}
     presets |= {f"{agent}/{name}": functools.partial(tuned, agent, name) for agent in FINE_TUNED for name in SETS}
     return from_preset("offline_to_online", presets, preset)

@@ -38,7 +38,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets = {"quick": _quick}
     presets |= {f"gorp/{mdp}": lambda mdp=mdp: _gorp(mdp) for mdp in MDPS}
     for agent in AGENTS:
-        presets[f"tiny-{agent}"] = lambda agent=agent: _tiny(_config(agent, "door_key_5x5"))
+        presets[f"tiny-{agent}"] = lambda agent=agent: _tiny(_config(agent, "lava_gap_5"))
         presets[f"tiny-atari-{agent}"] = lambda agent=agent: _tiny_atari(agent)
         presets[f"{agent}-atari/freeway"] = lambda agent=agent: _atari(agent)
         for mdp in MDPS:
@@ -108,7 +108,7 @@ def _atari(agent: str) -> ConfigDict:
 
 
 def _tiny(config: ConfigDict) -> ConfigDict:
-    """A level whose time is so short that nobody solves it by luck."""
+    """Few states, and time for few attempts, none of which solves the level by luck."""
     config.update_from_flattened_dict(
         {"num_seeds": 2, "samples": 20_000, "horizon": 14, "agent.hidden_dims": (16, 16)}
     )

@@ -27,7 +27,7 @@ class Agent(NamedTuple):
 
 
 def inputs(batch: Transitions) -> Mapping[str, tuple[Any, ...]]:
-    """What the networks of an agent read, by their usual names: the inputs of `Networks.init`."""
+    """Returns what the networks of an agent read, by their usual names, for `Networks.init`."""
     return {
         "actor": (batch.observations,),
         "critic": (batch.observations, batch.actions),

@@ -23,7 +23,7 @@ from rl_jax.networks.values import Critic
 
 
 def awac(config: ConfigDict, action_dim: int) -> Agent:
-    """AWAC; `config` as `default_config`."""
+    """Makes AWAC; `config` has the fields of `default_config`."""
     actor = GaussianPolicy(
         config.hidden_dims, action_dim, log_std_min=-20.0, initializer=torch_default, squash_mean=False
     )
@@ -68,7 +68,7 @@ def awac(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """CORL's settings for the MuJoCo locomotion tasks, the same for every data set."""
+    """Returns CORL's settings for the MuJoCo locomotion tasks, the same for every data set."""
     return ConfigDict(
         {
             "name": "awac",

@@ -18,7 +18,7 @@ from rl_jax.networks.trained import Networks, Trained
 
 
 def bc(config: ConfigDict, action_dim: int) -> Agent:
-    """Behavioural cloning; `config` as `default_config`."""
+    """Makes behavioural cloning; `config` has the fields of `default_config`."""
     actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer=torch_default)
     networks = Networks({"actor": Trained(actor.init, optax.adam(config.learning_rate))})
 
@@ -46,5 +46,5 @@ def bc(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """CORL's settings for the MuJoCo locomotion tasks."""
+    """Returns CORL's settings for the MuJoCo locomotion tasks."""
     return ConfigDict({"name": "bc", "hidden_dims": (256, 256), "learning_rate": 3e-4})

@@ -28,7 +28,7 @@ from rl_jax.networks.values import Critic
 
 
 def cql(config: ConfigDict, action_dim: int) -> Agent:
-    """CQL; `config` as `default_config` or `cal_ql_config`, which needs the batch's mc_returns."""
+    """Makes CQL; `config` has the fields of `default_config`. Cal-QL needs the batch's mc_returns."""
     actor = SquashedGaussianPolicy(
         config.hidden_dims, action_dim, initializer=torch_default, output_initializer=orthogonal(0.01),
         affine_log_std=True,
@@ -119,7 +119,7 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """CORL's settings for the MuJoCo locomotion tasks."""
+    """Returns CORL's settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "cql",
@@ -136,7 +136,7 @@ def default_config() -> ConfigDict:
 
 
 def cal_ql_config() -> ConfigDict:
-    """Cal-QL with the settings of CORL's file for the locomotion tasks, which are CQL's."""
+    """Returns the settings of CORL's file of Cal-QL for the locomotion tasks, which are CQL's."""
     config = default_config()
     config.calibrated = True
     return config

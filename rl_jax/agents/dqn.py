@@ -24,7 +24,7 @@ from rl_jax.networks.values import DiscreteCritic
 
 
 def dqn(config: ConfigDict, environment: Environment) -> OnlineAgent:
-    """DQN; `config` as `default_config`.
+    """Makes DQN; `config` has the fields of `default_config`.
 
     Raises:
       ValueError: the buffer does not hold a whole number of steps' collections.
@@ -135,7 +135,7 @@ def write(buffer: Steps, rollout: Steps, added: jax.Array) -> Steps:
 
 
 def default_config() -> ConfigDict:
-    """SQIRL's baseline (Laidlaw et al. 2023, arXiv 2312.08369), by its authors' code, for 5 million steps."""
+    """Returns SQIRL's baseline of 5 million steps (Laidlaw et al. 2023, arXiv 2312.08369), by its authors' code."""
     return ConfigDict(
         {
             "name": "dqn",

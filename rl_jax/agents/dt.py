@@ -24,7 +24,7 @@ from rl_jax.networks.trained import Networks, Trained
 
 
 def dt(config: ConfigDict, action_dim: int) -> Agent:
-    """The decision transformer; `config` as `default_config`."""
+    """Makes the decision transformer; `config` has the fields of `default_config`."""
     actor = DecisionTransformer(
         action_dim, config.embedding_dim, config.num_layers, config.num_heads, config.max_timesteps, config.dropout
     )
@@ -66,7 +66,7 @@ def dt(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks, which are the defaults of CORL's file."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks, which are the defaults of CORL's file."""
     return ConfigDict(
         {
             "name": "dt",

@@ -22,7 +22,7 @@ from rl_jax.networks.values import Critic
 
 
 def edac(config: ConfigDict, action_dim: int) -> Agent:
-    """EDAC; `config` as `default_config`.
+    """Makes EDAC; `config` has the fields of `default_config`.
 
     Raises:
       ValueError: there are fewer than two critics, and nothing to keep apart.
@@ -44,7 +44,7 @@ def edac(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion data; what differs by data set is in its recipe."""
+    """Returns the authors' settings for the MuJoCo locomotion data; what differs by data set is in its recipe."""
     config = sac.sac_n_config()
     config.name = "edac"
     config.num_critics = 10  # 50 for hopper

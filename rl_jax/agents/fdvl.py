@@ -24,7 +24,11 @@ from rl_jax.networks.values import Critic, Value
 
 
 def fdvl(config: ConfigDict, action_dim: int) -> Agent:
-    """f-DVL; `config` as `default_config`."""
+    """Makes f-DVL; `config` has the fields of `default_config`.
+
+    Raises:
+      ValueError: there is no such surrogate.
+    """
     if config.surrogate not in SURROGATES:
         raise ValueError(unknown("surrogate", config.surrogate, SURROGATES))
     surrogate = SURROGATES[config.surrogate]
@@ -82,7 +86,7 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks; they publish no table of lam, and sweep 0.6 to 0.95."""
+    """Returns the authors' settings for MuJoCo locomotion; they publish no table of lam, and sweep 0.6 to 0.95."""
     return ConfigDict(
         {
             "name": "fdvl",

@@ -25,7 +25,7 @@ from rl_jax.networks.values import Critic
 
 
 def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
-    """IQ-Learn; `config` as `default_config`."""
+    """Makes IQ-Learn; `config` has the fields of `default_config`."""
     actor = SquashedGaussianPolicy(config.hidden_dims, action_dim, log_std_min=-5.0)
     critic = Critic(config.hidden_dims, config.num_critics)
     networks = Networks({
@@ -93,7 +93,7 @@ def iq_learn(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "iq_learn",

@@ -21,7 +21,7 @@ from rl_jax.networks.values import Critic, Value
 
 
 def iql(config: ConfigDict, action_dim: int) -> Agent:
-    """IQL; `config` as `default_config`."""
+    """Makes IQL; `config` has the fields of `default_config`."""
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims)
@@ -73,7 +73,7 @@ def iql(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "iql",

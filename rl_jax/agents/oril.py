@@ -27,7 +27,7 @@ from rl_jax.networks.values import Value
 
 
 def oril(config: ConfigDict, action_dim: int) -> Agent:
-    """ORIL; `config` as `default_config`."""
+    """Makes ORIL; `config` has the fields of `default_config`."""
     learner = td3_bc.td3_bc(config, action_dim)
     discriminator = Value(config.hidden_dims, initializer=torch_default)
     networks = Networks({"discriminator": Trained(discriminator.init, optax.adam(config.learning_rate))})
@@ -75,7 +75,7 @@ def pairs(part: Transitions) -> jax.Array:
 
 
 def default_config() -> ConfigDict:
-    """TD3+BC's settings and the discriminator's."""
+    """Returns TD3+BC's settings and the discriminator's."""
     config = td3_bc.default_config()
     config.update(
         {

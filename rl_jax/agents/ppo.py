@@ -34,7 +34,7 @@ class Minibatch(NamedTuple):
 
 
 def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
-    """PPO; `config` as `default_config`.
+    """Makes PPO; `config` has the fields of `default_config`.
 
     Raises:
       ValueError: the batch size does not divide the roll-out.
@@ -123,7 +123,7 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
 
 
 def default_config() -> ConfigDict:
-    """SQIRL's baseline (Laidlaw et al. 2023, arXiv 2312.08369), by its authors' code."""
+    """Returns the settings of SQIRL's baseline (Laidlaw et al. 2023, arXiv 2312.08369), by its authors' code."""
     return ConfigDict(
         {
             "name": "ppo",

@@ -22,7 +22,7 @@ from rl_jax.networks.values import Critic
 
 
 def rebrac(config: ConfigDict, action_dim: int) -> Agent:
-    """ReBRAC; `config` as `default_config`."""
+    """Makes ReBRAC; `config` has the fields of `default_config`."""
     hidden = fan_in_uniform(bias=0.1)
     actor = DeterministicPolicy(config.hidden_dims, action_dim, hidden, output_initializer=uniform(1e-3))
     critic = Critic(
@@ -85,7 +85,7 @@ def rebrac(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks; the penalties, tuned by data set, are in its recipe."""
+    """Returns the authors' settings for MuJoCo locomotion; the penalties, tuned by data set, are in its recipe."""
     return ConfigDict(
         {
             "name": "rebrac",

@@ -29,7 +29,11 @@ REWARD = 2.0  # +-REWARD a step: what the fixed targets add up to, 2 / (1 - disc
 
 
 def recoil(config: ConfigDict, action_dim: int) -> Agent:
-    """ReCOIL; `config` as `default_config`."""
+    """Makes ReCOIL; `config` has the fields of `default_config`.
+
+    Raises:
+      ValueError: `config.form` is not one of FORMS.
+    """
     if config.form not in FORMS:
         raise ValueError(unknown("form", config.form, FORMS))
     actor = GaussianPolicy(config.hidden_dims, action_dim)
@@ -114,7 +118,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "recoil",

@@ -23,7 +23,7 @@ from rl_jax.networks.values import Value
 
 
 def recoil_v(config: ConfigDict, action_dim: int) -> Agent:
-    """ReCOIL-V; `config` as `default_config`."""
+    """Makes ReCOIL-V; `config` has the fields of `default_config`."""
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     value = Value(config.hidden_dims)
     adam = optax.adam(config.learning_rate)
@@ -77,7 +77,7 @@ def recoil_v(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """ReCOIL's settings."""
+    """Returns ReCOIL's settings."""
     return ConfigDict(
         {
             "name": "recoil_v",

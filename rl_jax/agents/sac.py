@@ -29,7 +29,7 @@ CriticRegularizer = Callable[[Critic, PyTree, Transitions], tuple[jax.Array, Met
 
 
 def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegularizer | None = None) -> Agent:
-    """SAC; `config` as `default_config` or `sac_n_config`.
+    """Makes SAC; `config` has the fields of `default_config`.
 
     `critic_regularizer` is for papers that keep SAC and add a term to the critics' loss.
     """
@@ -103,7 +103,7 @@ def sac(config: ConfigDict, action_dim: int, critic_regularizer: CriticRegulariz
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for learning online in the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for learning online in the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "sac",
@@ -118,7 +118,7 @@ def default_config() -> ConfigDict:
 
 
 def sac_n_config() -> ConfigDict:
-    """SAC-N's settings for the MuJoCo locomotion data; how many critics a set needs is in its recipe."""
+    """Returns SAC-N's settings for the MuJoCo locomotion data; how many critics a set needs is in its recipe."""
     config = default_config()
     config.update({"hidden_dims": (256, 256, 256), "num_critics": 10, "log_std_min": -5.0})
     return config

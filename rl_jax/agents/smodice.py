@@ -38,7 +38,7 @@ DIVERGENCES = ("reverse_kl", "pearson_chi2")
 
 
 def smodice(config: ConfigDict, action_dim: int) -> Agent:
-    """SMODICE; `config` as `default_config`.
+    """Makes SMODICE; `config` has the fields of `default_config`.
 
     Raises:
       ValueError: `config.divergence` is not one of DIVERGENCES.
@@ -121,7 +121,7 @@ def smodice(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "smodice",

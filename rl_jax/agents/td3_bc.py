@@ -21,7 +21,7 @@ from rl_jax.networks.values import Critic
 
 
 def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
-    """TD3+BC; `config` as `default_config`."""
+    """Makes TD3+BC; `config` has the fields of `default_config`."""
     actor = DeterministicPolicy(config.hidden_dims, action_dim, initializer=torch_default)
     critic = Critic(config.hidden_dims, ensemble_size=2, initializer=torch_default)
     adam = optax.adam(config.learning_rate)
@@ -78,7 +78,7 @@ def td3_bc(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' settings for the MuJoCo locomotion tasks."""
+    """Returns the authors' settings for the MuJoCo locomotion tasks."""
     return ConfigDict(
         {
             "name": "td3_bc",

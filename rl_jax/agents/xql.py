@@ -23,7 +23,7 @@ from rl_jax.networks.values import Critic, Value
 
 
 def xql(config: ConfigDict, action_dim: int) -> Agent:
-    """XQL; `config` as `default_config`."""
+    """Makes XQL; `config` has the fields of `default_config`."""
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims, layer_norm=True)
@@ -88,7 +88,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def default_config() -> ConfigDict:
-    """The authors' consistent settings: one for all MuJoCo locomotion sets."""
+    """Returns the authors' consistent settings: one for all MuJoCo locomotion sets."""
     return ConfigDict(
         {
             "name": "xql",

@@ -148,5 +148,6 @@ def offline_experiment(config: ConfigDict, dataset: Dataset, episodes: Episodes 
 
     from_main_process(check)
     judge = judge_in(env_id, config)
-    inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
-    return Experiment(lambda config: offline_program(config, data, judge), inputs, headline_of(env_id))
+    return Experiment(
+        lambda config: offline_program(config, data, judge), dataset.inputs | {"env_id": env_id}, headline_of(env_id)
+    )

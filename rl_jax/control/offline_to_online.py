@@ -25,14 +25,12 @@ def offline_to_online_experiment(config: ConfigDict, dataset: Dataset) -> Experi
     Raises:
       ValueError: the agent reads what a replay buffer does not hold, or the share of prior data is above 1.
     """
-    name, fraction = config.agent.name, config.replay.offline_fraction
+    fraction = config.replay.offline_fraction
     if fraction > 1.0:
-        raise ValueError(f"config.replay.offline_fraction={fraction}: at most 1, or below 0 for one buffer of all steps")
-    for what, read in {
-        "next_actions": "next_actions" in config.dataset.columns, "sequences": config.dataset.context_length > 0
-    }.items():
-        if read:
-            raise ValueError(f"{name} reads {what}, which a replay buffer does not hold")
+        raise ValueError(f"config.replay.offline_fraction={fraction}: at most 1; below 0 for one buffer of all")
+    if config.dataset.context_length or "next_actions" in config.dataset.columns:
+        what = "sequences" if config.dataset.context_length else "next_actions"
+        raise ValueError(f"{config.agent.name} reads {what}, which a replay buffer does not hold")
     data, env_id = agent_data(config, dataset.episodes), task_of(config, dataset)
     pool = EnvPool(env_id, config.num_seeds, savable=True)
     check_task(pool, data.observation, data.action)
@@ -51,8 +49,7 @@ def offline_to_online_experiment(config: ConfigDict, dataset: Dataset) -> Experi
         feed = own_steps.feed(on_raw_observations(agent))
         return offline_program(config, data, judge)._replace(step=step, feed=feed)
 
-    inputs = {"dataset": dataset.name, "source": dataset.source, "checksum": dataset.checksum, "env_id": env_id}
-    return Experiment(program, inputs, headline_of(env_id))
+    return Experiment(program, dataset.inputs | {"env_id": env_id}, headline_of(env_id))
 
 
 def as_prepared(own: Transitions, state: TrainState, reward_scale: float) -> Transitions:

@@ -64,8 +64,8 @@ def from_scratch_experiment(config: ConfigDict) -> Experiment:
     if not np.isfinite([low, high]).all():
         raise ValueError(f"actions of {pool.env_id} have no bounds: {pool.action_space}")
     centre, half_width = (low + high) / 2, (high - low) / 2
-    observation, action = np.zeros((1, *pool.observation_space.shape), np.float32), np.zeros((1, *low.shape), np.float32)
-    example = Transitions(observation, action, np.zeros(1, np.float32), np.zeros(1, np.float32), observation)
+    observation, action, one = (np.zeros((1, *x), np.float32) for x in (pool.observation_space.shape, low.shape, ()))
+    example = Transitions(observation, action, one, one, observation)
     own_steps, judge = collector(config, pool, for_mixing=False), judge_in(config.env_id, config)
 
     def program(config: ConfigDict) -> Program:

@@ -1,5 +1,4 @@
-"""Recipes: the settings that an agent's authors publish, by data set where they do, and the configurations made of them.
-"""
+"""Recipes: the settings that an agent's authors publish, some by data set, and the configurations made of them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

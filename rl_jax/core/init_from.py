@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from absl import logging
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -15,34 +17,53 @@ from rl_jax.core.mesh import path_name
 from rl_jax.core.program import TrainState
 
 
-def init_from(config: ConfigDict, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def check_source(config: ConfigDict) -> None:
+    """Raises FileNotFoundError where `config.init_from.run` is no run, and ValueError where it is not finished or
+    `config.init_from.names` is no regular expression."""
+    source, names = config.init_from.run, config.init_from.names
+    if not source:
+        return
+    try:
+        re.compile(names)
+    except re.error as error:
+        raise ValueError(f"--config.init_from.names={names} is not a regular expression: {error}") from error
+    if not (Path(source).expanduser() / "provenance.json").is_file():
+        raise FileNotFoundError(f"--config.init_from.run={source} is not the --workdir of a finished run")
+    end = _starts(source)[-1].get("end", {})
+    if (state := end.get("state", "not finished")) != "finished":
+        raise ValueError(f"--config.init_from.run={source} is {state}: give its command again, then this one")
+
+
+def init_from(
+    config: ConfigDict, state: TrainState, inputs: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, Any]]:
     """`state` with the leaves that `config.init_from.names` finds taken from the run in `config.init_from.run`.
 
     A source of one run serves all S runs; otherwise it has as many. The step and what is not found stay as they are.
 
     Args:
       state: of all S runs, as the program's init made it, on its devices.
+      inputs: what this run reads; a warning says where the source has read something else under the same name.
 
     Returns:
       (state, what was read, for the provenance); the state itself and nothing where no run is named.
 
     Raises:
-      FileNotFoundError: there is no such run, or it has not saved.
-      ValueError: it is unfinished, has another number of runs, or lacks a leaf of that name and shape.
+      FileNotFoundError, ValueError: see `check_source`.
+      ValueError: the source has another number of runs, or lacks a leaf of that name and shape.
     """
     source, names = config.init_from.run, config.init_from.names
     if not source:
         return state, {}
+    check_source(config)
     flag = f"--config.init_from.run={source}"
-    try:
-        pattern = re.compile(names)
-    except re.error as error:
-        raise ValueError(f"--config.init_from.names={names} is not a regular expression: {error}") from error
-    _check_finished(Path(source).expanduser(), flag)
+    for name, value in _starts(source)[0]["inputs"].items():
+        if name in inputs and inputs[name] != value:
+            logging.warning("%s has read %s = %r, and this run %r", flag, name, value, inputs[name])
     leaves = {
         path_name(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if path_name(path) != "step" and pattern.search(path_name(path))
+        if path_name(path) != "step" and re.search(names, path_name(path))
     }
     if not leaves:
         raise ValueError(f"--config.init_from.names={names} finds no leaf of this run's state")
@@ -68,11 +89,5 @@ def init_from(config: ConfigDict, state: TrainState) -> tuple[TrainState, dict[s
     return state, {"init_from": {"run": str(source), "step": step, "names": names, "leaves": len(taken)}}
 
 
-def _check_finished(folder: Path, flag: str) -> None:
-    """Raises FileNotFoundError where no run is, and ValueError where its last start has not reached its end."""
-    path = folder / "provenance.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{flag}: {path} is missing: name the --workdir of a finished run")
-    end = json.loads(path.read_text())["starts"][-1].get("end", {})
-    if end.get("state") != "finished":
-        raise ValueError(f"{flag} is {end.get('state', 'not finished')}: give its command again, then this one")
+def _starts(source: str) -> list[dict[str, Any]]:
+    return json.loads((Path(source).expanduser() / "provenance.json").read_text())["starts"]

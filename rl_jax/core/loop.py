@@ -31,7 +31,7 @@ from rl_jax.core.fused import (
     init_runs,
     run_keys,
 )
-from rl_jax.core.init_from import init_from
+from rl_jax.core.init_from import check_source, init_from
 from rl_jax.core.mesh import (
     make_mesh,
     path_name,
@@ -115,6 +115,8 @@ def run(experiment: Experiment, config: ConfigDict, workdir: str | Path) -> Resu
         if program.feed:
             stack.callback(program.feed.close)
         provenance.check_same_run(workdir, config)
+        if not (workdir / "checkpoints").exists():
+            check_source(config)
         stop = stack.enter_context(StopSignal())
         return Run(experiment, program, config, workdir).train(stop)
 
@@ -259,7 +261,7 @@ class Run:
             with jax.set_mesh(self.mesh):
                 init = jax.jit(self.init_runs, out_shardings=self.shardings)
                 state = init(self.keys["init"], self.settings, self.resident)
-            state, source = init_from(self.config, state)
+            state, source = init_from(self.config, state, inputs)
             return state, inputs | source
         for name, value in restored.records.items():
             setattr(self.records, name, value)

@@ -11,6 +11,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from rl_jax.core import loop, sweep
+from rl_jax.core.config import check_core_config
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.files import write_atomically
 from rl_jax.core.metrics import plain
@@ -70,6 +71,7 @@ def run(make: MakeExperiment, config: ConfigDict, workdir: Path) -> dict[str, An
       paper, preset, step, seeds, the headline's mean over seeds at the end as `score` (in a sweep `sweep`: setting and
       score of each combination), updates_per_s, workdir, and what the experiment's `finish` adds.
     """
+    check_core_config(config, len(sweep.side_by_side(config)))  # before data are read, which may take long
     experiment = make(config)
     result = loop.run(experiment, config, workdir)
     summary = {

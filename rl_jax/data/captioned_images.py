@@ -9,9 +9,11 @@ import numpy as np
 
 
 class CaptionedImages(NamedTuple):
-    """Attributes:
-    images: uint8 [N, H, W, 3].
-    captions: N of them; several images may share one.
+    """Images, each with a caption.
+
+    Attributes:
+      images: uint8 [N, H, W, 3].
+      captions: N of them; several images may share one.
     """
 
     images: np.ndarray
@@ -21,7 +23,7 @@ class CaptionedImages(NamedTuple):
 def load_captioned_images(path: str | Path) -> CaptionedImages:
     """Reads an npz file of `images`, uint8 [N, H, W, 3], or with transparency [N, H, W, 4], and `captions` [N].
 
-    What is transparent is laid over white.
+    Transparent pixels are laid over white.
 
     Raises:
       FileNotFoundError or ValueError: the message names the file, what is wrong and what it should be.
@@ -54,16 +56,16 @@ def over_white(images: np.ndarray) -> np.ndarray:
     return np.rint(opaque * images[..., :3] + (1.0 - opaque) * 255.0).astype(np.uint8)
 
 
-def augmented(images: jax.Array, key: jax.Array, most: int) -> jax.Array:
-    """Images [B, H, W, C], half of them mirrored, each moved by up to `most` pixels along both axes.
+def augmented(images: jax.Array, key: jax.Array, max_shift: int) -> jax.Array:
+    """Images [B, H, W, C], half of them mirrored, each moved by up to `max_shift` pixels along both axes.
 
-    What comes in from outside is what stands at the edge.
+    Pixels that come in from outside repeat those at the edge.
     """
     flip_key, shift_key = jax.random.split(key)
     flipped = jax.random.bernoulli(flip_key, shape=images.shape[:1])
     images = jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
-    starts = jax.random.randint(shift_key, (len(images), 2), 0, 2 * most + 1)
+    padded = jnp.pad(images, ((0, 0), (max_shift, max_shift), (max_shift, max_shift), (0, 0)), mode="edge")
+    starts = jax.random.randint(shift_key, (len(images), 2), 0, 2 * max_shift + 1)
 
     def window(image: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (start[0], start[1], 0), images.shape[1:])

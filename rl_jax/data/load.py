@@ -34,6 +34,11 @@ class Dataset:
     checksum: str  # sha256 (hex) of the arrays' content: the same data give the same checksum in any format
     source: str  # one line: where the data come from
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What a run that reads the set says of it in its provenance."""
+        return {"dataset": self.name, "source": self.source, "checksum": self.checksum}
+
 
 def load_dataset(
     name: str, *, path: str = "", num_steps: int | None = None, seed: int = 0, data_dir: str = "~/.cache/rl_jax"

@@ -123,7 +123,8 @@ class Collector:
         after, rewards, terminated, truncated = pool.step(actions, np.ones(pool.num_envs, bool))
         done = terminated | truncated
         self._replay.add(
-            done, observations=before, actions=actions, rewards=rewards, masks=1.0 - terminated, next_observations=after,
+            done, observations=before, actions=actions, rewards=rewards, masks=1.0 - terminated,
+            next_observations=after,
         )
         self._returns += rewards
         self._lengths += 1

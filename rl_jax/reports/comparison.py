@@ -25,7 +25,7 @@ from rl_jax.reports.figures import plot_curves
 from rl_jax.reports.tables import table
 
 SYSTEM_METRICS = ("system/cpu_percent", "system/memory_gb", "system/device_memory_gb", "time/updates_per_s")
-PACKAGES = ("rl_jax", "numpy", "pyarrow", "rliable", "matplotlib")
+PACKAGES = ("rl_jax", "numpy", "pyarrow", "matplotlib")
 CSV_FIELDS = (
     "task", "filter", "runs", "mean", "std", "iqm", "iqm_low", "iqm_high", "first_end", "last_end", "without_value",
 )

@@ -35,7 +35,7 @@ def with_learning_curve(
     if behaviour is not None and has_references(env_id):
         behaviour = normalized_score(env_id, behaviour)
     if behaviour is not None:
-        logging.info("data set %s: %s of the behaviour policy %.1f", subject, experiment.headline.label, behaviour.mean())
+        logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label, behaviour.mean())
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         del result

@@ -154,7 +154,7 @@ def estimate_bytes(mdp: TabularMDP, num_ks: int, is_sticky: bool, has_policy: bo
 
 
 def check_memory(mdp: TabularMDP, num_ks: int, is_sticky: bool, has_policy: bool = False) -> None:
-    """MemoryError if the analysis does not fit what the machine has free."""
+    """Raises MemoryError where the analysis does not fit what the machine has free."""
     needed, free = estimate_bytes(mdp, num_ks, is_sticky, has_policy), psutil.virtual_memory().available
     if needed > free:
         raise MemoryError(

@@ -23,12 +23,12 @@ class TabularState(NamedTuple):
 
 
 def one_hot(mdp: TabularMDP) -> Callable[[jax.Array], jax.Array]:
-    """Observations float32 [S]: 1 at the state; zeros after a terminal."""
+    """Makes observations float32 [S] of a state: 1 at its number; zeros after a terminal."""
     return lambda state: jax.nn.one_hot(state, mdp.num_states)
 
 
 def pictures(screens: Screens) -> Callable[[jax.Array], jax.Array]:
-    """Observations uint8 [height, width, channels]; zeros after a terminal.
+    """Makes observations uint8 [height, width, channels] of a state; zeros after a terminal.
 
     The F last images of a state are stacked along the channels: [height, width, F * channels].
     """

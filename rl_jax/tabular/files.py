@@ -68,7 +68,7 @@ def load_screens(path: str | os.PathLike) -> Screens:
 
 
 def _read(path: str | os.PathLike, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The named arrays of an npz file."""
+    """Reads the named arrays of an npz file; those that are optional may be missing."""
     try:
         with np.load(path, allow_pickle=False) as file:
             names, arrays = file.files, {name: file[name] for name in (*needed, *optional) if name in file.files}
@@ -102,7 +102,11 @@ def bridge_mdp(name: str) -> TabularMDP:
 
 
 def bridge_path(name: str) -> Path:
-    """Its file."""
+    """The file of a BRIDGE MDP that is shipped here.
+
+    Raises:
+      ValueError: there is none of this name; those that there are are listed.
+    """
     if name not in BRIDGE:
         raise ValueError(f"no BRIDGE MDP {name!r} is shipped here: use one of {', '.join(BRIDGE)}, or a file's path")
     return BRIDGE_DIR / f"{name}.npz"

@@ -50,7 +50,11 @@ class Screens(NamedTuple):
 
 
 def check_mdp(mdp: TabularMDP, source: str = "the MDP") -> TabularMDP:
-    """The same MDP as int32 and float32 arrays; ValueError naming `source`, field, index and remedy if it is none."""
+    """The same MDP as int32 and float32 arrays.
+
+    Raises:
+      ValueError: it is no MDP; the message names `source`, the field, the index and the remedy.
+    """
     transitions, rewards = np.asarray(mdp.transitions), np.asarray(mdp.rewards)
     if transitions.ndim != 2 or 0 in transitions.shape:
         raise ValueError(
@@ -77,6 +81,7 @@ def check_mdp(mdp: TabularMDP, source: str = "the MDP") -> TabularMDP:
 
 
 def _refuse(bad: np.ndarray, array: np.ndarray, source: str, field: str, remedy: str) -> None:
+    """Raises ValueError naming the first bad entry [state, action] of an array, if there is one."""
     if bad.any():
         state, action = np.argwhere(bad)[0]
         raise ValueError(

@@ -20,12 +20,6 @@ from rl_jax.tabular.mdp import TabularMDP, check_mdp, with_terminal
 REWARD_PRECISION = 1e-4  # an action is suboptimal if its best return is lower than the state's by more than this
 
 
-def random_return(mdp: TabularMDP, sticky: float = 0.0) -> float:
-    """Expected return of the uniform random policy."""
-    uniform = np.full((1, *np.shape(mdp.rewards)), 1.0 / mdp.num_actions)
-    return float(policy_return(mdp, uniform, sticky))
-
-
 def policy_return(mdp: TabularMDP, policy: np.ndarray, sticky: float = 0.0) -> float:
     """Exact expected return of a policy [T, S, A], or [S, A] the same at every step; rows sum to 1."""
     policy = check_policy(mdp, policy)
@@ -69,7 +63,11 @@ def policy_returns(mdp: TabularMDP, sticky: float = 0.0) -> Callable[[np.ndarray
 
 
 def check_policy(mdp: TabularMDP, policy: np.ndarray) -> np.ndarray:
-    """The policy as [T or 1, S, A]; ValueError naming shape or index if it is none of this MDP."""
+    """The policy as [T or 1, S, A].
+
+    Raises:
+      ValueError: it is no policy of this MDP; the message names the shape or the index.
+    """
     policy = np.asarray(policy)
     expected = (mdp.horizon, mdp.num_states, mdp.num_actions)
     if policy.shape not in (expected, (1, *expected[1:]), expected[1:]):

@@ -110,6 +110,8 @@ CASES = {
     "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
 }
 FLIP_STEPS = 2
+# For what runs a few times: compiling is most of its time, and without LLVM's optimisations it takes half as long.
+QUICK = {"xla_backend_optimization_level": 0}
 
 # One shape for all probes, so that what JAX compiles for one serves the others.
 SIZE = 128
@@ -171,7 +173,8 @@ def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainStat
             state, metrics = agent.update(state, data, key)
             return state.replace(step=state.step + 1), metrics
 
-        state, metrics = jax.lax.scan(one, state, jax.random.split(jax.random.key(1), steps))
+        keys = jax.vmap(lambda step: jax.random.fold_in(jax.random.key(1), step))(jnp.arange(steps))
+        state, metrics = jax.lax.scan(one, state, keys)
         return state, jax.tree.map(jnp.mean, metrics)
 
     return jax.jit(run)
@@ -205,14 +208,21 @@ def few_updates_of(agent: Agent, data: PyTree) -> tuple[TrainState, Metrics]:
 
 
 @functools.cache
-def traced_update(name: str, **overrides: Any) -> Callable[..., tuple[TrainState, Metrics]]:
-    """An agent's update, compiled once for all its float settings: (state, batch, key, {field: value}) -> ..."""
+def compiled_update(name: str, fixed: str) -> Callable[..., tuple[TrainState, Metrics]]:
+    """An agent's update with what of its config (JSON) is no float: (floats, state, batch, key) -> (state, metrics)."""
 
-    def update(state: TrainState, batch: PyTree, key: Key, settings: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
-        config = with_floats(make_config(name, **overrides), settings)
-        return CASES[name].make(config, 1).update(state, batch, key)
+    def update(floats: Mapping[str, Any], state: TrainState, batch: PyTree, key: Key) -> tuple[TrainState, Metrics]:
+        return CASES[name].make(with_floats(ConfigDict(json.loads(fixed)), floats), 1).update(state, batch, key)
 
-    return jax.jit(update)
+    return jax.jit(update, compiler_options=QUICK)
+
+
+def update_of(name: str, **overrides: Any) -> Callable[..., tuple[TrainState, Metrics]]:
+    """An agent's update, (state, batch, key) -> (state, metrics), compiled once for all its float settings."""
+    config = make_config(name, **overrides)
+    floats = floats_of(config)
+    config.update(dict.fromkeys(floats, 0.0))
+    return functools.partial(compiled_update(name, config.to_json()), floats)
 
 
 def linear_critics(params: PyTree, slopes: Sequence[float]) -> None:

@@ -17,8 +17,8 @@ from tests.agents.cases import (
     floats_of,
     make_agent,
     make_config,
-    traced_update,
     transitions,
+    update_of,
     with_floats,
 )
 
@@ -128,9 +128,9 @@ def test_init_depends_on_the_key_and_on_the_shapes_of_the_batch_alone(name):
 @pytest.mark.parametrize("name", OF_A_KIND)
 def test_an_update_trains_every_network_and_reports_finite_scalars(name):
     before = after = make_agent(name, **CASES[name].flips).init(jax.random.key(0), BATCHES[name])
-    update = traced_update(name, **CASES[name].flips)
+    update = update_of(name, **CASES[name].flips)
     for step in range(FLIP_STEPS):
-        after, metrics = update(after, BATCHES[name], jax.random.key(step), {})
+        after, metrics = update(after, BATCHES[name], jax.random.key(step))
         after = after.replace(step=after.step + 1)
     for old, new in [(before.params, after.params), (before.target_params, after.target_params)]:
         for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(old), jax.tree.leaves(new), strict=True):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from rl_jax.core.program import Metrics
-from tests.agents.cases import SIZE, act, linear_critics, make_agent, make_config, traced_update, train, transitions
+from tests.agents.cases import SIZE, act, linear_critics, make_agent, make_config, train, transitions, update_of
 
 ACTIONS = np.clip(np.random.default_rng(7).normal(0.0, 0.4, SIZE), -1, 1)
 REWARDS = 1.0 - np.square(ACTIONS - 0.5)
@@ -36,9 +36,6 @@ def test_the_closed_forms_tell_the_temperatures_apart():
     assert min(np.diff(means)) > 0.06 and max(np.diff(stds)) < -0.03
 
 
-FLOATS = {field: value for field, value in make_config("awac").items() if isinstance(value, float)}
-
-
 def update(action, mean=0.0, log_std=-20.0, online=(0.0, 0.0), target=(0.0, 0.0), masks=0.0, **settings) -> Metrics:
     """Metrics of one update at a learning rate of 0, where pi(s) = N(mean, std) and Q_i(s, a) = slope_i * a."""
     data = jax.tree.map(jnp.asarray, transitions(1.0, action, masks=masks))
@@ -49,8 +46,7 @@ def update(action, mean=0.0, log_std=-20.0, online=(0.0, 0.0), target=(0.0, 0.0)
     actor["log_std"] = jnp.array([log_std])
     linear_critics(state.params["critic"], online)
     linear_critics(state.target_params["critic"], target)
-    one = traced_update("awac")
-    return one(state, data, jax.random.key(1), {**FLOATS, "learning_rate": 0.0, **settings})[1]
+    return update_of("awac", **{"learning_rate": 0.0, **settings})(state, data, jax.random.key(1))[1]
 
 
 def test_the_advantage_is_over_the_policys_own_action_and_of_the_lesser_critic():

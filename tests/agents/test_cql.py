@@ -8,7 +8,7 @@ import scipy.optimize
 
 from rl_jax.agents import cql
 from rl_jax.networks.values import Critic
-from tests.agents.cases import SIZE, SMALL, make_agent, make_config, train, transitions
+from tests.agents.cases import SIZE, SMALL, make_agent, make_config, train, transitions, update_of
 
 RNG = np.random.default_rng(4)
 DATA = transitions(RNG.normal(size=SIZE), RNG.uniform(-1, 1, SIZE), RNG.normal(size=SIZE), masks=1.0)
@@ -65,7 +65,7 @@ def test_without_a_bound_a_calibrated_update_is_cqls():
         agent = make_agent("cql", calibrated=calibrated)
         state = agent.init(jax.random.key(0), DATA)
         unbounded = DATA.replace(mc_returns=np.full(SIZE, -np.inf, np.float32))
-        states.append(jax.jit(agent.update)(state, unbounded, jax.random.key(1))[0])
+        states.append(update_of("cql", calibrated=calibrated)(state, unbounded, jax.random.key(1))[0])
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
 

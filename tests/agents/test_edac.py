@@ -8,7 +8,7 @@ import pytest
 from rl_jax.agents import edac, sac
 from rl_jax.data.transitions import Transitions
 from rl_jax.networks.values import Critic
-from tests.agents.cases import make_agent, transitions
+from tests.agents.cases import QUICK, make_agent, transitions, update_of
 
 BATCH, ACTION_DIM, CRITICS = 32, 3, 4
 RNG = np.random.default_rng(4)
@@ -34,7 +34,7 @@ def test_the_similarity_is_of_the_gradients_that_finite_differences_give():
     state = agent.init(jax.random.key(0), DATA)
     # Larger outputs than at the start, so that differences of Q are not lost in rounding.
     state = state.replace(params={**state.params, "critic": jax.tree.map(lambda x: 3 * x, state.params["critic"])})
-    _, metrics = jax.jit(agent.update)(state, DATA, jax.random.key(0))
+    _, metrics = jax.jit(agent.update, compiler_options=QUICK)(state, DATA, jax.random.key(0))
     critic = Critic((16, 16), ensemble_size=CRITICS)
     with jax.enable_x64(True):
         params, observations, actions = (
@@ -74,11 +74,11 @@ def test_eta_drives_the_gradients_apart_while_the_critics_fit_the_data():
 def test_with_one_action_dimension_edac_is_sac_n():
     data = jax.tree.map(jnp.asarray, transitions(DATA.rewards[0], 0.3, 1.0))
     data = data.replace(actions=jnp.asarray(RNG.uniform(-1, 1, data.actions.shape), jnp.float32))
-    settings = {"hidden_dims": (8, 8), "num_critics": 3, "log_std_min": -5.0}
+    settings = {"hidden_dims": (8, 8), "num_critics": 3, "log_std_min": -5.0, "eta": 100.0}
     states = []
-    for agent in (make_agent("edac", **settings, eta=100.0), make_agent("sac", **settings)):
-        state, _ = jax.jit(agent.update)(agent.init(jax.random.key(0), data), data, jax.random.key(1))
-        states.append(state.params)
+    for name in ("edac", "sac"):
+        state = make_agent(name, **settings).init(jax.random.key(0), data)
+        states.append(update_of(name, **settings)(state, data, jax.random.key(1))[0].params)
     for ours, sacs in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(ours, sacs, atol=1e-5)
 

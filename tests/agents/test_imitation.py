@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rl_jax.data.transitions import Demonstrations
-from tests.agents.cases import SIZE, act, make_agent, traced_update, train, transitions
+from tests.agents.cases import SIZE, act, make_agent, train, transitions, update_of
 
 RNG = np.random.default_rng(0)
 OBSERVATIONS, NEXT = RNG.uniform(-1, 1, (2, SIZE))
@@ -43,7 +43,7 @@ def modes(name, data, **overrides):
 def updated_params(name, data, **overrides):
     fields = settings(name, **overrides)
     state = make_agent(name, **fields).init(jax.random.key(0), data)
-    return traced_update(name, **fields)(state, data, jax.random.key(0), {})[0].params
+    return update_of(name, **fields)(state, data, jax.random.key(0))[0].params
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -14,7 +14,7 @@ from rl_jax.envs.cartpole import cartpole
 from rl_jax.envs.environment import Environment
 from rl_jax.networks.policies import ActorCritic
 from rl_jax.networks.values import DiscreteCritic
-from tests.agents.cases import floats_of, with_floats
+from tests.agents.cases import QUICK, floats_of, with_floats
 
 DISCOUNT = 0.5
 SMALL = {
@@ -45,8 +45,6 @@ ANSWERS = {
     probes.time_out: ([0.0], [1.0 / (1.0 - DISCOUNT)], None),
 }
 PROBE_STEPS = {"ppo": 120, "dqn": 600}
-# Compiling is most of the time here, and without LLVM's optimisations it takes half as long.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def make_config(name, **overrides):

@@ -1,14 +1,12 @@
 """ReBRAC: its delayed updates, the penalty in the critic's target and the one in the policy."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from tests.agents.cases import SIZE, act, make_agent, make_config, train, transitions
+from tests.agents.cases import SIZE, act, make_agent, make_config, train, transitions, update_of
 
 RNG = np.random.default_rng(5)
 DATA = jax.tree.map(
@@ -22,7 +20,7 @@ def same(old, new) -> bool:
 
 def test_the_first_update_moves_the_policy_and_the_target_policy_follows_one_update_late():
     agent = make_agent("rebrac", policy_freq=3)
-    update = jax.jit(agent.update)
+    update = update_of("rebrac", policy_freq=3)
     state = agent.init(jax.random.key(0), DATA)
     for done in range(7):
         new, metrics = update(state, DATA, jax.random.key(done))
@@ -41,10 +39,10 @@ def test_the_first_update_moves_the_policy_and_the_target_policy_follows_one_upd
     assert counts == {"actor": 3, "critic": 7}
 
 
-@functools.cache
 def zero_networks():
-    agent = make_agent("rebrac", critic_penalty=0.3, policy_noise=0.0)
-    return jax.jit(agent.update), jax.tree.map(jnp.zeros_like, agent.init(jax.random.key(0), DATA))
+    """An update, and a state in which all networks are zero."""
+    state = jax.tree.map(jnp.zeros_like, make_agent("rebrac").init(jax.random.key(0), DATA))
+    return update_of("rebrac", policy_freq=3, critic_penalty=0.3, policy_noise=0.0), state
 
 
 def test_the_target_is_less_by_the_distance_from_the_datas_next_action():

@@ -1,7 +1,5 @@
 """SAC: the least of all critics, the temperature that holds the entropy, and how it acts."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 import scipy.stats
 
 from rl_jax.agents import sac
-from tests.agents.cases import SIZE, act, make_agent, make_config, train, transitions
+from tests.agents.cases import SIZE, act, make_agent, make_config, train, transitions, update_of
 
 RNG = np.random.default_rng(3)
 DATA = jax.tree.map(
@@ -21,16 +19,15 @@ DATA = jax.tree.map(
 MANY = jax.tree.map(lambda x: jnp.tile(x, (100,) + (1,) * (x.ndim - 1)), DATA)
 
 
-@functools.cache
 def constant_critics():
-    """An agent's jitted update and a state of it in which all networks are zero."""
-    agent = make_agent("sac", num_critics=4, learning_rate=0.0)
-    return jax.jit(agent.update), jax.tree.map(jnp.zeros_like, agent.init(jax.random.key(0), DATA))
+    """An update that moves nothing, and a state in which all networks are zero."""
+    settings = {"num_critics": 4, "learning_rate": 0.0}
+    state = make_agent("sac", **settings).init(jax.random.key(0), DATA)
+    return update_of("sac", **settings), jax.tree.map(jnp.zeros_like, state)
 
 
 def test_the_target_is_the_least_of_all_critics():
     update, state = constant_critics()
-    state = jax.tree.map(jnp.copy, state)
     last = state.target_params["critic"]["params"]["members"]["MLP_0"]["Dense_2"]
     last["bias"] = jnp.array([[3.0], [4.0], [-2.0], [5.0]])
     state.params["temperature"]["log_alpha"] = jnp.float32(-50.0)  # no entropy

@@ -16,9 +16,9 @@ from tests.agents.cases import (
     linear_critics,
     make_agent,
     make_config,
-    traced_update,
     train,
     transitions,
+    update_of,
 )
 
 ACTIONS = np.clip(np.random.default_rng(6).normal(0.0, 0.4, SIZE), -1, 1)
@@ -54,20 +54,14 @@ def test_the_closed_forms_tell_the_settings_apart():
     assert REWARDS.mean() + 0.01 < mild < greedy - 0.1 and greedy < REWARDS.max() - 0.05
 
 
-FLOATS = {field: value for field, value in make_config("xql").items() if isinstance(value, float)}
-
-
-def update(
-    actions, slopes=(1.0, 1.0), rewards=0.0, random_actions=0, **settings
-) -> tuple[TrainState, TrainState, Metrics]:
+def update(actions, slopes=(1.0, 1.0), rewards=0.0, **settings) -> tuple[TrainState, TrainState, Metrics]:
     """One update from networks that are zero but for the target critics, Q_i(s, a) = slopes[i] * a: so V is 0 too."""
     data = transitions(1.0, actions, rewards)
     data = jax.tree.map(lambda x: jnp.tile(x, (MANY // SIZE, *[1] * (x.ndim - 1))), data)
     shapes = jax.eval_shape(make_agent("xql").init, jax.random.key(0), data)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     linear_critics(state.target_params["critic"], slopes)
-    one = traced_update("xql", random_actions=random_actions)
-    return state, *one(state, data, jax.random.key(1), {**FLOATS, **settings})
+    return state, *update_of("xql", **settings)(state, data, jax.random.key(1))
 
 
 def clipped(actions, **settings) -> float:

@@ -126,7 +126,7 @@ def wider(key, resident):
 
 
 @pytest.mark.parametrize("fields, parts, message", [
-    ({"init_from.run": "/nowhere/run"}, {}, "--config.init_from.run=/nowhere/run: .*provenance.json is missing: name"),
+    ({"init_from.run": "/nowhere/run"}, {}, "--config.init_from.run=/nowhere/run is not the --workdir of a finished run"),
     ({"init_from.names": "params/("}, {}, r"init_from.names=params/\( is not a regular expression"),
     ({"init_from.names": "critic"}, {}, "init_from.names=critic finds no leaf of this run's state"),
     ({"num_seeds": 3}, {}, "has 2 runs, and this one 3: give 1 or as many"),

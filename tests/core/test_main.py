@@ -93,6 +93,11 @@ def test_bad_input_is_one_line(arguments, message, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_a_wrong_configuration_is_told_before_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(binary, "experiment", lambda config: pytest.fail("the experiment is made"))
+    assert "config.loop.chunk=0: must be at least 1" in run(f"--workdir={tmp_path}", "--config.loop.chunk=0").error
+
+
 def test_a_defect_of_the_program_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(binary.toys, "init", lambda key, resident: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""The replay buffer: what it keeps and draws, its batches beside prior data, whole episodes' returns, how it goes on."""
+"""The replay buffer: what it keeps and draws, batches mixed with prior data, returns of episodes, how it goes on."""
 
 import jax
 import numpy as np

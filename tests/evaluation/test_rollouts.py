@@ -146,7 +146,7 @@ def test_wrong_parameters_and_actions_are_named():
 
 def test_policies_take_turns_in_one_pool():
     with EnvPool("tests.envs.toys:Toy-v0", 6) as pool:
-        one, other = PolicyEvaluator(pool, constant_act, 3), PolicyEvaluator(pool, lambda p, o, k, t: 2 * o[:, :1] * p, 3)
+        one, other = (PolicyEvaluator(pool, act, 3) for act in (constant_act, lambda p, o, k, t: p * o[:, :1]))
         params = {"action": jnp.array([[0.1], [-0.3]])}
         first = one(params, 3)
         other(jnp.zeros(2), 4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rl_jax.evaluation.scores import REFERENCE_RETURNS, normalized_score
+from rl_jax.evaluation.scores import REFERENCE_RETURNS, has_references, normalized_score
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HalfCheetah-v5", "Walker2d-v2", "Ant-v4", "some_module:Hopper-v4"])
@@ -21,5 +21,6 @@ def test_hand_numbers():
 
 @pytest.mark.parametrize("env_id", ["Humanoid-v4", "HopperBullet-v0", "", "AntMaze_UMaze-v4"])
 def test_unknown_tasks_say_which_exist(env_id):
+    assert not has_references(env_id) and has_references("some_module:space/Hopper-v4")
     with pytest.raises(ValueError, match="ant, halfcheetah, hopper, walker2d"):
         normalized_score(env_id, 0.0)

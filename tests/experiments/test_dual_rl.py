@@ -7,9 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import dual_rl
-from experiments.dual_rl.experiment import experiment, finite, magnitude, stability_experiment
+from experiments.dual_rl.experiment import experiment
 from rl_jax.control.imitation import imitation_data
 from rl_jax.control.offline import agent_data
+from rl_jax.control.stability import finite, magnitude, stability_experiment
 from rl_jax.core.fused import init_runs, run_keys
 from rl_jax.core.main import run
 from rl_jax.core.outcomes import read_outcomes
@@ -112,7 +113,7 @@ def test_an_update_that_is_not_finite_ends_no_run_and_counts(tmp_path):
     """At a learning rate of 1e30 the first update makes the networks so large that the second is not finite."""
     made = stability_config(num_steps=4, num_seeds=1)
     made.agent.learning_rate = 1e30
-    made.update_from_flattened_dict({"loop.eval_every": 2, "loop.chunk": 2, "checkpoint.every": 4, "tensorboard": False})
+    made.update_from_flattened_dict({"loop.eval_every": 2, "checkpoint.every": 4, "tensorboard": False})
     data = Dataset(OFFLINE, "steps", "", "", "")
     result = run(lambda config: stability_experiment(config, data), made, tmp_path)
     assert result["score"] == 0.0 and result["step"] == 4

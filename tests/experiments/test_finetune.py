@@ -106,7 +106,7 @@ def test_an_agent_from_scratch_acts_in_the_bounds_of_its_task(monkeypatch):
     "overrides, error, message",
     [
         ({"init_from.run": "/no/such/run"}, FileNotFoundError, "--config.init_from.run=/no/such/run"),
-        ({"dataset.columns": ("next_actions",)}, ValueError, "iql reads next_actions, which a replay buffer does not hold"),
+        ({"dataset.columns": ("next_actions",)}, ValueError, "next_actions, which a replay buffer does not hold"),
         ({"replay.offline_fraction": 2.0}, ValueError, "offline_fraction=2.0"),
         ({"dataset.env_id": "Walker2d-v4"}, ValueError, "Walker2d-v4 has observations .*dataset.env_id"),
         ({"collect.env_steps": 0}, ValueError, "env_steps=0"),

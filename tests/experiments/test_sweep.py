@@ -1,4 +1,4 @@
-"""A sweep of a paper's experiment: floats side by side, other fields one after another, one JSON line, and its resume."""
+"""A sweep of a paper's experiment: floats side by side, other fields in sequence, one JSON line, and how it goes on."""
 
 import json
 import shutil
@@ -40,8 +40,8 @@ def test_a_sweep_runs_to_its_json_line_and_goes_on_with_what_is_missing(tmp_path
         assert labels(own) == [{"seed": seed, "agent.learning_rate": rate} for rate in (1e-4, 0.01) for seed in (0, 1)]
         scores = read_outcomes(folder / "outcomes.npz").values["normalized_score"][-1]
         assert scores.shape == (4, 2)
-        outcomes = zip((slice(0, 2), slice(2, 4)), (1e-4, 0.01), summary["sweep"], summary["gain_interval"], strict=True)
-        for rows, rate, outcome, (low, high) in outcomes:
+        both = (slice(0, 2), slice(2, 4)), (1e-4, 0.01), summary["sweep"], summary["gain_interval"]
+        for rows, rate, outcome, (low, high) in zip(*both, strict=True):
             assert outcome["setting"] == {"agent.learning_rate": rate}
             assert outcome["score"] == pytest.approx(scores[rows].mean(), rel=1e-9)
             assert low < outcome["score"] - summary["behaviour_score"] < high

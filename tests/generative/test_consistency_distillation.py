@@ -14,7 +14,7 @@ from rl_jax.generative.diffusion import (
     scaled_linear_alphas,
 )
 
-STD, LEAST = 0.5, 0.002  # of Gaussian data, and the noise at which images count as clean
+STD, SIGMA_MIN = 0.5, 0.002  # of Gaussian data; the noise level at which images count as clean
 KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(0, STD, (512, 3)), jnp.float32)
 ALPHAS = scaled_linear_alphas()
@@ -27,7 +27,7 @@ def denoiser(params, x, t, condition):
 
 def consistency(params, x, t, condition):
     """The ODE keeps x / sqrt(STD^2 + t^2)."""
-    return params * x * jnp.sqrt((STD**2 + LEAST**2) / (STD**2 + jnp.square(t)))[:, None]
+    return params * x * jnp.sqrt((STD**2 + SIGMA_MIN**2) / (STD**2 + jnp.square(t)))[:, None]
 
 
 def distill(params, target, levels, huber=None, model=consistency, teacher=denoiser):
@@ -83,18 +83,18 @@ def test_a_loss_by_hand(huber):
 
 @pytest.mark.parametrize("huber", [None, 0.1])
 def test_the_consistency_function_of_gaussian_data_is_what_distillation_looks_for(huber):
-    levels = karras_levels(18, LEAST, 80.0)
+    levels = karras_levels(18, SIGMA_MIN, 80.0)
     loss = compiled(jax.value_and_grad(lambda p, levels: distill(p, 1.0, levels, huber)))
     exact, gradient = loss(1.0, levels)
     other, slope = loss(0.9, levels)
     assert exact < 0.05 * other and abs(gradient) < 0.1 * abs(slope)
     # More levels: shorter steps, of which the teacher's errors vanish.
-    finer, _ = loss(1.0, karras_levels(72, LEAST, 80.0))
+    finer, _ = loss(1.0, karras_levels(72, SIGMA_MIN, 80.0))
     assert finer < 0.1 * exact
 
 
 def test_every_pair_of_levels_is_drawn_and_no_other():
-    levels, asked = karras_levels(5, LEAST, 80.0), []
+    levels, asked = karras_levels(5, SIGMA_MIN, 80.0), []
 
     def watched(params, x, t, condition):
         asked.append(np.asarray(t))
@@ -107,7 +107,7 @@ def test_every_pair_of_levels_is_drawn_and_no_other():
 
 
 def test_only_the_trained_parameters_get_a_gradient():
-    levels = karras_levels(4, LEAST, 20.0)
+    levels = karras_levels(4, SIGMA_MIN, 20.0)
     for loss in (lambda *params: distill(*params, levels), lambda *params: distill_latents(*params)[0]):
         trained, target = compiled(jax.grad(loss, (0, 1)))(0.7, 0.9)
         assert trained != 0.0 and target == 0.0

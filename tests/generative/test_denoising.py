@@ -49,7 +49,8 @@ def test_the_best_denoiser_of_gaussian_data_has_the_loss_of_its_posterior():
     def exact(params, x, t, condition):
         return params * x * (SIGMA_DATA**2 / (SIGMA_DATA**2 + jnp.square(t)))[:, None]
 
-    losses = [float(denoising_loss(exact, p, IMAGES, None, KEY, sigma_data=SIGMA_DATA)[0]) for p in (0.9, 1.0, 1.1)]
+    loss = jax.jit(lambda p: denoising_loss(exact, p, IMAGES, None, KEY, sigma_data=SIGMA_DATA)[0])
+    losses = [float(loss(p)) for p in (0.9, 1.0, 1.1)]
     assert losses[1] == pytest.approx(1.0, rel=0.05) and losses[1] == min(losses)
 
 
@@ -70,8 +71,9 @@ def test_the_consistency_function_of_gaussian_data_has_no_distance_and_others_ha
 
     # For neighbours x_t and x_r of one noise the exact function differs by the noise's part that the ODE removes, which
     # vanishes with the gap; another function of t keeps a distance of the order of the gap itself.
+    @jax.jit
     def distance(params, gap):
-        return float(ect_loss(exact, params, IMAGES, None, KEY, gap=gap, sigma_max=20.0)[1]["model/distance"])
+        return ect_loss(exact, params, IMAGES, None, KEY, gap=gap, sigma_max=20.0)[1]["model/distance"]
 
     assert distance(1.0, 1e-3) < 0.01 < distance(1.0, 0.3)
     assert distance(1.0, 1.0) == pytest.approx(  # r = 0: the distance to the image itself
@@ -88,9 +90,10 @@ def ect_origin(model):
 
 def test_no_gradient_flows_through_the_earlier_point_and_none_is_nan():
     model = scaled(network, SIGMA_DATA, SIGMA_MIN)
-    gradient = jax.grad(lambda p: ect_loss(model, p, IMAGES[:64], 0.1, KEY, gap=0.25, sigma_max=20.0)[0])(0.7)
-    step = 1e-3
+    both = lambda p: ect_loss(model, p, IMAGES[:64], 0.1, KEY, gap=0.25, sigma_max=20.0)[0]  # noqa: E731
+    gradient, step = jax.jit(jax.grad(both))(0.7), 1e-3
 
+    @jax.jit
     def loss(moving, fixed):
         """The loss whose earlier point has parameters of its own: what the gradient belongs to."""
         both = jnp.array([moving, fixed])

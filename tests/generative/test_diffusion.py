@@ -66,12 +66,13 @@ def test_ddpo_takes_the_step_of_ddim_with_eta_1(calls):
     """The sampler's mean and std, times sqrt(a_next), are DDIM's."""
     timesteps, condition = ddim_timesteps(calls), jnp.arange(4.0)
     sampler = ancestral_sampler(from_noise_prediction(network, ALPHAS), noise_levels(ALPHAS)[timesteps])
+    mean_at = jax.jit(lambda step: step_mean(sampler, 0.7, X, jnp.full(4, step), condition))
     for step in (0, calls // 2, calls - 2):
         alpha, next_alpha = (jnp.full(4, ALPHAS[timesteps[step + number]]) for number in (0, 1))
         noisy = X * jnp.sqrt(alpha)[:, None, None]
         noise = network(0.7, noisy, jnp.full(4, timesteps[step]), condition)
         mean, std = ddim_step(noisy, noise, alpha, next_alpha, 1.0)
-        found = step_mean(sampler, 0.7, X, jnp.full(4, step), condition)
+        found = mean_at(step)
         np.testing.assert_allclose(found * jnp.sqrt(next_alpha)[:, None, None], mean, rtol=2e-3, atol=2e-4)
         np.testing.assert_allclose(sampler.stds[step] * np.sqrt(next_alpha), std, rtol=2e-3)
 
@@ -93,8 +94,8 @@ def test_rlcm_takes_the_step_of_a_latent_consistency_model():
 
 
 def test_a_latent_consistency_function_is_the_identity_at_timestep_0():
-    least = jnp.full(4, noise_levels(ALPHAS)[0])
-    found = latent_consistency(network, ALPHAS)(0.7, X, least, jnp.zeros(4))
+    first = jnp.full(4, noise_levels(ALPHAS)[0])
+    found = jax.jit(latent_consistency(network, ALPHAS))(0.7, X, first, jnp.zeros(4))
     np.testing.assert_allclose(found, X * np.sqrt(ALPHAS[0]), rtol=1e-6)
 
 
@@ -118,8 +119,9 @@ def test_ddim_without_noise_follows_gaussian_data_to_its_marginals():
 def test_guidance_goes_from_nothing_through_the_condition():
     timesteps, condition, nothing = jnp.full(4, 500), jnp.arange(4.0), jnp.full(1, -1.0)
     own, empty = (network(0.7, X, timesteps, c) for c in (condition, jnp.full(4, -1.0)))
+    at_scale = jax.jit(lambda scale: guided(network, nothing, scale)(0.7, X, timesteps, condition))
     for scale, wanted in ((0.0, empty), (1.0, own), (5.0, 5.0 * own - 4.0 * empty)):
-        found = guided(network, nothing, scale)(0.7, X, timesteps, condition)
+        found = at_scale(scale)
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -132,8 +134,7 @@ def test_the_best_prediction_of_noise_has_the_loss_of_its_posterior():
         alpha = jnp.asarray(ALPHAS)[timesteps][:, None]
         return params * jnp.sqrt(1 - alpha) * x / (alpha * s**2 + 1 - alpha)
 
-    losses = [
-        float(noise_prediction_loss(exact, p, images, None, jax.random.key(0), alphas=ALPHAS)[0]) for p in (0.9, 1, 1.1)
-    ]
+    loss = jax.jit(lambda p: noise_prediction_loss(exact, p, images, None, jax.random.key(0), alphas=ALPHAS)[0])
+    losses = [float(loss(p)) for p in (0.9, 1.0, 1.1)]
     assert losses[1] == pytest.approx(np.mean(ALPHAS * s**2 / (ALPHAS * s**2 + 1 - ALPHAS)), rel=0.03)
     assert losses[1] == min(losses)

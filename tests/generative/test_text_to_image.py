@@ -37,10 +37,9 @@ def test_other_words_are_split_and_long_prompts_refused(tmp_path):
 
 
 def test_text_steers_the_image():
-    down, up = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
-    unet = UNetConfig(
-        in_channels=4, out_channels=4, block_out_channels=(8, 8), down_block_types=down, up_block_types=up,
-        layers_per_block=1, attention_head_dim=2, norm_num_groups=4,
+    unet = UNetConfig(  # one level; the middle attends to the text
+        in_channels=4, out_channels=4, block_out_channels=(8,), down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), layers_per_block=1, attention_head_dim=2, norm_num_groups=4,
     )
     text = TextConfig(
         hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=20,

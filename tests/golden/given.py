@@ -19,8 +19,11 @@ SETTINGS = {
 }
 
 
+QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of the time here
+
+
 class Golden:
-    """One file of golden numbers and the agent that must give them."""
+    """One file of golden numbers, and the agent and its compiled update that must give them."""
 
     def __init__(self, name: str, module: Any, factory: Any, **overrides: Any):
         with np.load(Path(__file__).parent / f"{name}.npz", allow_pickle=False) as file:
@@ -28,6 +31,7 @@ class Golden:
         config = module.default_config()
         config.update({field: value for field, value in {**SETTINGS, **overrides}.items() if field in config})
         self.agent: Agent = factory(config, self.arrays["batch/actions"].shape[-1])
+        self.update = jax.jit(self.agent.update, compiler_options=QUICK)
         columns = self.under("batch")
         self.batches = [Transitions(**{name: x[t] for name, x in columns.items()}) for t in range(self.steps)]
 

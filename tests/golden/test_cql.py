@@ -12,12 +12,12 @@ from tests.golden.given import Golden, check_gradients, use_given_draws
 def test_updates_are_corls(name, monkeypatch):
     settings = {"actor_learning_rate": 5e-3, "num_samples": 3, "calibrated": name == "cal_ql"}
     golden = Golden(f"corl_{name}", cql, cql.cql, **settings)
-    state, update = golden.state(), jax.jit(golden.agent.update)
+    state = golden.state()
     use_given_draws(monkeypatch)
     for t, batch in enumerate(golden.batches):
         (own, next_own), uniform = golden.arrays["noise/normal"][t], golden.arrays["noise/uniform"][t]
         draws = (own[0], next_own[0], (uniform, own[1:], next_own[1:]))
-        state, metrics = update(state, batch, draws)
+        state, metrics = golden.update(state, batch, draws)
         for metric in golden.under("losses"):
             reported = metrics[f"critic/{metric}" if metric in ("gap", "bounded") else f"{metric}/loss"]
             np.testing.assert_allclose(reported, golden.arrays[f"losses/{metric}"][t], rtol=1e-5, err_msg=metric)

@@ -12,7 +12,7 @@ from rl_jax.core.mesh import path_name
 from rl_jax.core.program import PyTree
 from rl_jax.data.sequences import Sequences
 from rl_jax.networks.decision_transformer import DecisionTransformer
-from tests.golden.given import gradients
+from tests.golden.given import QUICK, gradients
 
 SETTINGS = {
     "embedding_dim": 8, "num_layers": 2, "num_heads": 2, "max_timesteps": 20, "dropout": 0.0, "learning_rate": 1e-2,
@@ -79,7 +79,7 @@ def test_actions_are_corls_in_a_context_that_grows():
 
 def test_gradients_are_corls():
     agent = make_agent(clip_norm=1e9)
-    state, metrics = jax.jit(agent.update)(given_state(agent), BATCHES[0], jax.random.key(0))
+    state, metrics = jax.jit(agent.update, compiler_options=QUICK)(given_state(agent), BATCHES[0], jax.random.key(0))
     assert metrics["actor/loss"] == pytest.approx(ARRAYS["losses"][0], rel=1e-5)
     check("grads", gradients(state, "actor"), rtol=1e-5, atol=1e-6)
 
@@ -87,7 +87,7 @@ def test_gradients_are_corls():
 def test_updates_are_corls():
     """Warm-up, the clip of the gradient (of three norms the last lies below it) and AdamW, over three updates."""
     agent = make_agent()
-    state, update = given_state(agent), jax.jit(agent.update)
+    state, update = given_state(agent), jax.jit(agent.update, compiler_options=QUICK)
     for t, batch in enumerate(BATCHES):
         state, metrics = update(state, batch, jax.random.key(t))
         assert metrics["actor/loss"] == pytest.approx(ARRAYS["losses"][t], rel=2e-5)

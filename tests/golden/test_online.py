@@ -9,9 +9,9 @@ import pytest
 
 from rl_jax.agents import dqn, ppo
 from rl_jax.envs.environment import Environment, TimeStep
+from tests.golden.given import QUICK
 
 HORIZON = 4
-QUICK = {"xla_backend_optimization_level": 0}  # compiling is most of the time here
 SETTINGS = {"hidden_dims": (16, 16), "learning_rate": 0.01, "max_grad_norm": 0.5}
 
 

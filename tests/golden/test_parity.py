@@ -11,7 +11,7 @@ from tests.golden.given import Golden, check_gradients, use_given_draws
 def test_iql_losses_and_gradients_are_corls():
     """At a learning rate of zero V stands still, and CORL's order (the policy sees the old V) is ours."""
     golden = Golden("corl_iql", iql, iql.iql, learning_rate=0.0)
-    state, metrics = jax.jit(golden.agent.update)(golden.state(), golden.batches[0], jax.random.key(0))
+    state, metrics = golden.update(golden.state(), golden.batches[0], jax.random.key(0))
     # CORL halves the critics' loss: it averages over the two where the authors add.
     for network, factor in [("value", 1.0), ("actor", 1.0), ("critic", 0.5)]:
         loss = factor * metrics[f"{network}/loss"]
@@ -21,9 +21,9 @@ def test_iql_losses_and_gradients_are_corls():
 
 def test_iql_updates_are_the_authors():
     golden = Golden("authors_iql", iql, iql.iql)
-    state, update = golden.state(), jax.jit(golden.agent.update)
+    state = golden.state()
     for t, batch in enumerate(golden.batches):
-        state, metrics = update(state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
+        state, metrics = golden.update(state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
         for network in ("value", "actor", "critic"):
             np.testing.assert_allclose(metrics[f"{network}/loss"], golden.arrays[f"losses/{network}"][t], rtol=2e-5)
         if t == 0:
@@ -35,11 +35,11 @@ def test_iql_updates_are_the_authors():
 
 def test_td3_bc_updates_are_corls(monkeypatch):
     golden = Golden("corl_td3_bc", td3_bc, td3_bc.td3_bc)
-    state, update = golden.state(), jax.jit(golden.agent.update)
+    state = golden.state()
     use_given_draws(monkeypatch)
     actor_losses = []
     for t, batch in enumerate(golden.batches):
-        state, metrics = update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])
+        state, metrics = golden.update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])
         np.testing.assert_allclose(metrics["critic/loss"], golden.arrays["losses/critic"][t], rtol=2e-5)
         actor_losses.append(float(metrics["actor/loss"]) / 2)  # logged so that the mean over all updates is the loss
         if t == 0:
@@ -54,9 +54,9 @@ def test_td3_bc_updates_are_corls(monkeypatch):
 
 def test_bc_updates_are_corls():
     golden = Golden("corl_bc", bc, bc.bc)
-    state, update = golden.state(), jax.jit(golden.agent.update)
+    state = golden.state()
     for t, batch in enumerate(golden.batches):
-        state, metrics = update(state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
+        state, metrics = golden.update(state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
         np.testing.assert_allclose(metrics["actor/loss"], golden.arrays["losses/actor"][t], rtol=1e-5)
         if t == 0:
             check_gradients(golden, state, "actor")

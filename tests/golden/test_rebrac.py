@@ -10,11 +10,11 @@ from tests.golden.given import Golden, check_gradients, use_given_draws
 
 def test_rebrac_updates_are_corls(monkeypatch):
     golden = Golden("corl_rebrac", rebrac, rebrac.rebrac, actor_penalty=0.4, critic_penalty=0.3)
-    state, update = golden.state(), jax.jit(golden.agent.update)
+    state = golden.state()
     use_given_draws(monkeypatch)
     actor_losses = []
     for t, batch in enumerate(golden.batches):
-        state, metrics = update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])
+        state, metrics = golden.update(state.replace(step=jnp.int32(t)), batch, golden.arrays["noise"][t])
         np.testing.assert_allclose(metrics["critic/loss"], golden.arrays["losses/critic"][t], rtol=2e-5)
         actor_losses.append(float(metrics["actor/loss"]) / 2)  # logged so that the mean over all updates is the loss
         if t == 0:

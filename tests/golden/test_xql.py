@@ -14,14 +14,14 @@ STAGE = [0, 0, 1, 2]  # of an update
 
 def test_xql_updates_are_the_authors(monkeypatch):
     stages = [Golden("authors_xql", xql, xql.xql, beta=0.5, max_clip=4.0, **stage) for stage in STAGES]
-    golden, updates = stages[0], [jax.jit(stage.agent.update) for stage in stages]
+    golden = stages[0]
     monkeypatch.setattr(jax.random, "normal", lambda key, shape: golden.arrays["noise"][3].reshape(shape))
     # The authors repeat each observation where we tile all of them: the same pairs in another order.
     uniform = golden.arrays["uniform"].reshape(8, 2, 3).swapaxes(0, 1).reshape(16, 3)
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape, **_: uniform[: shape[0]])
     state = golden.state()
     for t, batch in enumerate(golden.batches):
-        state, metrics = updates[STAGE[t]](state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
+        state, metrics = stages[STAGE[t]].update(state.replace(step=jnp.int32(t)), batch, jax.random.key(t))
         for network in ("value", "actor", "critic"):
             np.testing.assert_allclose(metrics[f"{network}/loss"], golden.arrays[f"losses/{network}"][t], rtol=2e-5)
             if t == 0:

@@ -8,13 +8,18 @@ the size of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a 
 
 import pytest
 
-from tests.papers import CASES, FAMILIES, PAPERS, by_name, in_turn
+from tests.papers import CASES, FAMILIES, PAPERS, by_name, in_turn, parameters
 from tests.promises.cases import TOY, WHOLE
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
 
 
+# Each chunk length is compiled: beside the toy, one family in turn.
+CHUNKED = {in_turn(list(FAMILIES.values()))}
+
+
+@pytest.mark.parametrize("case", [TOY, *parameters(lambda case: case.name in CHUNKED)], ids=lambda case: case.name)
 def test_neither_chunk_nor_intervals_change_a_bit(case, whole, unbroken):
     """One chunk of all steps, and chunks of two between lines, evaluations and saves."""
     assert whole(case).hashes == unbroken(case).hashes
@@ -30,11 +35,11 @@ def test_one_step_at_a_time(case, whole, tmp_path):
     assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 
 
-def test_one_batch_over_eight_devices(case, whole, tmp_path):
+def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
     """The batch in 8 parts, a mean over them: the same update as the whole batch's."""
-    spread = execute(case, tmp_path, WHOLE, devices=8)
-    assert largest_difference(whole(case).leaves, spread.leaves) < DEVICE_TOLERANCE
-    for line, other in zip(whole(case).lines, spread.lines, strict=True):
+    spread = execute(case, tmp_path, devices=8)
+    assert largest_difference(unbroken(case).leaves, spread.leaves) < DEVICE_TOLERANCE
+    for line, other in zip(unbroken(case).lines, spread.lines, strict=True):
         assert line.keys() == other.keys()
 
 
@@ -56,12 +61,12 @@ def assert_row_is(alone, together, row):
     assert any(own_numbers(line, row) for line in together.lines)
 
 
-def test_each_seed_is_the_run_alone(case, whole, tmp_path):
-    pair = execute(case, tmp_path / "pair", WHOLE | {"num_seeds": 2})
-    second = execute(case, tmp_path / "second", WHOLE | {"seed": 1})
-    assert_row_is(whole(case), pair, 0)
+def test_each_seed_is_the_run_alone(case, unbroken, tmp_path):
+    pair = execute(case, tmp_path / "pair", {"num_seeds": 2})
+    second = execute(case, tmp_path / "second", {"seed": 1})
+    assert_row_is(unbroken(case), pair, 0)
     assert_row_is(second, pair, 1)
-    assert whole(case).hashes != second.hashes
+    assert unbroken(case).hashes != second.hashes
 
 
 SWEPT = {paper.name: next(case for case in CASES if case.paper == paper.name) for paper in PAPERS}
@@ -75,8 +80,8 @@ QUICK = {FAMILIES["offline"], in_turn([case.name for case in SWEPT.values()])}
 def test_a_run_of_a_sweep_is_the_run_alone(paper, tmp_path):
     """Whatever is swept beside it; what the paper's program does with a field is traced."""
     case = SWEPT[paper.name]
-    together = execute(case, tmp_path / "sweep", WHOLE | {"sweep": paper.sweep})
+    together = execute(case, tmp_path / "sweep", {"sweep": paper.sweep})
     name, _, values = paper.sweep.partition("=")
-    alone = execute(by_name(case.name), tmp_path / "alone", WHOLE | {name: float(values.split(",")[1])})
+    alone = execute(by_name(case.name), tmp_path / "alone", {name: float(values.split(",")[1])})
     assert_row_is(alone, together, 1)
     assert own_leaf(together, max(alone.leaves), 0).shape == alone.leaves[max(alone.leaves)].shape

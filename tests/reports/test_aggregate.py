@@ -81,7 +81,7 @@ def test_profile_by_hand_and_by_rliable():
     thresholds = [0.0, 1.0, 2.5, 4.0]
     estimate = performance_profile(x, thresholds)
     np.testing.assert_array_equal(estimate.value, [1.0, 0.75, 0.5, 0.0])
-    np.testing.assert_array_equal(estimate.value, library.score_distributions(x, np.array(thresholds)))
+    np.testing.assert_allclose(estimate.value, library.score_distributions(x, np.array(thresholds)))
     # Above 1.0 of the first task lies one run of two, and so none, one or two of a resample with probability 1/4, 1/2,
     # 1/4; of the second task both. Above 2.5 lies one of two in each task: none at all with probability 1/16.
     np.testing.assert_array_equal(estimate.low, [1.0, 0.5, 0.0, 0.0])

@@ -15,7 +15,9 @@ from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboardX.record_writer import masked_crc32c
 
 from rl_jax.core import loop
+from rl_jax.core.experiment import Metric
 from rl_jax.core.metrics import read_metrics
+from rl_jax.core.program import Evaluation
 from rl_jax.reports.runs import COLUMNS, long_table, read_table, write_table
 from rl_jax.reports.scan import scan
 from tests.core import toys
@@ -33,11 +35,14 @@ def one(root):
 
 
 def test_a_run_of_the_loop_describes_itself(tmp_path):
-    program = toys.program(evaluate=lambda state, key: {"eval/score": np.asarray([1.0, 2.0]) * int(state.step)})
+    outcomes = {"score": np.asarray([[1.0], [2.0]])}
+    experiment = toys.experiment(
+        evaluate=lambda state, resident, key: Evaluation(outcomes={"score": outcomes["score"] * int(state.step)})
+    )._replace(inputs={"checksum": "abc"}, headline=Metric("eval/score", "score"))
     fields = {"num_seeds": 2, "seed": 7, "loop.eval_every": 10, "mesh.data": 1, "mesh.seed": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "make_mesh", lambda **sizes: loop_mesh())
-        loop.run(program, toys.config(**fields), tmp_path / "some" / "run", inputs={"checksum": "abc"})
+        loop.run(experiment, toys.config(**fields), tmp_path / "some" / "run")
     run = one(tmp_path)
     said = run.attributes
     assert run.name == "some/run" and [column["seed"] for column in run.columns] == [7, 8]

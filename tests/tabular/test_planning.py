@@ -22,7 +22,6 @@ def test_returns_of_policies_are_exact(sticky):
     policy = rng.dirichlet(np.full(mdp.num_actions, 0.3), (mdp.horizon, mdp.num_states))
     uniform = np.full(mdp.rewards.shape, 1.0 / mdp.num_actions)
     random = analyze(mdp, sticky=sticky).random_return
-    assert planning.random_return(mdp, sticky) == pytest.approx(random, rel=1e-13)
     assert planning.policy_return(mdp, uniform, sticky) == pytest.approx(random, rel=1e-13)
     together = planning.policy_returns(mdp, sticky)(np.stack([policy, np.broadcast_to(uniform, policy.shape)]))
     assert together.dtype == np.float64
