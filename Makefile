@@ -50,12 +50,12 @@ run: $(STAMP)  ## train the default job: offline RL on hopper-medium, some minut
 	@$(PY) -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/offline_rl_quick
 
 .PHONY: test
-test: $(STAMP)  ## run the tests, in two processes
+test: $(STAMP)  ## run the tests, in two processes (under 10 minutes on 2 cores)
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
-test-slow: $(STAMP)  ## run the checks that take minutes each
-	@$(PY) -m pytest -m slow
+test-slow: $(STAMP)  ## run the checks that take minutes each, and the promises of every agent
+	@$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 .PHONY: lint
 lint: $(STAMP)  ## check style and the order of imports
@@ -69,7 +69,7 @@ benchmark: $(STAMP)  ## measure updates per second and compile time
 .PHONY: lock
 lock:  ## write requirements.lock again from setup.cfg (needs uv; LOCK_FLAGS=--upgrade takes the newest versions)
 	@$(UV) pip compile --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" --quiet \
-		--extra mujoco --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
+		--extra mujoco --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
 
 .PHONY: clean
 clean:  ## remove .venv and the caches; runs/ stays

@@ -19,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 from absl import flags
-from absl.testing import flagsaver
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,20 +79,38 @@ def _run(main: Callable[[], Any], argv: Sequence[str]) -> Ended:
     return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
+# Fields of a configuration are flags of absl's own module.
+PROJECT = ("rl_jax", "experiments", "tests", "__main__", "absl.flags._flag")
+
+
 @contextlib.contextmanager
 def fresh_flags() -> Iterator[None]:
-    """absl's flags as a new process finds them: those of the project's own modules are gone, and come back after."""
+    """absl's flags as a new process finds them: those of the project's own modules are gone, and come back after.
+
+    What a library defines when it is imported meanwhile stays: it is imported once.
+    """
     values = flags.FLAGS
-    before = {name: _copy(value) for name, value in vars(values).items()}
-    with flagsaver.flagsaver():
-        for module, own in values.flags_by_module_dict().copy().items():
-            if module.split(".")[0] in ("rl_jax", "experiments", "tests", "__main__"):
-                for flag in [flag for flag in own if flag.name in values]:
-                    delattr(values, flag.name)
-        try:
-            yield
-        finally:
-            vars(values).update(before)
+    registry = {name: _copy(value) for name, value in vars(values).items()}
+    state = {name: dict(vars(values[name])) for name in values}
+    for _, flag in _flags_of(lambda module: module.startswith(PROJECT)):
+        if flag.name in values:
+            delattr(values, flag.name)
+    try:
+        yield
+    finally:
+        new = _flags_of(lambda module: not module.startswith(PROJECT))
+        vars(values).update(registry)
+        for name, before in state.items():
+            vars(values[name]).update(before)
+        for module, flag in new:
+            if flag.name not in values:
+                values[flag.name] = flag
+                values.register_flag_by_module(module, flag)
+
+
+def _flags_of(chosen: Callable[[str], bool]) -> list[tuple[str, flags.Flag]]:
+    by_module = flags.FLAGS.flags_by_module_dict()
+    return [(module, flag) for module, own in by_module.items() if chosen(module) for flag in own]
 
 
 def _copy(value: Any) -> Any:

@@ -2,10 +2,12 @@
 cache of compilations and one folder of data sets for the session, its workers and every process that they start.
 """
 
+import atexit
 import hashlib
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from collections import defaultdict
 from importlib.metadata import version
@@ -42,16 +44,26 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # The controller makes it and removes it; its workers find its name in their environment.
 _OWN_DATA = "" if "RL_JAX_TEST_DATA" in os.environ else tempfile.mkdtemp(prefix="rl_jax_test_data_")
 os.environ.setdefault("RL_JAX_TEST_DATA", _OWN_DATA)
+if _OWN_DATA:
+    atexit.register(shutil.rmtree, _OWN_DATA, ignore_errors=True)
+
+
+def _revision() -> str:
+    """The commit, which chooses the cases that take turns; nothing outside a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+# All processes of a session must agree, even where a commit is made meanwhile.
+os.environ.setdefault("RL_JAX_TEST_REVISION", _revision())
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if _OWN_DATA:
         drop_oldest(_compilations(), CACHE_BYTES)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if _OWN_DATA:
-        shutil.rmtree(_OWN_DATA, ignore_errors=True)
 
 
 def drop_oldest(folder: Path, most: int) -> None:

@@ -62,7 +62,12 @@ def imports(path: Path, code: ast.Module | None = None) -> set[str]:
     """Absolute names of all that a file imports, anywhere in it; `from a import b` is `a.b` when that is a module."""
     package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
     found = set()
-    for node in ast.walk(tree(path) if code is None else code):
+    code = tree(path) if code is None else code
+    hints = [x for x in ast.walk(code) if isinstance(x, ast.If) and ast.unparse(x.test) == "TYPE_CHECKING"]
+    unread = {id(inner) for block in hints for inner in ast.walk(block)}  # of an interpreter
+    for node in ast.walk(code):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -97,8 +102,8 @@ def test_a_module_imports_only_from_floors_below(path):
     assert [other for other in sorted(imports(path)) if floor_violation(name, other)] == []
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=module_name)
-def test_the_library_reads_no_flag(path):
+@pytest.mark.parametrize("path", [path for path in LIBRARY if module_name(path) != "rl_jax.core.main"], ids=module_name)
+def test_the_library_but_its_main_reads_no_flag(path):
     flags = {"absl.flags", "ml_collections.config_flags", "argparse"}
     assert {name for name in imports(path) if any(name == f or name.startswith(f + ".") for f in flags)} == set()
 
@@ -154,6 +159,7 @@ def test_the_rules_above_find_what_they_forbid():
     path = ROOT / "rl_jax" / "losses" / "imagined.py"
     code = ast.parse("def f():\n    from rl_jax.core import extras, Absent\nimport numpy\nfrom absl import flags")
     assert imports(path, ast.parse("from ..core import extras")) == {"rl_jax.core.extras"}
+    assert imports(path, ast.parse("if TYPE_CHECKING:\n    import jax\nelse:\n    import numpy")) == set()
     assert imports(path, code) == {"rl_jax.core.extras", "rl_jax.core", "numpy", "absl.flags"}
     for importer, imported, forbidden in [
         ("rl_jax.core.loop", "rl_jax.core.program", False),
@@ -235,7 +241,8 @@ def test_files_stay_short():
         return len(path.read_text(encoding="utf-8").splitlines())
 
     def defines_its_agent(path):
-        return any(isinstance(node, ast.FunctionDef) and node.name == path.stem for node in tree(path).body)
+        defined = {node.name for node in tree(path).body if isinstance(node, ast.FunctionDef)}
+        return {path.stem, "default_config"} <= defined
 
     agents = python_files("rl_jax/agents")
     trains = sorted((ROOT / "experiments").glob("*/train.py"))
@@ -259,6 +266,7 @@ def test_no_word_is_said_to_a_formatter_that_does_not_run():
 def test_every_binary_is_started_by_a_test():
     """The papers' trainings by tests/promises; every other one is named by a test."""
     started = {f"experiments.{paper.name}.{binary}" for paper in PAPERS for binary in paper.binaries}
+    started.add("experiments.benchmark.peers.diffusers_process")  # by the benchmark, where diffusers is installed
     tests = "\n".join(path.read_text(encoding="utf-8") for path in python_files("tests") if path != Path(__file__))
     binaries = [
         name.removesuffix(".__main__") for name, path in MODULES.items()
@@ -348,6 +356,9 @@ READMES = [ROOT / "README.md", *sorted((ROOT / "experiments").rglob("README.md")
 def test_what_a_readme_names_exists(path):
     text = path.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", text, flags=re.DOTALL | re.MULTILINE))
+    # "**1. The agent**, `rl_jax/agents/crr.py`" is how the README begins a file that it shows how to write.
+    made = re.findall(r"^\*\*\d\. [^*]+\*\*, `(?:[\w/]+/)?(\w+)(?:/\w+)?\.py`", text, flags=re.MULTILINE)
+    code = re.sub(r"[\w/.]*\b(?:{})\b[\w/.]*".format("|".join({*made} - {"experiments"}) or r"(?!)"), "", code)
     missing = []
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     missing += [f"make {name}" for name in re.findall(r"\bmake ([a-z][a-z-]*)", code) if name not in targets]

@@ -99,9 +99,10 @@ def draw_rewards(runs: Mapping[str, Evaluations], outcome: str, label: str, path
 
 
 def draw_compression(scores: Scores, path: Path) -> None:
-    """Draws RLCM's and DDPO's bytes; raises MissingScores without both."""
-    draw_rewards({LABELS[name]: scores.evaluations(name, "compress") for name in ("rlcm", "ddpo")}, "bytes",
-                 SMALL.label, path)
+    """Draws the bytes of RLCM and, where it is declared, of DDPO; raises MissingScores where a run is not there."""
+    declared = [name for name in ("rlcm", "ddpo") if scores.declared(name, "compress")]
+    runs = {LABELS[name]: scores.evaluations(name, "compress") for name in declared}
+    draw_rewards(runs, "bytes", SMALL.label, path)
 
 
 TINY = Run("rlcm", "compress", "experiments.rlcm.train", "configs/rlcm.py:tiny")

@@ -347,8 +347,10 @@ def _legend(figure, entries: Mapping, order: Sequence[str], columns: bool) -> No
     shown = [label for label in dict.fromkeys(order) if label in entries]
     # In inches: the line, and a letter of the small font.
     widest = 0.62 + 0.062 * max(map(len, shown))
+    ncols = max(1, int(figure.get_figwidth() / widest)) if columns else 1
+    if columns:
+        figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(shown) / ncols) - 1))
     figure.legend(
-        [entries[label] for label in shown], shown, fontsize=SMALL, frameon=False, handlelength=2.6,
+        [entries[label] for label in shown], shown, fontsize=SMALL, frameon=False, handlelength=2.6, ncols=ncols,
         loc="outside lower center" if columns else "outside right center",
-        ncols=max(1, int(figure.get_figwidth() / widest)) if columns else 1,
     )

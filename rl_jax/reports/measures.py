@@ -234,7 +234,7 @@ def first(metric: Metric | Curve, level: float, x: str = "steps", guard: Guard |
 
     to = f"{curve.metric.label} {level:g}" + (f" with {guard.text}" if guard else "")
     metric = Metric(x, f"{words(x)} to {to}", "lower")
-    return Measure(metric, "at the first evaluation that is there", of)
+    return Measure(metric, "when first reached", of)
 
 
 def log10(measure: Metric | Curve | Measure) -> Measure:

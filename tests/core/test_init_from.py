@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl_jax.core import loop
+from rl_jax.core import init_from, loop
 from rl_jax.core.checkpoint import CheckpointMismatchError
 from rl_jax.core.runtime import Preempted
 from tests.core import toys
@@ -126,7 +126,7 @@ def wider(key, resident):
 
 
 @pytest.mark.parametrize("fields, parts, message", [
-    ({"init_from.run": "/nowhere/run"}, {}, "--config.init_from.run=/nowhere/run is not the --workdir of a finished run"),
+    ({"init_from.run": "/nowhere/run"}, {}, "init_from.run=/nowhere/run is not the --workdir of a finished run"),
     ({"init_from.names": "params/("}, {}, r"init_from.names=params/\( is not a regular expression"),
     ({"init_from.names": "critic"}, {}, "init_from.names=critic finds no leaf of this run's state"),
     ({"num_seeds": 3}, {}, "has 2 runs, and this one 3: give 1 or as many"),
@@ -138,6 +138,17 @@ def test_a_source_that_does_not_fit_is_told(fields, parts, message, stages, tmp_
     with pytest.raises((ValueError, FileNotFoundError, CheckpointMismatchError), match=message):
         start_from(stages[2][0], tmp_path, experiment=toys.experiment(**parts), **{"num_seeds": 2} | fields)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_source_that_read_something_else_is_warned_of(stages, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(init_from.logging, "warning", lambda text, *values: said.append(text % values))
+    record = json.loads((stages[1][0] / "provenance.json").read_text())
+    source = shutil.copytree(stages[1][0], tmp_path / "source")
+    record["starts"][0]["inputs"] = {"checksum": "abc", "dataset": "hopper"}
+    (source / "provenance.json").write_text(json.dumps(record))
+    start_from(source, tmp_path / "run", experiment=toys.experiment()._replace(inputs={"checksum": "xyz"}))
+    assert said == [f"--config.init_from.run={source} has read checksum = 'abc', and this run 'xyz'"]
 
 
 def test_a_source_that_never_saved_is_told(tmp_path):

@@ -89,7 +89,8 @@ def test_a_sharded_resident_gives_the_numbers_of_one_device(watched, tmp_path):
 
 def test_a_resident_may_hold_what_a_step_needs_frozen(tmp_path):
     """A network, a random key and numbers, shared by runs side by side."""
-    resident = toys.make_data() | {"teacher": {"w": np.ones((4, 1), np.float32)}, "key": jax.random.key(3), "scale": 2.0}
+    teacher = {"w": np.ones((4, 1), np.float32)}
+    resident = toys.make_data() | {"teacher": teacher, "key": jax.random.key(3), "scale": 2.0}
 
     def step(state, resident, batch, key):
         own = {"x": resident["x"], "y": resident["scale"] * resident["x"] @ resident["teacher"]["w"]}

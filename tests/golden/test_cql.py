@@ -1,6 +1,5 @@
 """CQL's and Cal-QL's updates against the numbers that CORL's code gave (PROVENANCE.md)."""
 
-import jax
 import numpy as np
 import pytest
 

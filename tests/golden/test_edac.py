@@ -1,6 +1,5 @@
 """EDAC's updates against the numbers that CORL's code gave (PROVENANCE.md)."""
 
-import jax
 import numpy as np
 
 from rl_jax.agents import edac

@@ -1,6 +1,5 @@
 """ReBRAC's updates against the numbers that CORL's code gave (PROVENANCE.md)."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 

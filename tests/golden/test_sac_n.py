@@ -1,6 +1,5 @@
 """SAC-N's updates against the numbers that CORL's code gave (PROVENANCE.md)."""
 
-import jax
 import numpy as np
 
 from rl_jax.agents import sac

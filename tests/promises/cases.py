@@ -1,4 +1,4 @@
-"""The programs that every promise is tested on: the papers' tiny presets, made smaller still, and the toy regression."""
+"""The programs that every promise is tested on: the papers' tiny presets, made smaller, and the toy regression."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -79,14 +79,30 @@ def test_a_binary_is_three_lines_and_says_what_is_wrong(paper, binary, tmp_path)
     docstring, *imports, start = body
     assert isinstance(docstring, ast.Expr) and len(imports) == 2 and all(isinstance(x, ast.ImportFrom) for x in imports)
     assert ast.unparse(start.test) == "__name__ == '__main__'" and len(start.body) == 1
-    called = ast.unparse(start.body[0])
-    assert called.startswith(f"main(experiment, 'configs/{paper}.py:") or called.startswith("main(experiment, 'configs/")
+    assert ast.unparse(start.body[0]).startswith("main(experiment, 'configs/")
     module = f"experiments.{paper}.{binary}"
     assert f"-m {module} " in ast.get_docstring(ast.parse((ROOT / "experiments" / paper / f"{binary}.py").read_text()))
     assert "config.num_steps=-1: must be at least 0" in run_module(
         module, f"--workdir={tmp_path / 'run'}", "--config.num_steps=-1"
     ).error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("module, arguments, message", [
+    ("experiments.sqirl.build", ("--outdir=nowhere", "extra"), "unexpected argument 'extra'"),
+    ("experiments.sqirl.analyze", ("--mdp=nowhere.npz",), "nowhere.npz"),
+    ("experiments.open_rl_benchmark.query", ("--root=nowhere", "--filters=agent.name=bc"), "nowhere"),
+    ("experiments.reproduce", ("--paper=offline",), "unknown paper 'offline': did you mean offline_rl"),
+    ("experiments.reproduce", ("--paper=rlcm", "--preset=quick"), "unknown preset 'quick'"),
+    ("experiments.reproduce", (), "--paper must have a value"),
+    ("experiments.benchmark", ("--suite=offline",), "offline"),
+])
+def test_the_other_binaries_say_what_is_wrong(module, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = run_module(module, *arguments)
+    assert ended.code == 1 and ended.stdout.count("{") == 0
+    assert message in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
 
 
 # Results
@@ -111,7 +127,7 @@ class Here:
         return SimpleNamespace(place="here", poll=lambda: ended.code)
 
     def stop(self, jobs):
-        raise AssertionError("nothing runs in the background")
+        """Nothing runs in the background."""
 
 
 @EACH
