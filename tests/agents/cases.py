@@ -110,6 +110,8 @@ CASES = {
     "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
 }
 FLIP_STEPS = 2
+# The core's for a run with seed 0.
+INIT_KEY, TRAIN_KEY = (jax.random.fold_in(jax.random.key(stream), 0) for stream in (0, 1))
 # For what runs a few times: compiling is most of its time, and without LLVM's optimisations it takes half as long.
 QUICK = {"xla_backend_optimization_level": 0}
 
@@ -173,7 +175,7 @@ def compiled(name: str, steps: int, fixed: str) -> Callable[..., tuple[TrainStat
             state, metrics = agent.update(state, data, key)
             return state.replace(step=state.step + 1), metrics
 
-        keys = jax.vmap(lambda step: jax.random.fold_in(jax.random.key(1), step))(jnp.arange(steps))
+        keys = jax.vmap(lambda step: jax.random.fold_in(TRAIN_KEY, step))(jnp.arange(steps))
         state, metrics = jax.lax.scan(one, state, keys)
         return state, jax.tree.map(jnp.mean, metrics)
 
@@ -185,7 +187,7 @@ def train(name: str, data: PyTree, steps: int = 1500, **overrides: Any) -> tuple
     data = jax.tree.map(jnp.asarray, data)
     config = make_config(name, **overrides)
     # Not jitted: the initialisers are then compiled once for all agents of a shape.
-    state = make_agent(name, **overrides).init(jax.random.key(0), data)
+    state = make_agent(name, **overrides).init(INIT_KEY, data)
     floats = floats_of(config)
     config.update(dict.fromkeys(floats, 0.0))
     state, metrics = compiled(name, steps, config.to_json())(state, data, floats)
