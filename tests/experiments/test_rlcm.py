@@ -6,11 +6,12 @@ import pytest
 
 from configs import rlcm as configs
 from experiments.rlcm import claims
-from experiments.rlcm.experiment import CHECKPOINTS, DATA, experiment, load_generator
+from experiments.rlcm.experiment import CHECKPOINTS, DATA, experiment
 from rl_jax.core.main import run
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.generative.domains import load_domain
+from rl_jax.generative.experiments import load_generator
 from rl_jax.generative.model_file import load_model, save_model
 from rl_jax.reports.judging import judge
 from rl_jax.reports.measures import Evaluations
@@ -109,7 +110,7 @@ def test_the_default_job_fine_tunes_emoji(tmp_path):
 @pytest.mark.parametrize("domain", ["digits", pytest.param("emoji", marks=pytest.mark.slow)])
 def test_the_committed_models_fit_their_networks(domain, kind):
     config = config_of(f"{domain}-compress" if kind == "consistency" else f"{domain}-ddpo-compress")
-    _, params = load_generator(config, load_domain(domain, DATA, CHECKPOINTS), kind)
+    _, params = load_generator(config, load_domain(domain, DATA, CHECKPOINTS), kind, CHECKPOINTS)
     assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in jax.tree.leaves(params))
 
 
