@@ -2,10 +2,11 @@
 
     python -m experiments.index
 
-A paper's README begins with its title and one paragraph, the claim. Between the lines `<!-- results:PRESET -->` and
-`<!-- end -->` stands what experiments/<paper>/results/PRESET holds: picture, claims, tables, published numbers. These
-files are made by `python -m experiments.reproduce`; `--report_only --outdir=experiments/<paper>/results/PRESET` makes
-them again from the scores.npz that is there. `<!-- table:FOLDER -->` shows the table.md of a folder beside the README.
+A paper's README begins with its title, one paragraph, the claim, and the picture that shows it. Between the lines
+`<!-- results:PRESET -->` and `<!-- end -->` stands what experiments/<paper>/results/PRESET holds: the picture where it
+is not above already, claims, tables, published numbers. These files are made by `python -m experiments.reproduce`;
+`--report_only --outdir=experiments/<paper>/results/PRESET` makes them again from the scores.npz that is there.
+`<!-- table:FOLDER -->` shows the table.md of a folder beside the README.
 """
 
 import json
@@ -53,25 +54,25 @@ def with_results(folder: Path) -> str:
     text = (folder / "README.md").read_text()
     if len(MARKED.findall(text)) != len(re.findall("<!-- (?:results|table):", text)):
         raise ValueError(f"{folder / 'README.md'}: a <!-- results:PRESET --> has no <!-- end -->")
-    return MARKED.sub(lambda match: _shown(folder, *match.groups()), text)
+    return MARKED.sub(lambda match: _shown(folder, *match.groups(), text[: match.start()]), text)
 
 
-def _shown(folder: Path, kind: str, name: str) -> str:
+def _shown(folder: Path, kind: str, name: str, above: str) -> str:
     table = folder / ("results" if kind == "results" else "") / name / "table.md"
     if not table.exists():
         raise ValueError(f"{folder / 'README.md'} shows {kind}:{name}, and {table} is not there")
     if kind == "table":
         return f"<!-- table:{name} -->\n\n{table.read_text().strip()}\n\n<!-- end -->"
-    return _results(table.parent, name)
+    return _results(table.parent, name, above)
 
 
-def _results(where: Path, preset: str) -> str:
+def _results(where: Path, preset: str, above: str) -> str:
     page = (where / "table.md").read_text().split(f"\n{NOTES}\n")[0].split("\n", 1)[1].strip()
     files = f"results/{preset}"
     drawn = [name for name in json.loads((where / "report.json").read_text())["files"] if name.endswith(".png")]
     return "\n\n".join([
         f"<!-- results:{preset} -->",
-        *(f"![{preset}]({files}/{name})" for name in drawn[:1]),
+        *(f"![{preset}]({files}/{name})" for name in drawn[:1] if f"({files}/{name})" not in above),
         re.sub(r"^## ", "#### ", page, flags=re.MULTILINE),
         f"Notes and every seed: [table.md]({files}/table.md). The record: [scores.npz]({files}/scores.npz).",
         "<!-- end -->",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rl_jax.data.sequences import Sequences
-from tests.agents.cases import as_sequences, make_agent, train, transitions
+from tests.agents.cases import as_sequences, make_agent, train, transitions, update_of
 
 RNG = np.random.default_rng(0)
 SETTINGS = {"warmup_steps": 20, "return_scale": 1.0, "dropout": 0.0, "clip_norm": 1.0}
@@ -68,7 +68,6 @@ def test_it_remembers_the_observation_before():
 def test_an_update_draws_its_dropout_from_the_key():
     rows = RNG.normal(size=128)
     data = jax.tree.map(jnp.asarray, as_sequences(transitions(rows, np.tanh(rows), rows), LENGTH))
-    agent = make_agent("dt", dropout=0.5)
-    state, update = jax.jit(agent.init)(jax.random.key(0), data), jax.jit(agent.update)
+    state, update = make_agent("dt").init(jax.random.key(0), data), update_of("dt", dropout=0.5, warmup_steps=1)
     losses = [float(update(state, data, jax.random.key(seed))[1]["actor/loss"]) for seed in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rl_jax.data.transitions import Demonstrations
-from tests.agents.cases import SIZE, act, make_agent, train, transitions, update_of
+from tests.agents.cases import SIZE, act, train, transitions
 
 RNG = np.random.default_rng(0)
 OBSERVATIONS, NEXT = RNG.uniform(-1, 1, (2, SIZE))
@@ -40,10 +40,8 @@ def modes(name, data, **overrides):
     return act(name, state.params, data.offline.observations[:, 0], **fields)
 
 
-def updated_params(name, data, **overrides):
-    fields = settings(name, **overrides)
-    state = make_agent(name, **fields).init(jax.random.key(0), data)
-    return update_of(name, **fields)(state, data, jax.random.key(0))[0].params
+def trained_params(name, data, **overrides):
+    return train(name, data, STEPS, **settings(name, **overrides))[0].params
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -52,7 +50,7 @@ def test_rewards_are_not_read(name):
     unknown = Demonstrations(
         *(part.replace(rewards=np.full(SIZE, np.nan, np.float32)) for part in (data.expert, data.offline))
     )
-    one, other = (updated_params(name, batch) for batch in (data, unknown))
+    one, other = (trained_params(name, batch) for batch in (data, unknown))
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
@@ -61,7 +59,7 @@ def test_smodice_reads_the_experts_actions_only_if_its_discriminator_sees_action
     data = demonstrations()
     unknown = data.replace(expert=data.expert.replace(actions=-data.expert.actions))
     for state_only in (True, False):
-        one, other = (updated_params("smodice", x, state_only=state_only) for x in (data, unknown))
+        one, other = (trained_params("smodice", x, state_only=state_only) for x in (data, unknown))
         same = [np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (one, other)), strict=True)]
         assert all(same) == state_only
 

@@ -151,7 +151,7 @@ def few_steps(name):
     return lambda key: trained(agent, 6, agent.init(key), key)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_seeds_side_by_side_are_the_seeds_one_by_one_and_report_the_norms_of_their_networks(name):
     keys = jax.random.split(jax.random.key(0), 2)
     both, metrics = jax.jit(jax.vmap(few_steps(name)), compiler_options=QUICK)(keys)

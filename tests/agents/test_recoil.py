@@ -8,7 +8,7 @@ import pytest
 from rl_jax.data.transitions import Demonstrations
 from rl_jax.losses.divergence import PEARSON_CHI2
 from rl_jax.losses.dual import mixture_dual_loss
-from tests.agents.cases import SIZE, act, as_demonstrations, make_agent, train, transitions, update_of
+from tests.agents.cases import SIZE, act, as_demonstrations, train, transitions
 
 RNG = np.random.default_rng(3)
 OBSERVATIONS = RNG.uniform(-1, 1, SIZE)
@@ -52,12 +52,8 @@ def test_rewards_are_not_read(name, settings):
     hidden = jax.tree.map(np.copy, data)
     for part in (hidden.expert, hidden.offline):
         part.rewards[:] = np.nan
-    update = update_of(name, **settings)
-    one = other = make_agent(name, **settings).init(jax.random.key(0), data)
-    for step in range(2):
-        one, _ = update(one, data, jax.random.key(step))
-        other, _ = update(other, hidden, jax.random.key(step))
-    for x, y in zip(jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True):
+    one, other = (train(name, batch, **settings)[0].params for batch in (data, hidden))
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(x, y)
 
 

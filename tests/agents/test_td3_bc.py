@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.agents.cases import SIZE, make_agent, make_config, transitions
+from tests.agents.cases import SIZE, make_agent, make_config, transitions, update_of
 
 RNG = np.random.default_rng(2)
 DATA = jax.tree.map(
@@ -19,11 +19,9 @@ def same(old, new) -> bool:
 
 
 def test_the_policy_and_the_targets_move_at_every_policy_freqth_update():
-    agent = make_agent("td3_bc", policy_freq=3)
-    state = agent.init(jax.random.key(0), DATA)
+    state, update = make_agent("td3_bc").init(jax.random.key(0), DATA), update_of("td3_bc", policy_freq=3)
     for done in range(1, 8):
-        with jax.disable_jit():
-            new, metrics = agent.update(state, DATA, jax.random.key(done))
+        new, metrics = update(state, DATA, jax.random.key(done))
         due = done % 3 == 0
         assert not same(state.params["critic"], new.params["critic"])
         assert same(state.params["actor"], new.params["actor"]) != due
@@ -57,16 +55,15 @@ def test_waiting_updates_are_not_computed_where_two_seeds_train_side_by_side():
 
 def smoothed_loss(noise_clip: float, policy_noise: float) -> float:
     """The critic's loss where the target is discount * noise: Q is 0, Q' the action, pi' 0 and the reward 0."""
-    agent = make_agent("td3_bc", noise_clip=noise_clip, policy_noise=policy_noise)
-    state = jax.tree.map(jnp.zeros_like, agent.init(jax.random.key(0), DATA))
+    state = jax.tree.map(jnp.zeros_like, make_agent("td3_bc").init(jax.random.key(0), DATA))
     critic = state.target_params["critic"]["params"]["members"]["MLP_0"]
     # relu(a) - relu(-a) = a, for both members; the second input of the critic is the action.
     first, second, last = (critic[f"Dense_{i}"] for i in range(3))
     first["kernel"] = first["kernel"].at[:, 1, :2].set(jnp.array([1.0, -1.0]))
     second["kernel"] = second["kernel"] + jnp.eye(second["kernel"].shape[-1])
     last["kernel"] = last["kernel"].at[:, :2, 0].set(jnp.array([1.0, -1.0]))
-    with jax.disable_jit():
-        _, metrics = agent.update(state, DATA.replace(rewards=jnp.zeros(SIZE)), jax.random.key(0))
+    update = update_of("td3_bc", policy_freq=3, noise_clip=noise_clip, policy_noise=policy_noise)
+    _, metrics = update(state, DATA.replace(rewards=jnp.zeros(SIZE)), jax.random.key(0))
     return float(metrics["critic/loss"])
 
 

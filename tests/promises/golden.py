@@ -15,7 +15,6 @@ FOLDER = Path(__file__).parent / "golden"
 
 def main(names: list[str]) -> None:
     import tests.conftest  # noqa: F401: platform, flags and folders, before jax is imported
-
     from tests.papers import CASES, by_name
     from tests.promises.runner import execute
 
