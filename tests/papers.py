@@ -26,7 +26,7 @@ class Paper(NamedTuple):
     Attributes:
       name: of the folder.
       tiny: names of its tiny presets by file of configs/, one case each.
-      sweep: two values of a field that runs side by side, in the first of them.
+      sweep: two values of a field that runs side by side, in the first of them; empty where none does.
       binaries: its modules that train.
       at_scale: presets at the authors' scale, as "<file of configs/>:<preset>": they compile and take two steps in
         `make test-slow`.
@@ -34,7 +34,7 @@ class Paper(NamedTuple):
 
     name: str
     tiny: Mapping[str, Sequence[str]]
-    sweep: str
+    sweep: str = ""
     binaries: Sequence[str] = ("train",)
     at_scale: Sequence[str] = ()
 
@@ -47,8 +47,7 @@ PAPERS = [
           "agent.expectile=0.7,0.9", ("train", "finetune"), ("offline_rl:full", "offline_rl:edac/hopper-medium")),
     Paper("dual_rl", {"dual_rl": _DUAL}, "agent.lam=0.6,0.8", at_scale=("dual_rl:full",)),
     Paper("sqirl", {"sqirl": ("ppo", "dqn", "sqirl")}, "agent.clip=0.1,0.2", at_scale=("sqirl:sqirl/unlock",)),
-    Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}, "tuning.clip_range=0.1,0.2",
-          at_scale=("rlcm:emoji-large-compress",)),
+    Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}, at_scale=("rlcm:emoji-large-compress",)),
 ]
 
 

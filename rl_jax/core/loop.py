@@ -390,6 +390,8 @@ class Run:
         metrics = {name: plain(value) for name, value in (means | dict(metrics)).items()}
         if is_main_process() and outcomes:
             add_outcomes(self.workdir / "outcomes.npz", step, self.records.train_seconds, outcomes)
+        if metrics and self.headline.name not in metrics:
+            raise ValueError(f"the headline {self.headline.name!r} is not among the metrics: {', '.join(metrics)}")
         if metrics:
             self.write(step, metrics)
             self.records.evaluations.append({"step": step} | metrics)

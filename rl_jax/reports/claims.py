@@ -197,7 +197,9 @@ def faster_than(
             spent = first(curve, goal, x).of(theirs).values
         found = first(curve, goal, x).of(ours)
         detail = f"{curve.metric.label} {goal:.4g}: {found.values.mean():.4g} against {np.mean(spent):.4g} {words(x)}"
-        ratios = found.values / (spent if np.shape(spent) in ((), found.values.shape) else np.mean(spent))
+        spent = spent if np.shape(spent) in ((), found.values.shape) else np.mean(spent)
+        with np.errstate(divide="ignore", invalid="ignore"):  # both may be there from the start
+            ratios = np.where(found.values == spent, 1.0, found.values / spent)
         if not found.known.all():
             low = float(ratios[found.known].min()) if found.known.any() else math.inf
             return Finding(math.inf, (low, math.inf), False, f"{detail}, {(~found.known).sum()} seeds never there")

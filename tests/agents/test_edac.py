@@ -78,7 +78,7 @@ def test_with_one_action_dimension_edac_is_sac_n():
     gradients = []
     for name in ("edac", "sac"):
         state = make_agent(name).init(jax.random.key(0), data)
-        state, _ = update_of(name, log_std_min=-5.0, eta=100.0)(state, data, jax.random.key(1))
+        state, _ = update_of(name, log_std_min=-5.0)(state, data, jax.random.key(1))
         gradients.append(optax.tree_utils.tree_get(state.opt_state["critic"], "mu"))
     for ours, sacs in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(ours, sacs, atol=1e-5)

@@ -99,6 +99,9 @@ def test_what_the_config_lists_runs_side_by_side_and_all_else_in_sequence():
     assert in_sequence(made) == [
         {"dataset.share": share, "batch_size": size, "agent.delay": 1} for share in (0.5, 1.0) for size in (8, 16)
     ]
+    made.side_by_side = ("agent.*", "!agent.rate")
+    assert side_by_side(made) == [{"agent.scale": 2.0}, {"agent.scale": 1.0}]
+    assert "agent.rate" in in_sequence(made)[0] and "agent.rate" not in settings(made)
     made.side_by_side = ("agent.delay", "dataset.share")
     assert side_by_side(made) == [{"dataset.share": share, "agent.delay": 1} for share in (0.5, 1.0)]
     assert in_sequence(made)[0].keys() == {"agent.rate", "batch_size", "agent.scale"}

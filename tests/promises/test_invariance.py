@@ -69,13 +69,14 @@ def test_each_seed_is_the_run_alone(case, unbroken, tmp_path):
     assert unbroken(case).hashes != second.hashes
 
 
-SWEPT = {paper.name: next(case for case in CASES if case.paper == paper.name) for paper in PAPERS}
+SWEEPING = [paper for paper in PAPERS if paper.sweep]
+SWEPT = {paper.name: next(case for case in CASES if case.paper == paper.name) for paper in SWEEPING}
 QUICK = {FAMILIES["offline"], in_turn([case.name for case in SWEPT.values()])}
 
 
 @pytest.mark.parametrize("paper", [
     pytest.param(paper, id=paper.name, marks=[] if SWEPT[paper.name].name in QUICK else [pytest.mark.slow])
-    for paper in PAPERS
+    for paper in SWEEPING
 ])
 def test_a_run_of_a_sweep_is_the_run_alone(paper, tmp_path):
     """Whatever is swept beside it; what the paper's program does with a field is traced."""
