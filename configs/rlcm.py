@@ -80,7 +80,8 @@ def _config(domain: str, kind: str) -> ConfigDict:
     config.task = "fine_tune"  # or "pretrain"
     config.domain = domain  # "emoji", "digits" or "pipeline"
     config.reward = "compressibility"  # a name of rl_jax/generative/rewards.py, or "alignment"
-    config.reward_options = {"clip": "", "head": "", "url": ""}  # arguments of the reward's function; see rewards.py
+    # Arguments of the reward's function; see rewards.py.
+    config.reward_options = {"clip": "", "head": "", "url": "", "variant": ""}
     config.judge_floor = 0.8  # the judge's accuracy below which rewards count as hacked; see domain_evaluation.py
     # How many batches the host rewards ahead, while the device trains on earlier ones; 0 is strictly on-policy.
     config.overlap = 0

@@ -63,11 +63,7 @@ def imports(path: Path, code: ast.Module | None = None) -> set[str]:
     package = module_name(path).split(".") if path.name == "__init__.py" else module_name(path).split(".")[:-1]
     found = set()
     code = tree(path) if code is None else code
-    hints = [x for x in ast.walk(code) if isinstance(x, ast.If) and ast.unparse(x.test) == "TYPE_CHECKING"]
-    unread = {id(inner) for block in hints for inner in ast.walk(block)}  # of an interpreter
     for node in ast.walk(code):
-        if id(node) in unread:
-            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -159,7 +155,6 @@ def test_the_rules_above_find_what_they_forbid():
     path = ROOT / "rl_jax" / "losses" / "imagined.py"
     code = ast.parse("def f():\n    from rl_jax.core import extras, Absent\nimport numpy\nfrom absl import flags")
     assert imports(path, ast.parse("from ..core import extras")) == {"rl_jax.core.extras"}
-    assert imports(path, ast.parse("if TYPE_CHECKING:\n    import jax\nelse:\n    import numpy")) == set()
     assert imports(path, code) == {"rl_jax.core.extras", "rl_jax.core", "numpy", "absl.flags"}
     for importer, imported, forbidden in [
         ("rl_jax.core.loop", "rl_jax.core.program", False),

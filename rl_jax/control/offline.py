@@ -1,5 +1,6 @@
 """Offline RL: an agent joined with a data set that lies on the devices, and judged in the task of the data."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, Batch
 from rl_jax.control.agents import IMITATORS, TARGET, context_length, make_agent
-from rl_jax.control.tasks import Judge, check_task, headline_of, judge_in
+from rl_jax.control.tasks import ActionBox, Judge, action_box, check_task, headline_of, judge_in, task_of
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState
@@ -20,7 +21,6 @@ from rl_jax.data.load import Dataset, load_dataset
 from rl_jax.data.preprocess import normalize_observations, prepare_episodes
 from rl_jax.data.sequences import Sequences, sample_sequences, to_trajectories
 from rl_jax.data.transitions import EXPERT, Demonstrations, sample, sample_demonstrations
-from rl_jax.envs.gym_pool import EnvPool
 from rl_jax.evaluation.context import Context
 from rl_jax.evaluation.rollouts import Act
 
@@ -33,18 +33,20 @@ class AgentData(NamedTuple):
       draw: (resident, key, batch size) -> batch; pure, to be called inside jit.
       statistics: "observation_mean" and "observation_std", [O]: what raw observations are standardised by. They travel
         in `TrainState.extra`, so that a checkpoint is a policy of raw observations.
-      observation, action: the shapes of one.
+      action: the shape of one.
     """
 
     resident: PyTree
     draw: Callable[[PyTree, Key, int], Batch]
     statistics: Mapping[str, np.ndarray]
-    observation: tuple[int, ...]
     action: tuple[int, ...]
 
 
 def load(dataset: ConfigDict) -> Dataset:
-    """The set that `config.dataset` names; the main process makes or decodes it, the others find it made."""
+    """The set that `config.dataset` names; the main process makes or decodes it, the others find it made.
+
+    `dataset.name` becomes what the set is called: a file that is read instead of a built-in set does not keep its name.
+    """
     fields = {"path": dataset.path, "seed": dataset.seed, "data_dir": dataset.data_dir}
     loaded: list[Dataset] = []
 
@@ -54,18 +56,8 @@ def load(dataset: ConfigDict) -> Dataset:
     from_main_process(read)
     if not loaded:
         read()
+    dataset.name = loaded[0].name
     return loaded[0]
-
-
-def task_of(config: ConfigDict, dataset: Dataset) -> str:
-    """The Gymnasium id of the task of a data set.
-
-    Raises:
-      ValueError: neither the configuration nor the set names it.
-    """
-    if env_id := config.dataset.env_id or dataset.env_id:
-        return env_id
-    raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
 
 
 def agent_data(config: ConfigDict, episodes: Episodes) -> AgentData:
@@ -91,7 +83,7 @@ def agent_data(config: ConfigDict, episodes: Episodes) -> AgentData:
             parts = [jax.tree.map(lambda x, rows=rows: x[rows], resident) for rows in (marks, ~marks)]
             resident, draw = Demonstrations(*parts), sample_demonstrations
     statistics = {"observation_mean": mean, "observation_std": std}
-    return AgentData(resident, draw, statistics, episodes.observations.shape[1:], episodes.actions.shape[1:])
+    return AgentData(resident, draw, statistics, episodes.actions.shape[1:])
 
 
 def standardised(observations: jax.Array, extra: Mapping[str, jax.Array]) -> jax.Array:
@@ -99,22 +91,36 @@ def standardised(observations: jax.Array, extra: Mapping[str, jax.Array]) -> jax
     return normalize_observations(observations, extra["observation_mean"], extra["observation_std"])
 
 
-def on_raw_observations(agent: Agent) -> Act:
-    """The agent's policy, of `(state.params, state.extra)` of one run and raw observations or `Sequences` of them."""
+def on_raw_observations(agent: Agent, box: ActionBox = ActionBox()) -> Act:
+    """The agent's policy in a task: of `(state.params, state.extra)` of one run and raw observations, or `Sequences` of
+    them and of the task's actions."""
 
     def act(policy: Any, inputs: Any, key: Key, temperature: jax.Array | float) -> jax.Array:
         params, extra = policy
         if isinstance(inputs, Sequences):
-            inputs = inputs.replace(observations=standardised(inputs.observations, extra))
+            inputs = inputs.replace(
+                observations=standardised(inputs.observations, extra), actions=box.to_agent(inputs.actions)
+            )
         else:
             inputs = standardised(inputs, extra)
-        return agent.act(params, inputs, key, temperature)
+        return box.to_task(agent.act(params, inputs, key, temperature))
 
     return act
 
 
-def offline_program(config: ConfigDict, data: AgentData, judge: Judge | None = None) -> Program:
-    """The Program of an agent on resident data; without a judge it evaluates nothing."""
+def in_box(episodes: Episodes, box: ActionBox) -> Episodes:
+    """The episodes with actions in [-1, 1], where agents act."""
+    return dataclasses.replace(episodes, actions=box.to_agent(episodes.actions))
+
+
+def offline_program(
+    config: ConfigDict, data: AgentData, judge: Judge | None = None, box: ActionBox = ActionBox()
+) -> Program:
+    """The Program of an agent on resident data; without a judge it evaluates nothing.
+
+    Args:
+      box: of the task's actions; those of the data are in [-1, 1] already.
+    """
     agent = make_agent(config, *data.action)
 
     def init(key: Key, resident: PyTree) -> TrainState:
@@ -130,7 +136,7 @@ def offline_program(config: ConfigDict, data: AgentData, judge: Judge | None = N
         return Program(init, step, resident=data.resident)
     length = config.dataset.context_length
     context = Context(length, config.agent[TARGET]) if length else None
-    return Program(init, step, judge(on_raw_observations(agent), context), data.resident)
+    return Program(init, step, judge(on_raw_observations(agent, box), context), data.resident)
 
 
 def offline_experiment(config: ConfigDict, dataset: Dataset, episodes: Episodes | None = None) -> Experiment:
@@ -139,15 +145,17 @@ def offline_experiment(config: ConfigDict, dataset: Dataset, episodes: Episodes 
     Args:
       episodes: what the agent is shown in place of the set's own.
     """
-    data = agent_data(config, dataset.episodes if episodes is None else episodes)
-    env_id = task_of(config, dataset)
+    task = task_of(config, dataset)
 
-    def check() -> None:
-        with EnvPool(env_id, 1) as pool:
-            check_task(pool, data.observation, data.action)
+    def check() -> list[Any]:
+        with task.open(1) as pool:
+            check_task(pool, dataset)
+            return [np.asarray(side).tolist() for side in action_box(pool)]
 
-    from_main_process(check)
-    judge = judge_in(env_id, config)
+    box = ActionBox(*(np.array(side, np.float32) for side in from_main_process(check)))
+    data = agent_data(config, in_box(dataset.episodes if episodes is None else episodes, box))
+    judge = judge_in(task, config)
     return Experiment(
-        lambda config: offline_program(config, data, judge), dataset.inputs | {"env_id": env_id}, headline_of(env_id)
+        lambda config: offline_program(config, data, judge, box), dataset.inputs | {"env_id": task.label},
+        headline_of(task.label),
     )

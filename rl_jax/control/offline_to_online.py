@@ -5,16 +5,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.control.agents import make_agent
-from rl_jax.control.offline import agent_data, offline_program, on_raw_observations, standardised, task_of
+from rl_jax.control.offline import agent_data, in_box, offline_program, on_raw_observations, standardised
 from rl_jax.control.online import collector
-from rl_jax.control.tasks import check_task, headline_of, judge_in
+from rl_jax.control.tasks import ActionBox, action_box, check_task, headline_of, judge_in, task_of
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.load import Dataset
 from rl_jax.data.preprocess import return_range, scale_rewards_by_return_range
 from rl_jax.data.transitions import Collected, Transitions, mix_with_prior
-from rl_jax.envs.gym_pool import EnvPool
 
 
 def offline_to_online_experiment(config: ConfigDict, dataset: Dataset) -> Experiment:
@@ -31,31 +30,37 @@ def offline_to_online_experiment(config: ConfigDict, dataset: Dataset) -> Experi
     if config.dataset.context_length or "next_actions" in config.dataset.columns:
         what = "sequences" if config.dataset.context_length else "next_actions"
         raise ValueError(f"{config.agent.name} reads {what}, which a replay buffer does not hold")
-    data, env_id = agent_data(config, dataset.episodes), task_of(config, dataset)
-    pool = EnvPool(env_id, config.num_seeds, savable=True)
-    check_task(pool, data.observation, data.action)
+    task = task_of(config, dataset)
+    pool = task.open(config.num_seeds, savable=True)
+    check_task(pool, dataset)
+    box = action_box(pool)
+    data = agent_data(config, in_box(dataset.episodes, box))
     discount = config.agent.discount if "mc_returns" in config.dataset.columns else None
     own_steps = collector(config, pool, discount=discount, for_mixing=True)
-    judge, scale = judge_in(env_id, config), reward_scale(config, dataset)
+    judge, scale = judge_in(task, config), reward_scale(config, dataset)
 
     def program(config: ConfigDict) -> Program:
         agent = make_agent(config, *data.action)
 
         def step(state: TrainState, prior: PyTree, batch: Collected, key: Key) -> tuple[TrainState, Metrics]:
             mix_key, update_key = jax.random.split(key)
-            own = batch.replace(transitions=as_prepared(batch.transitions, state, scale))
+            own = batch.replace(transitions=as_prepared(batch.transitions, state, scale, box))
             return agent.update(state, shard_batch(mix_with_prior(prior, own, mix_key, fraction)), update_key)
 
-        feed = own_steps.feed(on_raw_observations(agent))
-        return offline_program(config, data, judge)._replace(step=step, feed=feed)
+        feed = own_steps.feed(on_raw_observations(agent, box))
+        return offline_program(config, data, judge, box)._replace(step=step, feed=feed)
 
-    return Experiment(program, dataset.inputs | {"env_id": env_id}, headline_of(env_id))
+    return Experiment(program, dataset.inputs | {"env_id": task.label}, headline_of(task.label))
 
 
-def as_prepared(own: Transitions, state: TrainState, reward_scale: float) -> Transitions:
-    """Steps of the task [B] in the units of the prepared data set: observations standardised and rewards scaled."""
+def as_prepared(
+    own: Transitions, state: TrainState, reward_scale: float, box: ActionBox = ActionBox()
+) -> Transitions:
+    """Steps of the task [B] in the units of the prepared data set: observations standardised, actions in [-1, 1] and
+    rewards scaled."""
     return own.replace(
-        observations=standardised(own.observations, state.extra), rewards=own.rewards * reward_scale,
+        observations=standardised(own.observations, state.extra), actions=box.to_agent(own.actions),
+        rewards=own.rewards * reward_scale,
         next_observations=standardised(own.next_observations, state.extra),
         mc_returns=None if own.mc_returns is None else own.mc_returns * reward_scale,
     )

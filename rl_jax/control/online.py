@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents.online import OnlineAgent
 from rl_jax.control.agents import FROM_SCRATCH, make_agent
-from rl_jax.control.tasks import Evaluate, headline_of, judge_in
+from rl_jax.control.tasks import Evaluate, Task, headline_of, judge_in
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.mesh import shard_batch
@@ -66,7 +66,7 @@ def from_scratch_experiment(config: ConfigDict) -> Experiment:
     centre, half_width = (low + high) / 2, (high - low) / 2
     observation, action, one = (np.zeros((1, *x), np.float32) for x in (pool.observation_space.shape, low.shape, ()))
     example = Transitions(observation, action, one, one, observation)
-    own_steps, judge = collector(config, pool, for_mixing=False), judge_in(config.env_id, config)
+    own_steps, judge = collector(config, pool, for_mixing=False), judge_in(Task(config.env_id), config)
 
     def program(config: ConfigDict) -> Program:
         agent = make_agent(config, *low.shape)

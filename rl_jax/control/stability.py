@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import agent_data, offline_program
 from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.mesh import gather
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.load import Dataset
@@ -42,7 +43,8 @@ def stability_experiment(config: ConfigDict, dataset: Dataset) -> Experiment:
             """(loss of V, mean Q, updates that were made), [S] each."""
             key = jax.random.key(0)
             batch = data.draw(resident, key, config.judged_rows)
-            metrics = jax.vmap(lambda own: agent.update(own, batch, key)[1])(state.replace(step=None))
+            # A run has the bits of the run alone.
+            metrics = over_runs(lambda own: agent.update(own, batch, key)[1], default_seed_axis())(state.replace(step=None))
             return metrics["value/loss"], metrics["critic/mean"], state.extra["updates"]
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization
 
+from rl_jax.core.files import read_json
 from rl_jax.core.fused import fingerprint, init_runs, run_keys
 from rl_jax.core.mesh import path_name
 from rl_jax.core.program import Program, PyTree, TrainState
@@ -123,6 +124,7 @@ class Checkpointer:
         """
         fingerprints = [int(x) for x in self._fingerprint(state)]
         records = records | {"format": FORMAT, "fingerprint": fingerprints, "processes": jax.process_count()}
+        records = records | {"crc": _crc(records)}
         items = {"state": ocp.args.StandardSave(state), "records": ocp.args.JsonSave(records)}
         if self._has_source:
             items["source"] = _SourceSave(source)
@@ -176,6 +178,8 @@ class Checkpointer:
             items["source"] = _SourceRestore()
         composite = self._manager.restore(step, args=ocp.args.Composite(**items))
         state, records = composite["state"], composite["records"]
+        if records.pop("crc", None) != _crc(records):
+            raise ValueError("its records are not what was saved")
         for name in ("processes", "format"):
             records.pop(name)
         for (path, _), stored, read in zip(
@@ -190,7 +194,7 @@ class Checkpointer:
 
     def _compare(self, step: int, abstract: TrainState) -> None:
         """Raises CheckpointMismatchError naming the first array that differs, or the number of processes of a Feed."""
-        records = json.loads((self.directory / str(step) / "records" / "metadata").read_text())
+        records = read_json(self.directory / str(step) / "records" / "metadata")
         if (found := records.get("format", 1)) != FORMAT:
             raise CheckpointMismatchError(
                 f"checkpoint of step {step} in {self.directory} has format {found}, and this release reads {FORMAT}: "
@@ -217,6 +221,11 @@ class Checkpointer:
             (self.directory / str(step)).rename(target)
         sync_processes(f"set aside {step} done")
         self._manager.reload()
+
+
+def _crc(records: Mapping[str, Any]) -> int:
+    """A checksum of what a JSON file holds, whatever the order of its fields."""
+    return zlib.crc32(json.dumps(records, sort_keys=True).encode())
 
 
 def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainState:

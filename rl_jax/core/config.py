@@ -4,10 +4,13 @@ A paper's `configs/<paper>.py` starts from `core_config()` and adds its own fiel
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from rl_jax.core.ranges import check_ranges
 
 
 def core_config() -> ConfigDict:
@@ -61,16 +64,15 @@ def check_core_config(config: ConfigDict, combinations: int = 1) -> None:
     Args:
       combinations: of swept fields that run side by side, each with all seeds.
     """
-    at_least = {
-        "num_seeds": 1, "num_steps": 0, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 0,
-        "checkpoint.every": 0, "checkpoint.keep": 1, "seed": 0, "profile": 0,
-    }
-    for field, least in at_least.items():
-        value = config
-        for part in field.split("."):
-            value = value[part]
-        if value < least:
-            raise ValueError(f"config.{field}={value}: must be at least {least}")
+    fields = flat(config)
+    check_ranges({name: fields[name] for name in flat(core_config())})  # first: others may follow from these
+    check_ranges(fields)
+    for field in ("sharding_rules", "resident_rules"):
+        for rule in config[field]:
+            try:
+                re.compile(rule[0])
+            except (re.error, TypeError) as error:
+                raise ValueError(f"config.{field}: {rule[0]!r} is not a regular expression: {error}") from error
     one_of = {"on_nan": ("abort", "skip"), "seed_axis": ("auto", "vmap", "map")}
     for field, values in one_of.items():
         if config.loop[field] not in values:

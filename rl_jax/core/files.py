@@ -1,19 +1,27 @@
-"""Files that a reader never sees half of."""
+"""Files: written so that a reader never sees half of one, read so that an error names file and remedy, and locks."""
 
 import contextlib
+import fcntl
+import json
 import os
+import socket
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 @contextlib.contextmanager
 def atomically(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A binary file that takes the place of `path` in one rename when the block ends well, and is removed otherwise."""
+    """A binary file that takes the place of `path` in one rename when the block ends well, and is removed otherwise.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk; the message names `path`.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
     finally:
@@ -24,3 +32,74 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Writes a whole file in one rename."""
     with atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the file's name into an OSError that has none, such as that of a write on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a file, without a byte-order mark.
+
+    Raises:
+      ValueError: it is not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file. Only a line feed ends one: other separators of Unicode may stand inside of it."""
+    lines = read_text(path).replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and too deep a nesting
+        raise ValueError(f"{path} is damaged, it is no JSON ({error}): restore it from a copy") from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also when the process is killed
+        yield
+
+
+def hold(path: Path, remedy: str) -> IO[str]:
+    """Takes the lock `path` for as long as the file that it returns is open, and writes into it who holds it.
+
+    Raises:
+      ValueError: another process holds it; the message says which one, and the remedy.
+    """
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise ValueError(f"{path.parent} is in use by {holder}: {remedy}") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
+    file.flush()
+    return file

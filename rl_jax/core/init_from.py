@@ -1,6 +1,5 @@
 """Weights of an earlier stage: `config.init_from` takes leaves of a finished run into a new one."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 from rl_jax.core.checkpoint import CheckpointMismatchError, load_leaves
 from rl_jax.core.mesh import path_name
 from rl_jax.core.program import TrainState
+from rl_jax.core.provenance import read_starts
 
 
 def check_source(config: ConfigDict) -> None:
@@ -90,4 +90,4 @@ def init_from(
 
 
 def _starts(source: str) -> list[dict[str, Any]]:
-    return json.loads((Path(source).expanduser() / "provenance.json").read_text())["starts"]
+    return read_starts(Path(source).expanduser() / "provenance.json")

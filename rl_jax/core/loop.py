@@ -23,6 +23,7 @@ from rl_jax.core import memory, provenance, sweep
 from rl_jax.core.checkpoint import Checkpointer
 from rl_jax.core.config import check_core_config
 from rl_jax.core.experiment import Experiment
+from rl_jax.core.files import hold
 from rl_jax.core.fused import (
     STREAMS,
     Window,
@@ -42,7 +43,7 @@ from rl_jax.core.mesh import (
     upload_batch,
 )
 from rl_jax.core.metrics import MetricWriter, ProgressLine, plain
-from rl_jax.core.outcomes import add_outcomes
+from rl_jax.core.outcomes import add_outcomes, read_outcomes
 from rl_jax.core.program import Evaluation, Program, PyTree, TrainState
 from rl_jax.core.runtime import (
     NonFiniteError,
@@ -51,7 +52,6 @@ from rl_jax.core.runtime import (
     from_main_process,
     is_main_process,
     on_any_process,
-    sync_processes,
 )
 from rl_jax.core.steps import Steps
 from rl_jax.core.system import SystemMonitor
@@ -64,6 +64,8 @@ class Records:
     logged: int = 0  # the step of the last training line
     evaluated: int = -1  # the step of the last evaluation
     lines: int = 0  # lines in metrics.jsonl
+    lines_crc: int | None = None  # their checksum
+    raw: bool = False  # whether evaluations have outcomes, and so outcomes.npz is there
     train_seconds: float = 0.0  # without compilation, evaluation and saving
     evaluations: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     collected: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # a Feed's metrics: [sum, count]
@@ -118,7 +120,17 @@ def run(experiment: Experiment, config: ConfigDict, workdir: str | Path) -> Resu
         if not (workdir / "checkpoints").exists():
             check_source(config)
         stop = stack.enter_context(StopSignal())
-        return Run(experiment, program, config, workdir).train(stop)
+        started = Run(experiment, program, config, workdir)
+        from_main_process(lambda: stack.enter_context(_held(workdir)))
+        return started.train(stop)
+
+
+@contextlib.contextmanager
+def _held(workdir: Path) -> Iterator[None]:
+    """The run's folder, made if it is missing, is this process's alone."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with hold(workdir / ".lock", "wait for it, stop it, or use another --workdir"):
+        yield
 
 
 class Run:
@@ -181,9 +193,6 @@ class Run:
 
     def train(self, stop: StopSignal) -> Result:
         config, records = self.config, self.records
-        if is_main_process():
-            self.workdir.mkdir(parents=True, exist_ok=True)
-        sync_processes("workdir")
         self.checkpoints = Checkpointer(
             self.workdir / "checkpoints", keep=config.checkpoint.keep, has_source=self.feed is not None
         )
@@ -201,8 +210,9 @@ class Run:
                 self.writer = MetricWriter(
                     self.workdir, step=step, lines=records.lines, tensorboard=config.tensorboard,
                     wandb_project=config.wandb_project, config=provenance.plain_config(config),
-                    groups=self.groups,
+                    groups=self.groups, crc=records.lines_crc,
                 )
+                self.check_outcomes()
                 stack.callback(self.writer.close)
             if self.ended(step):
                 logging.info("the run in %s is finished: %d steps are done, nothing to train", self.workdir, step)
@@ -330,7 +340,12 @@ class Run:
     def collect(self, step: int, state: TrainState) -> PyTree:
         """One batch of the Feed, uploaded; its metrics join the window."""
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(self.keys["collect"], step)
-        batch, metrics = self.feed.collect(state, self.resident, keys, step)
+        try:
+            batch, metrics = self.feed.collect(state, self.resident, keys, step)
+        except (ValueError, ArithmeticError):
+            if not all(jax.device_get(self.finite_leaves(state.params))):
+                self.log(step, state)  # says that they are not, which is the cause
+            raise
         for name, value in metrics.items():
             total, seen = self.records.collected.get(name, (0.0, 0))
             self.records.collected[name] = [total + float(value), seen + 1]
@@ -390,8 +405,9 @@ class Run:
         metrics = {name: plain(value) for name, value in (means | dict(metrics)).items()}
         if is_main_process() and outcomes:
             add_outcomes(self.workdir / "outcomes.npz", step, self.records.train_seconds, outcomes)
+        self.records.raw = bool(outcomes)
         if metrics and self.headline.name not in metrics:
-            raise ValueError(f"the headline {self.headline.name!r} is not among the metrics: {', '.join(metrics)}")
+            logging.warning("the headline %s is not among the metrics: %s", self.headline.name, ", ".join(metrics))
         if metrics:
             self.write(step, metrics)
             self.records.evaluations.append({"step": step} | metrics)
@@ -399,6 +415,13 @@ class Run:
         if (value := self.headline_mean(metrics)) is not None:
             self.progress.update(step, headline=f"{self.headline.label} {value:.4g}")
             logging.info("step %d: %s %.4g", step, self.headline.label, value)
+
+    def check_outcomes(self) -> None:
+        """Warns where outcomes.npz lacks evaluations that the run had made."""
+        path, steps = self.workdir / "outcomes.npz", {line["step"] for line in self.records.evaluations}
+        there = set(read_outcomes(path).steps.tolist()) if path.exists() else set()
+        if there and not steps <= there or not there and self.records.raw:
+            logging.warning("%s lacks evaluations that the run had made: put a copy of it back before it goes on", path)
 
     def rows_of(self, state: TrainState, rows: slice) -> TrainState:
         """The runs of a combination, as a state of their own."""
@@ -428,6 +451,7 @@ class Run:
         score = self.headline_mean(latest) if latest["step"] == step else None
         if score is not None and self.headline.better == "lower":
             score = -score
+        records.lines_crc = self.writer.crc if self.writer else None
         source = self.feed.save() if self.feed else None
         self.checkpoints.save(step, state, dataclasses.asdict(records), source, score)
 

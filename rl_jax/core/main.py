@@ -40,6 +40,7 @@ def main(make: MakeExperiment, default_config: str) -> None:
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             raise ValueError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
+        check_paper(config.value, default_config)
         combinations = sweep.in_sequence(config.value)  # before anything starts: it checks the sweep
         start_process(config.value.distributed, deterministic=config.value.deterministic)
         folder = Path(workdir.value).expanduser().absolute()
@@ -55,13 +56,22 @@ def main(make: MakeExperiment, default_config: str) -> None:
             argv = [argv[0], f"--config={default_config}", *argv[1:]]
         try:
             return flags.FLAGS(argv)
-        except AttributeError as error:
+        except (AttributeError, KeyError) as error:
             fail(f"the config has no such field: {error}".replace("\\n", " "))
         except (flags.Error, ValueError, TypeError, OSError) as error:
             # A config file's own error comes with its traceback as text: the last line says what is wrong.
             fail(str(error).replace("\\n", "\n").strip("\"'").splitlines()[-1].strip())
+        except (SyntaxError, ImportError) as error:
+            fail(f"--config is no configuration, which is a Python file with get_config: {error}")
 
     run_binary(guarded, flags_parser=parse)
+
+
+def check_paper(config: ConfigDict, default_config: str) -> None:
+    """Raises ValueError where the configuration says that it is another paper's than the binary's default."""
+    file = Path(default_config.partition(":")[0])
+    if file.parts[0] == "configs" and (paper := config.get("paper", file.stem)) != file.stem:
+        raise ValueError(f"--config is of {paper}, and this binary takes {file}: start the binary of {paper} with it")
 
 
 def run(make: MakeExperiment, config: ConfigDict, workdir: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from rl_jax.core.extras import require
-from rl_jax.core.files import write_atomically
+from rl_jax.core.files import naming, write_atomically
 
 Values = Mapping[str, Any]
 
@@ -41,7 +42,8 @@ class MetricWriter:
     Args:
       workdir: the run's folder.
       step: where the run starts or resumes.
-      lines: how many lines metrics.jsonl had then; later ones are dropped.
+      lines: how many lines metrics.jsonl had then; later ones are dropped, and a warning says where some are missing.
+      crc: the checksum of these lines; None for one that is not known.
       tensorboard: whether to write event files beside the JSONL.
       wandb_project: the project to log to; empty for none.
       config: what W&B shows as the run's configuration.
@@ -50,12 +52,12 @@ class MetricWriter:
 
     def __init__(
         self, workdir: Path, *, step: int, lines: int, tensorboard: bool, wandb_project: str, config: Mapping[str, Any],
-        groups: Mapping[str, slice] | None = None,
+        groups: Mapping[str, slice] | None = None, crc: int | None = None,
     ):
         self._groups = groups or {"": slice(None)}
-        path = workdir / "metrics.jsonl"
-        _keep_lines(path, lines)
-        self._file = path.open("a", buffering=1)
+        self._path = workdir / "metrics.jsonl"
+        self.crc = _keep_lines(self._path, lines, crc)  # of all lines
+        self._file = self._path.open("ab", buffering=0)
         self._board = None
         if tensorboard:
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
@@ -70,7 +72,10 @@ class MetricWriter:
     def write(self, step: int, metrics: Values) -> None:
         """Writes one line; every metric is a number or an array [S]."""
         line = {"step": step} | {name: plain(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        text = (json.dumps(line, allow_nan=False) + "\n").encode()
+        with naming(self._path):
+            self._file.write(text)
+        self.crc = zlib.crc32(text, self.crc)
         means = {}
         for name, value in metrics.items():
             value = np.asarray(value, np.float64)
@@ -107,13 +112,11 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
       ValueError: a line is not a JSON object with a step; file and line are named.
     """
     lines = []
-    for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(keepends=True), start=1):
-        if not text.endswith("\n"):
-            break
+    for number, text in enumerate(Path(path).read_bytes().split(b"\n")[:-1], start=1):
         try:
             line = json.loads(text)
             line["step"] = int(line["step"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)}, line {number}: not a JSON object with a step") from error
         lines.append(line)
     return lines
@@ -130,17 +133,28 @@ def last_step(path: str | os.PathLike, tail: int = 1 << 16) -> int:
     for line in reversed(lines):
         try:
             return int(json.loads(line)["step"])
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             continue
     return 0 if path.stat().st_size <= tail else last_step(path, path.stat().st_size)
 
 
-def _keep_lines(path: Path, count: int) -> None:
-    """Drops what was written after the first `count` lines."""
-    if not path.exists():
-        return
-    lines = path.read_text().splitlines(keepends=True)
-    write_atomically(path, "".join(lines[:count]))
+def _keep_lines(path: Path, count: int, crc: int | None) -> int:
+    """Drops what was written after the first `count` lines; the checksum of what stays.
+
+    A run whose record was cut or changed goes on, since its state is whole, and says so.
+    """
+    whole = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    kept = b"".join(line + b"\n" for line in whole[:count])
+    if len(whole) < count:
+        logging.warning(
+            "%s has %d of the %d lines that the run had written: the others are lost, unless you stop it and put a "
+            "copy of the file back", path, len(whole), count,
+        )
+    elif crc is not None and zlib.crc32(kept) != crc:
+        logging.warning("%s is not what the run had written: something has changed its lines", path)
+    if path.exists():
+        write_atomically(path, kept)
+    return zlib.crc32(kept)
 
 
 class ProgressLine:

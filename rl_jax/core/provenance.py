@@ -21,7 +21,7 @@ import psutil
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, flat
-from rl_jax.core.files import write_atomically
+from rl_jax.core.files import read_json, write_atomically
 from rl_jax.core.runtime import Preempted
 from rl_jax.core.sweep import labels
 
@@ -44,7 +44,7 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     if not path.exists():
         return
     # What an older release did not know had no effect: the core's defaults have none either.
-    old, new = flat(plain_config(core_config())) | flat(json.loads(path.read_text())), flat(plain_config(config))
+    old, new = flat(plain_config(core_config())) | flat(read_json(path)), flat(plain_config(config))
     changed = [
         f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here"
         for name in sorted(old | new)
@@ -54,6 +54,19 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
         raise ValueError(
             f"{workdir} holds a run with another config ({'; '.join(changed)}): use its config, or another --workdir"
         )
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts that a provenance.json records, at least one.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    record = read_json(path)
+    starts = record.get("starts") if isinstance(record, dict) else None
+    if not isinstance(starts, list) or not starts or not all(isinstance(start, dict) for start in starts):
+        raise ValueError(f"{path} is damaged, it lists no starts: restore it from a copy, or use another --workdir")
+    return starts
 
 
 def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any]) -> float:
@@ -70,7 +83,7 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
       ValueError: `extra` differs from what the run's first start recorded (another data set under the same name).
     """
     path = workdir / "provenance.json"
-    starts = json.loads(path.read_text())["starts"] if path.exists() else []
+    starts = read_starts(path) if path.exists() else []
     extra = json.loads(json.dumps(dict(extra)))
     for start in starts[:1]:
         for name, value in start["inputs"].items():
@@ -115,13 +128,13 @@ def record_end(workdir: Path, step: int, error: BaseException | None, seconds: M
       seconds: what the time went on, by name.
     """
     path = workdir / "provenance.json"
-    record = json.loads(path.read_text())
+    starts = read_starts(path)
     state = "finished" if error is None else "preempted" if isinstance(error, Preempted) else "failed"
     end = {"time": _now(), "state": state, "step": step, "seconds": dict(seconds)}
     if state == "failed":
         end["error"] = f"{type(error).__name__}: {error}"
-    record["starts"][-1]["end"] = end
-    write_atomically(path, json.dumps(record, indent=1) + "\n")
+    starts[-1]["end"] = end
+    write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
 
 
 def _now() -> str:

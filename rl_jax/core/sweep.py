@@ -21,6 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import flat, unknown
+from rl_jax.core.ranges import check_ranges
 
 # They say which experiment this is: another one is not a setting of it.
 FIXED = {"sweep", "paper", "preset"}
@@ -50,6 +51,8 @@ def swept(config: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
                 "a run of its own for each"
             )
         values[name] = tuple(_value(name, text, fields[name]) for text in texts)
+        for value in values[name]:
+            check_ranges({name: value})
         if len(set(values[name])) < len(texts):
             raise ValueError(f"config.sweep: {name} has a value twice: {', '.join(texts)}")
     return values

@@ -3,17 +3,20 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from rl_jax.core.files import naming
 from rl_jax.data.episodes import STEP_FIELDS, Episodes
 
-FORMAT = 1  # raise when the layout below or the meaning of a reader's output changes
+FORMAT = 2  # raise when the layout below or the meaning of a reader's output changes
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what the content of a damaged entry raises
 
 
 def files_checksum(path: Path) -> str:
@@ -43,7 +46,8 @@ def open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dic
     """The memory-mapped episodes cached under `key`, decoded and stored first if they are not there.
 
     The entry is written to a temporary folder and renamed, so that of processes which start at once none sees half an
-    entry; the first to finish wins. An entry that cannot be read is made anew.
+    entry; the first to finish wins. Each file's CRC-32 is checked when the entry is opened, and an entry that is
+    damaged is made anew. Whoever may read `folder` may read its entries.
 
     Args:
       folder: where entries live; made if missing.
@@ -52,24 +56,25 @@ def open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dic
 
     Returns:
       The episodes (read-only memory maps) and the stored dict, to which "checksum" (content_checksum) was added.
+
+    Raises:
+      OSError: the entry cannot be written; the message names the folder.
+      ValueError: it is damaged and another user's, so that it cannot be made anew.
     """
     entry = folder / f"{key}-{FORMAT}"
     if entry.exists():
         try:
             return _read(entry)
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             logging.warning("cache entry %s cannot be read (%s): making it anew", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     episodes, info = decode()
     info = {**info, "checksum": content_checksum(episodes)}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{key[:16]}-", dir=folder))
+    temporary = folder / f".{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"  # not tempfile's: that is for us alone
     try:
-        for field, array in _arrays(episodes).items():
-            file = temporary / f"{field}.npy"
-            file.parent.mkdir(exist_ok=True)
-            np.save(file, array, allow_pickle=False)
-        (temporary / "info.json").write_text(json.dumps({"info": info, "extras": sorted(episodes.extras)}))
+        temporary.mkdir(parents=True)
+        with naming(folder):
+            _write(temporary, episodes, info)
         try:
             os.rename(temporary, entry)
         except OSError:
@@ -77,7 +82,11 @@ def open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dic
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return _read(entry)
+    try:
+        return _read(entry)
+    except DAMAGE as error:
+        raise ValueError(f"{entry}: this cache entry is damaged ({error}): remove it, or name another folder with "
+                         "--config.dataset.data_dir") from error
 
 
 def _arrays(episodes: Episodes) -> dict[str, np.ndarray]:
@@ -86,12 +95,36 @@ def _arrays(episodes: Episodes) -> dict[str, np.ndarray]:
     return {**arrays, "starts": episodes.starts, **extras}
 
 
+def _write(entry: Path, episodes: Episodes, info: dict) -> None:
+    """Writes the arrays, in files that are numbered: what a field is called decides about no path."""
+    arrays = _arrays(episodes)
+    crcs = []
+    for number, array in enumerate(arrays.values()):
+        file = entry / f"{number}.npy"
+        np.save(file, array, allow_pickle=False)
+        crcs.append(_crc(file))
+    content = json.dumps({"fields": list(arrays), "crcs": crcs, "info": info})
+    (entry / "info.json").write_text(json.dumps({"content": content, "crc": zlib.crc32(content.encode())}))
+
+
 def _read(entry: Path) -> tuple[Episodes, dict]:
-    stored = json.loads((entry / "info.json").read_text())
-
-    def load(field: str) -> np.ndarray:
-        return np.load(entry / f"{field}.npy", mmap_mode="r", allow_pickle=False)
-
-    arrays = {field: load(field) for field in (*STEP_FIELDS, "starts")}
-    extras = {field: load(f"extras/{field}") for field in stored["extras"]}
+    outer = json.loads((entry / "info.json").read_text())
+    if zlib.crc32(outer["content"].encode()) != outer["crc"]:
+        raise ValueError("the checksum of info.json is another")
+    stored = json.loads(outer["content"])
+    arrays = {}
+    for number, (field, crc) in enumerate(zip(stored["fields"], stored["crcs"], strict=True)):
+        file = entry / f"{number}.npy"
+        if _crc(file) != crc:
+            raise ValueError(f"the checksum of {field} is another")
+        arrays[field] = np.load(file, mmap_mode="r", allow_pickle=False)
+    extras = {field.removeprefix("extras/"): arrays.pop(field) for field in [*arrays] if field.startswith("extras/")}
     return Episodes(**arrays, extras=extras), stored["info"]
+
+
+def _crc(file: Path) -> int:
+    crc = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            crc = zlib.crc32(chunk, crc)
+    return crc

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl_jax.data.readers.fields import require_fields
+from rl_jax.data.readers.npz import read_arrays
+
 
 class CaptionedImages(NamedTuple):
     """Images, each with a caption.
@@ -31,11 +34,9 @@ def load_captioned_images(path: str | Path) -> CaptionedImages:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of images and captions")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, captions = file["images"], file["captions"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise ValueError(f"{path}: not an npz file of the arrays images and captions ({error})") from error
+    arrays = read_arrays(path)
+    require_fields(str(path), arrays, ("images", "captions"))
+    images, captions = arrays["images"], arrays["captions"]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (3, 4) or not len(images):
         raise ValueError(f"{path}: images are {images.dtype} {images.shape}: give uint8 [N, H, W, 3] or [N, H, W, 4]")
     if captions.dtype.kind != "U" or captions.shape != (len(images),):

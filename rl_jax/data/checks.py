@@ -1,8 +1,50 @@
-"""Checks of numpy arrays that name the data set, the field and the first bad step."""
+"""Checks of files and arrays that name the data set, the field and the first bad step."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
+import psutil
 
+MEMORY_SHARE = 0.5  # of the memory available that a set's arrays may take: readers keep a second copy for a while
 ACTION_TOLERANCE = 1e-5  # float32 rounding of actions that were clipped to the box in float64
+
+
+@contextlib.contextmanager
+def readable(name: str, kind: str, field: str = "") -> Iterator[None]:
+    """Turns whatever a library raises at a damaged file into one ValueError that names the file and the field.
+
+    Only calls of the library belong inside: a damaged file makes it raise errors of nearly any type.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        where = f", field {field!r}" if field else ""
+        message = " ".join(str(error).split())
+        raise ValueError(
+            f"{name}: not a readable {kind}{where} (damaged or cut off?): {type(error).__name__}: {message}"
+        ) from error
+
+
+def check_sizes(name: str, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError where arrays of these declared `sizes`, bytes by field, do not fit the memory."""
+    total, available = sum(sizes.values()), psutil.virtual_memory().available
+    if total > MEMORY_SHARE * available:
+        field = max(sizes, key=sizes.__getitem__)
+        raise ValueError(
+            f"{name}: field {field!r} declares {sizes[field] / 1e9:.2f} GB and all fields {total / 1e9:.2f} GB; with "
+            f"{available / 1e9:.2f} GB of memory available, at most {MEMORY_SHARE:.0%} of it are read: use a part of "
+            "the set, or a machine with more memory"
+        )
+
+
+def check_names(name: str, fields: Iterable[str]) -> None:
+    """Raises ValueError at the first name that is neither a printable word nor such words joined by slashes."""
+    for field in fields:
+        if any(part in ("", ".", "..") or not part.isprintable() for part in field.split("/")):
+            raise ValueError(f"{name}: field {field!r} has a name that reads like a path out of the set: rename it")
 
 
 def check_shape(name: str, field: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
@@ -33,7 +75,11 @@ def check_finite(name: str, field: str, array: np.ndarray) -> None:
     check_all(name, field, array, np.isfinite(array), "a finite number")
 
 
-def check_actions(name: str, actions: np.ndarray, action_bound: float) -> None:
-    """Raises ValueError naming the first of `actions` [N, A] outside [-action_bound, action_bound]."""
-    good = np.abs(actions) <= action_bound + ACTION_TOLERANCE
-    check_all(name, "actions", actions, good, f"a value in [{-action_bound:g}, {action_bound:g}]")
+def check_actions(name: str, actions: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Raises ValueError naming the first of `actions` [N, A] outside the box from `low` to `high`, [A] or numbers."""
+    low, high = np.broadcast_to(low, actions.shape[1:]), np.broadcast_to(high, actions.shape[1:])
+    slack = ACTION_TOLERANCE * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
+    inside = (actions >= low - slack) & (actions <= high + slack)
+    if not inside.all():
+        worst = int(np.argmin(inside)) % actions.shape[1]
+        check_all(name, "actions", actions, inside, f"a value in [{low[worst]:g}, {high[worst]:g}]")

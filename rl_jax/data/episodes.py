@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rl_jax.core.config import unknown
-from rl_jax.data.checks import check_actions, check_all, check_dtype, check_finite, check_shape
+from rl_jax.data.checks import check_actions, check_all, check_dtype, check_finite, check_names, check_shape
 from rl_jax.data.transitions import Transitions
 
 STEP_FIELDS = ("observations", "actions", "rewards", "terminated", "truncated", "next_observations")
@@ -170,7 +170,8 @@ def check_episodes(episodes: Episodes, name: str, action_bound: float | None = N
     for field in ("terminated", "truncated"):
         check_dtype(name, field, getattr(episodes, field), np.bool_)
     if action_bound is not None:
-        check_actions(name, episodes.actions, action_bound)
+        check_actions(name, episodes.actions, -action_bound, action_bound)
+    check_names(name, episodes.extras)
     for field, array in episodes.extras.items():
         check_shape(name, f"extras/{field}", array, (size,) + array.shape[1:])
         if np.issubdtype(array.dtype, np.floating):

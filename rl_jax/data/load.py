@@ -1,13 +1,18 @@
 """`load_dataset`: any data set by name (the built-in sets) or by path (the format is found out from the files)."""
 
 import dataclasses
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from absl import logging
 
 from rl_jax.core.config import unknown
+from rl_jax.core.files import exclusive
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
 from rl_jax.data.episodes import Episodes, check_episodes
-from rl_jax.data.lock import exclusive
 from rl_jax.data.locomotion.sets import SETS
 from rl_jax.data.readers.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from rl_jax.data.readers.minari import is_minari, read_minari
@@ -33,6 +38,8 @@ class Dataset:
     env_id: str  # Gymnasium id of the task, "" if unknown
     checksum: str  # sha256 (hex) of the arrays' content: the same data give the same checksum in any format
     source: str  # one line: where the data come from
+    # What else the data record of the task: kwargs, max_episode_steps and additional_wrappers of Gymnasium's EnvSpec.
+    env_spec: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -48,7 +55,8 @@ def load_dataset(
     The first load of a built-in set rolls it out (all cores); the first load of any set decodes it into an array cache.
 
     Args:
-      name: a built-in set such as "locomotion/hopper-medium"; with `path`, only a label (may be "").
+      name: a built-in set such as "locomotion/hopper-medium"; with `path`, a label. Where that is "" or the name of a
+        built-in set, which the file is not, the set is called as its file or folder is.
       path: a D4RL HDF5 file, an npz file, an RLDS/TFDS folder or a Minari folder.
       num_steps: built-in: how many steps to make (None: the set's full size); with `path`: read only the first steps.
       seed: of a built-in set's roll-outs.
@@ -57,6 +65,8 @@ def load_dataset(
     Raises:
       ValueError: unknown name (naming near ones), unknown format, or damaged content (naming file, field and index).
       FileNotFoundError: `path` does not exist.
+
+    What a reader guessed is logged as a warning at every load.
     """
     folder = Path(data_dir).expanduser()
     if path:
@@ -94,10 +104,28 @@ def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Da
     checksum = info["checksum"]
     if num_steps is not None and num_steps != len(episodes):
         if num_steps > len(episodes):
-            raise ValueError(f"{path}: num_steps is {num_steps}, the set has only {len(episodes)}")
+            raise ValueError(
+                f"{path}: num_steps is {num_steps}, the set has only {len(episodes)}: give "
+                "--config.dataset.num_steps=0 for all of them"
+            )
         episodes = episodes.first_steps(num_steps)
         checksum = content_checksum(episodes)
-    return Dataset(episodes, name or path.stem, info["env_id"], checksum, f"{kind} set at {path}")
+    for remark in info.get("remarks", ()):
+        logging.warning("%s: %s", path, remark)
+    if not name or name.startswith(PREFIX):
+        name = own_name(path)
+    return Dataset(episodes, name, info["env_id"], checksum, f"{kind} set at {path}", info.get("env_spec", {}))
+
+
+def own_name(path: Path) -> str:
+    """What a set on disk is called: a file without its suffix, or the folder above those of a version and of the data.
+    """
+    path = path.resolve()
+    if path.is_file():
+        return path.stem
+    while re.fullmatch(r"data|v?\d+(\.\d+)*", path.name) and path.parent.name:
+        path = path.parent
+    return path.name
 
 
 def _decode_cached(kind: str, read, path: Path, folder: Path, action_bound: float | None) -> tuple[Episodes, dict]:

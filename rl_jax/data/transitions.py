@@ -123,7 +123,7 @@ def check_transitions(transitions: Transitions, name: str, action_bound: float |
     masks = fields["masks"]
     check_all(name, "masks", masks, (masks == 0) | (masks == 1), "0 or 1")
     if action_bound is not None:
-        check_actions(name, fields["actions"], action_bound)
+        check_actions(name, fields["actions"], -action_bound, action_bound)
 
 
 def write_rows(buffer: PyTree, rows: PyTree, kept: jax.Array, added: jax.Array) -> tuple[PyTree, jax.Array]:

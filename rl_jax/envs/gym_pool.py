@@ -34,7 +34,8 @@ class EnvPool:
 
     Args:
       env_id: a registered Gymnasium id, such as `Hopper-v4`, or `module:Id-v0` for one that importing `module`
-        registers. Observations and actions must be `Box` spaces.
+        registers. Actions must be a `Box`, and observations one or a dictionary or tuple of them, of floating-point
+        numbers, which become one vector in the order of the sorted keys.
       num_envs: E.
       num_workers: W. Default: as many as there are usable cores, at most E. With 1, or with fewer than 4
         environments by default, the environments live in this process.

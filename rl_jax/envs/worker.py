@@ -86,6 +86,9 @@ def _aligned_bytes(spec: ArraySpec) -> int:
 def make_env(spec: Any, env_kwargs: Mapping[str, Any]) -> Any:
     """One environment of a `gymnasium.envs.registration.EnvSpec`, without Gymnasium's checker, which slows every step.
 
+    Observations that are a dictionary or a tuple of boxes become one vector, in the order of the sorted keys, as the
+    readers of data sets make it.
+
     MuJoCo by itself prints each warning for each environment and appends it to MUJOCO_LOG.TXT in the working directory.
     Here what it says of Gymnasium's models, which no user can change, is dropped, and what it says of a simulation
     is logged once.
@@ -93,13 +96,38 @@ def make_env(spec: Any, env_kwargs: Mapping[str, Any]) -> Any:
     import gymnasium
 
     if "mujoco" not in str(spec.entry_point):
-        return gymnasium.make(spec, disable_env_checker=True, **env_kwargs)
+        return _with_flat_observations(gymnasium.make(spec, disable_env_checker=True, **env_kwargs))
     import mujoco
 
     mujoco.set_mju_user_warning(lambda message: None)
     env = gymnasium.make(spec, disable_env_checker=True, **env_kwargs)
     mujoco.set_mju_user_warning(_log_mujoco_warning)
-    return env
+    return _with_flat_observations(env)
+
+
+def _with_flat_observations(env: Any) -> Any:
+    from gymnasium import spaces, wrappers
+
+    def boxes(space: Any) -> list[Any]:
+        if isinstance(space, spaces.Dict):
+            return [box for key in sorted(space.spaces) for box in boxes(space[key])]
+        if isinstance(space, spaces.Tuple):
+            return [box for inner in space.spaces for box in boxes(inner)]
+        return [space]
+
+    def arrays(space: Any, value: Any) -> list[Any]:
+        if isinstance(space, spaces.Dict):
+            return [array for key in sorted(space.spaces) for array in arrays(space[key], value[key])]
+        if isinstance(space, spaces.Tuple):
+            return [array for inner, one in zip(space.spaces, value) for array in arrays(inner, one)]
+        return [np.ravel(value)]
+
+    nested, parts = env.observation_space, boxes(env.observation_space)
+    if parts == [nested] or not all(isinstance(box, spaces.Box) and box.dtype.kind == "f" for box in parts):
+        return env
+    low, high = (np.concatenate([np.ravel(getattr(box, end)) for box in parts]) for end in ("low", "high"))
+    flat = spaces.Box(low, high, dtype=low.dtype.type)
+    return wrappers.TransformObservation(env, lambda value: np.concatenate(arrays(nested, value)), flat)
 
 
 def _log_mujoco_warning(message: str) -> None:

@@ -79,6 +79,9 @@ def read_torch(file: str | Path) -> dict[str, np.ndarray]:
     remedy = "save a dictionary of tensors by torch 1.6 or later, or as safetensors"
     try:
         with zipfile.ZipFile(file) as archive:
+            # torch compresses nothing, so that a larger content is a bomb.
+            if sum(entry.file_size for entry in archive.infolist()) > Path(file).stat().st_size:
+                raise ValueError("it is compressed")
             (pickled,) = (name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
             with archive.open(pickled) as stream:
                 found = _Unpickler(stream, archive, pickled.removesuffix("data.pkl")).load()

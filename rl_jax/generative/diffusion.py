@@ -40,17 +40,29 @@ def noise_levels(alphas: np.ndarray) -> np.ndarray:
 
 
 def ddim_timesteps(number: int, timesteps: int = TIMESTEPS, offset: int = 1) -> np.ndarray:
-    """Returns Stable Diffusion's timesteps for `number` calls, falling, int [number]: 981, 961, ..., 1 for 50."""
+    """Returns Stable Diffusion's timesteps for `number` calls, falling, int [number]: 981, 961, ..., 1 for 50.
+
+    Raises:
+      ValueError: there are not that many timesteps.
+    """
     _check_calls(number, timesteps)
-    return (np.arange(number) * (timesteps // number) + offset)[::-1]
+    found = (np.arange(number) * (timesteps // number) + offset)[::-1]
+    if found[0] >= timesteps:
+        raise ValueError(f"{number} calls of the model begin at timestep {found[0]}, and there are {timesteps}")
+    return found
 
 
 def lcm_timesteps(number: int, timesteps: int = TIMESTEPS, origin: int = 50) -> np.ndarray:
     """Returns LCM's timesteps for `number` calls, falling, int [number]: 999, 879, ..., 159 for 8.
 
     Of the `origin` timesteps at which the model was distilled they are every (origin // number)-th, from the last one.
+
+    Raises:
+      ValueError: there are not that many timesteps.
     """
     _check_calls(number, origin)
+    if origin > timesteps:
+        raise ValueError(f"the model was distilled at {origin} timesteps, and there are {timesteps}")
     distilled = np.arange(1, origin + 1) * (timesteps // origin) - 1
     return distilled[:: -(origin // number)][:number]
 

@@ -64,7 +64,8 @@ def pretraining_experiment(config: ConfigDict, data: Path, checkpoints: Path) ->
 def pipeline_experiment(config: ConfigDict) -> Experiment:
     """RLCM or DDPO of a pipeline's folder."""
     folder, file = (Path(config.pipeline[name]).expanduser() for name in ("folder", "prompts"))
-    prompts, loaded, score = read_prompts(file), load_pipeline(folder), host_reward(config)
+    prompts, score = read_prompts(file), host_reward(config)
+    loaded = load_pipeline(folder, variant=config.pipeline.variant)
     if score is None:
         raise ValueError(f"config.reward={config.reward!r} is the similarity of a domain: a pipeline has none")
     resident = pipeline_resident(loaded, prompts)

@@ -13,18 +13,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from rl_jax.core import sweep
 from rl_jax.core.config import unknown
+from rl_jax.core.files import read_lines
 from rl_jax.core.fused import in_mesh
 from rl_jax.core.mesh import REPLICATE, Rule, make_mesh, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState, scored
 from rl_jax.generative.clip import TextEncoder
 from rl_jax.generative.denoising import Network
 from rl_jax.generative.diffusion import (
+    TIMESTEP_SCALING,
     ddim_timesteps,
     from_noise_prediction,
     guided,
@@ -44,8 +47,21 @@ from rl_jax.networks.lora import apply_lora, init_lora
 DTYPES = ("float32", "bfloat16")
 ENCODED = 16  # prompts that the text encoder reads at once
 DECODED = 4  # latents that a device decodes at once
-# Values of a scheduler's file that the samplers here need, where the file gives them.
-SCHEDULE = {"prediction_type": "epsilon", "beta_schedule": "scaled_linear", "rescale_betas_zero_snr": False}
+# Fields of a scheduler's file that the samplers here follow, with the least and the largest value.
+FOLLOWED = {
+    "num_train_timesteps": (1, 1_000_000), "beta_start": (1e-9, 0.999), "beta_end": (1e-9, 0.999),
+    "original_inference_steps": (1, 1_000_000), "steps_offset": (0, 1_000_000),
+}
+# Values that they need, where the file gives them: of all others they would sample something else.
+NEEDED = {
+    "prediction_type": "epsilon", "beta_schedule": "scaled_linear", "trained_betas": None,
+    "rescale_betas_zero_snr": False, "timestep_spacing": "leading", "timestep_scaling": TIMESTEP_SCALING,
+    "thresholding": False, "clip_sample": False,
+}
+# Fields without effect here: of what is off above; of the last step, which here ends at the clean image; of PNDM.
+WITHOUT_EFFECT = (
+    "clip_sample_range", "sample_max_value", "dynamic_thresholding_ratio", "set_alpha_to_one", "skip_prk_steps",
+)
 # The decoder is small and sees a device's own latents; the U-Net's kernels are spread.
 RESIDENT_RULES: tuple[Rule, ...] = (("^vae/", REPLICATE), *SHARDING_RULES)
 
@@ -55,6 +71,7 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "folder": "",  # of a latent consistency model or Stable Diffusion, see pretrained.load_pipeline
+            "variant": "",  # of the weight files, such as "fp16" for diffusion_pytorch_model.fp16.safetensors
             "prompts": "",  # a text file with a prompt on each line
             "height": 512,
             "width": 512,
@@ -158,11 +175,11 @@ def read_prompts(path: Path) -> tuple[str, ...]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: there is no prompt in it.
+      ValueError: there is no prompt in it, or it is no text.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file: config.pipeline.prompts is a text file, a prompt on each line")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = map(str.strip, read_lines(path))
     prompts = tuple(line for line in lines if line)
     if not prompts:
         raise ValueError(f"{path} has no prompt in it: write one on each line")
@@ -193,7 +210,11 @@ def pipeline_sampler(
     Args:
       scheduler: the settings of the pipeline's file.
       frozen: see `pipeline_resident`; None where the model is not called.
+
+    Raises:
+      ValueError: see `check_scheduler`.
     """
+    check_scheduler(scheduler, config.pipeline.folder)
     model = config.model
     alphas = scaled_linear_alphas(
         scheduler.get("num_train_timesteps", 1000), scheduler.get("beta_start", 0.00085),
@@ -211,6 +232,23 @@ def pipeline_sampler(
         empty = jnp.array([len(frozen["contexts"]) - 1])
         network = guided(network, empty, config.pipeline.guidance)
     return ancestral_sampler(from_noise_prediction(network, alphas), levels[timesteps], reduction=model.reduction)
+
+
+def check_scheduler(scheduler: Mapping[str, Any], folder: str) -> None:
+    """Raises ValueError where a scheduler's file says what the samplers here do not do; file and field are named."""
+    where = f"{folder}/scheduler/scheduler_config.json"
+    for name, needed in NEEDED.items():
+        found = scheduler.get(name, needed)
+        if found != needed:
+            found = f"a list of {len(found)}" if isinstance(found, list) else repr(found)
+            raise ValueError(
+                f"{where}: {name} is {found}, and the samplers here need {needed!r}: give a model made for it"
+            )
+    for name, (low, high) in FOLLOWED.items():
+        found = scheduler.get(name, low)
+        if type(found) not in (int, type(low)) or not low <= found <= high:
+            kind = "a whole number" if type(low) is int else "a number"
+            raise ValueError(f"{where}: {name} is {found!r}: it is {kind} from {low} to {high}")
 
 
 def _network(config: ConfigDict, unet: UNetConfig, frozen: PyTree | None) -> Network:
@@ -268,10 +306,10 @@ def latent_size(config: ConfigDict, pipeline: Pipeline) -> tuple[int, int, int]:
             f"{settings.folder} holds a {kind} model (its U-Net has {'no' if kind == 'diffusion' else 'an'} input for "
             f"the guidance) and config.model.kind is {config.model.kind!r}: give the other folder or the other preset"
         )
-    for name, needed in SCHEDULE.items():
-        found = pipeline.scheduler.get(name, needed)
-        if found != needed:
-            raise ValueError(f"{settings.folder}/scheduler: {name} is {found!r}, and the samplers here need {needed!r}")
+    check_scheduler(pipeline.scheduler, settings.folder)
+    unknown_fields = pipeline.scheduler.keys() - FOLLOWED.keys() - NEEDED.keys() - set(WITHOUT_EFFECT)
+    if strange := sorted(name for name in unknown_fields if not name.startswith("_")):
+        logging.warning("%s/scheduler: the samplers here do not follow %s", settings.folder, ", ".join(strange))
     shrink = 2 ** (len(vae.block_out_channels) - 1)
     multiple = shrink * 2 ** (len(unet.block_out_channels) - 1)
     for name in ("height", "width"):

@@ -19,6 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rl_jax.core.extras import require
+from rl_jax.core.files import read_json
 from rl_jax.core.program import PyTree
 from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, TextEncoder, VisionConfig, VisionEncoder
 from rl_jax.generative.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
@@ -35,7 +36,10 @@ LATER = {
 # Older names of the layers of an autoencoder's attention.
 OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 BESIDE = r"^vision_model\.(?=visual_projection)"  # in files it lies beside the encoder, in our tree inside it
+TAKE = "take it from the model that the weights are of"
 SHOWN = 4  # tensors that an error names
+# Larger numbers in a config.json are damage.
+MAX_NUMBER, MAX_LAYERS = 1_000_000, 1_000
 
 
 class Part(NamedTuple):
@@ -157,21 +161,23 @@ CLIP_MODEL = Network(
 )
 
 
-def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Pipeline:
+def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Pipeline:
     """Reads a text-to-image model from a folder with unet/, vae/, text_encoder/ and tokenizer/.
 
     Args:
       dtype: of the parameters and of the computation, except the autoencoder's, which stay float32.
-      variant: of the weight files, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors.
+      variant: of the weight files, e.g. "fp16" for diffusion_pytorch_model.fp16.safetensors; "" for those without one.
 
     Raises:
       FileNotFoundError: the folder, or a file in it, is missing.
-      ValueError: the networks are not of Stable Diffusion's kind, or weights do not fit their config.json.
+      ValueError: a file is damaged, the networks are not of Stable Diffusion's kind, or weights do not fit their
+        config.json.
     """
     path = _folder(path)
     index = _json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
     for name, network in (("unet", UNET), ("vae", VAE), ("text_encoder", TEXT)):
-        _, found = index.get(name, (None, network.class_name))
+        found = index.get(name, [None, network.class_name])
+        found = found[-1] if isinstance(found, list) and found else found
         if found != network.class_name:
             raise ValueError(f"{path / 'model_index.json'}: {name} is a {found}; this project has {network.class_name}")
     scheduler = path / "scheduler" / "scheduler_config.json"
@@ -184,27 +190,27 @@ def load_pipeline(path: str | Path, dtype: Any = jnp.float32, variant: str | Non
     )
 
 
-def load_unet(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+def load_unet(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Part:
     """Reads a U-Net from a folder with config.json and weights; arguments and errors: see `load_pipeline`."""
     return _load(UNET, path, dtype, variant)
 
 
-def load_vae(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+def load_vae(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Part:
     """Reads an autoencoder, see `load_unet`."""
     return _load(VAE, path, dtype, variant)
 
 
-def load_text_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+def load_text_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Part:
     """Reads CLIP's text encoder, by itself or from a whole CLIP model; see `load_unet`."""
     return _load(TEXT, path, dtype, variant)
 
 
-def load_vision_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+def load_vision_encoder(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Part:
     """Reads CLIP's image encoder with its projection, by itself or from a whole CLIP model; see `load_unet`."""
     return _load(VISION, path, dtype, variant)
 
 
-def load_clip(path: str | Path, dtype: Any = jnp.float32, variant: str | None = None) -> Part:
+def load_clip(path: str | Path, dtype: Any = jnp.float32, variant: str = "") -> Part:
     """Reads a whole CLIP model, both encoders and their projections; see `load_unet`."""
     return _load(CLIP_MODEL, path, dtype, variant)
 
@@ -255,10 +261,14 @@ def torch_axes(keys: tuple[str, ...], ndim: int) -> tuple[int, ...]:
     return {4: (3, 2, 0, 1), 2: (1, 0)}[ndim] if keys[-1] == "kernel" else tuple(range(ndim))
 
 
-def _load(network: Network, path: str | Path, dtype: Any, variant: str | None) -> Part:
+def _load(network: Network, path: str | Path, dtype: Any, variant: str) -> Part:
     folder = _folder(path)
     config = _read_config(network, folder / "config.json", dtype)
-    shapes = flatten_dict(parameter_shapes(network, config))
+    try:
+        shapes = flatten_dict(parameter_shapes(network, config))
+    except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
+        said = f"{folder / 'config.json'} describes no {network.class_name}"
+        raise ValueError(f"{said} ({_line(error)}): {TAKE}") from error
     wanted = {_canonical(published_name(network, keys), network): (keys, leaf.shape) for keys, leaf in shapes.items()}
     params, unexpected, mismatched = {}, [], []
     for file in _weight_files(folder, network.weights, variant):
@@ -298,6 +308,8 @@ def _read_config(network: Network, file: Path, dtype: Any) -> Any:
         return CLIPConfig(*(_read_config(part, file, dtype) for part in (TEXT, VISION)))
     part = f"{network.prefix.removesuffix('_model.')}_config"
     if part in settings:  # a whole CLIP model, whose own projection_dim counts
+        if not isinstance(settings[part], dict):
+            raise ValueError(f"{file}: {part} is {settings[part]!r}: {TAKE}")
         settings = settings[part] | {name: x for name, x in settings.items() if name == "projection_dim"}
     kind = settings.get("_class_name", network.class_name)
     if kind != network.class_name:
@@ -308,11 +320,15 @@ def _read_config(network: Network, file: Path, dtype: Any) -> Any:
             continue
         if field.name not in settings:
             if field.name not in LATER:
-                raise ValueError(f"{file} does not say {field.name}: take it from the model that the weights are of")
+                raise ValueError(f"{file} does not say {field.name}: {TAKE}")
             continue
         value = settings[field.name]
         if isinstance(value, list) and "tuple" not in str(field.type):
             raise ValueError(f"{file}: {field.name} is {value}; {network.class_name} is here built with one for all")
+        most = MAX_LAYERS if "layers" in field.name else MAX_NUMBER
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int | float) and not abs(one) <= most or isinstance(one, dict | list):
+                raise ValueError(f"{file}: {field.name} is {value!r}: {TAKE}")
         values[field.name] = tuple(value) if isinstance(value, list) else value
     if network.fixed is not None:
         for name in sorted(set(settings) - set(values) - set(network.alike)):
@@ -322,8 +338,13 @@ def _read_config(network: Network, file: Path, dtype: Any) -> Any:
                 raise ValueError(f"{file}: {name} is {settings[name]!r}, and {kind} is here built with {off!r} alone")
     try:
         return network.config(**values, dtype=dtype)
-    except ValueError as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -341,22 +362,28 @@ def _canonical(published: str, network: Network) -> str:
     return ".".join(OLDER_NAMES.get(part, part) for part in published.removeprefix(network.prefix).split("."))
 
 
-def _weight_files(folder: Path, stem: str, variant: str | None) -> list[Path]:
+def _weight_files(folder: Path, stem: str, variant: str) -> list[Path]:
     """Returns the files of a network's weights: those of an index, or the only one."""
-    index = folder / f"{stem}.safetensors.index{'' if variant is None else f'.{variant}'}.json"
+    suffix = f".{variant}" if variant else ""
+    index = folder / f"{stem}.safetensors.index{suffix}.json"
     if index.is_file():
-        files = [folder / name for name in sorted(set(_json(index)["weight_map"].values()))]
+        weights = _json(index).get("weight_map")
+        names = list(weights.values()) if isinstance(weights, dict) else [None]
+        if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+            raise ValueError(f"{index}: weight_map names {wrong[0]!r}, not a file beside it: copy the folder again")
+        files = [folder / name for name in sorted(set(names))]
         missing = [file.name for file in files if not file.is_file()]
         if missing:
             raise FileNotFoundError(f"{index} names {_shown(missing)}, which are missing: copy the whole folder")
         return files
-    file = folder / f"{stem}{'' if variant is None else f'.{variant}'}.safetensors"
+    file = folder / f"{stem}{suffix}.safetensors"
     if file.is_file():
         return [file]
     there = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".msgpack"))
     raise FileNotFoundError(
-        f"{file} is missing (weights there: {_shown(there) or 'none'}). Another variant, e.g. "
-        "fp16, is read with variant='fp16'; other formats must be saved as safetensors by the library that wrote them"
+        f"{file} is missing (weights there: {_shown(there) or 'none'}). Those of another variant, e.g. fp16, are read "
+        "with --config.pipeline.variant=fp16 (a reward's with --config.reward_options.variant=fp16); other formats "
+        "must be saved as safetensors by the library that wrote them"
     )
 
 
@@ -379,10 +406,10 @@ def _folder(path: str | Path) -> Path:
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: give the folder of a model as diffusers saves it")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON ({error}): copy it again") from None
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no object of settings: copy it again")
+    return content
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

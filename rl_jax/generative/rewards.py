@@ -23,7 +23,7 @@ from rl_jax.generative.aesthetic import WIDTH, AestheticHead, load_head
 from rl_jax.generative.clip import CLIP, VisionEncoder, pixels
 from rl_jax.generative.pretrained import load_clip, load_vision_encoder
 from rl_jax.generative.tokenizer import load_tokenizer
-from rl_jax.generative.vlm import remote_scores
+from rl_jax.generative.vlm import check_options, remote_scores
 
 QUALITY = 95  # of the JPEG whose size is a reward
 QUALITY_SENT = 80  # of the JPEG that another process scores
@@ -63,18 +63,19 @@ def incompressibility() -> Reward:
     return lambda images, prompts: (jpeg_sizes(images) / 1000.0).astype(np.float32)
 
 
-def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32) -> Reward:
+def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32, variant: str = "") -> Reward:
     """Rewards LAION's aesthetic score, see `aesthetic.py`.
 
     Args:
       clip: the folder of CLIP ViT-L/14, or of its image encoder with the projection.
       head: the file of the head.
       batch_size: images that are scored at once.
+      variant: of CLIP's weight files, such as "fp16".
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, or not of this model.
     """
-    encoder, head_params = load_vision_encoder(clip), load_head(head)
+    encoder, head_params = load_vision_encoder(clip, variant=variant), load_head(head)
     config = encoder.config
     if config.projection_dim != WIDTH:
         found = config.projection_dim
@@ -89,17 +90,18 @@ def aesthetic(clip: str | Path, head: str | Path, batch_size: int = 32) -> Rewar
     return lambda images, prompts: _in_batches(score, params, batch_size, coloured(images))
 
 
-def similarity(clip: str | Path, batch_size: int = 32) -> Reward:
+def similarity(clip: str | Path, batch_size: int = 32, variant: str = "") -> Reward:
     """Rewards the cosine of CLIP's embeddings of the image and of the prompt, in [-1, 1].
 
     Args:
       clip: the folder of a whole CLIP model with its tokenizer's files.
       batch_size: images that are scored at once.
+      variant: of CLIP's weight files, such as "fp16".
 
     Raises:
       FileNotFoundError, ValueError: a file is missing, or not of such a model.
     """
-    model, tokenizer = load_clip(clip), load_tokenizer(clip)
+    model, tokenizer = load_clip(clip, variant=variant), load_tokenizer(clip)
     size = model.config.vision_config.image_size
 
     @jax.jit
@@ -123,10 +125,7 @@ def vlm(url: str, batch_size: int = 16, timeout: float = 120.0, retries: int = 5
     Raises:
       ValueError: the URL is none, or a number is out of its range.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"url is {url!r}: give where the scorer listens, as http://127.0.0.1:8085")
-    if timeout <= 0 or retries < 0:
-        raise ValueError(f"timeout is {timeout} and retries {retries}: more than 0, and 0 or more, are possible")
+    check_options(url, batch_size, timeout, retries)
 
     def scores(images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         _check_number(images, prompts)

@@ -11,8 +11,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from rl_jax.core.files import read_json, read_lines
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
@@ -113,30 +116,59 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Reads vocab.json and merges.txt of a folder and, if it exists, the padding from tokenizer_config.json.
+    """Reads vocab.json and merges.txt of a folder and, where they exist, what tokenizer_config.json and
+    special_tokens_map.json say of its special tokens: the second has the last word, as in transformers, unless the
+    first lists `added_tokens_decoder`.
 
     Raises:
       FileNotFoundError: vocab.json or merges.txt is missing.
-      ValueError: a file is not what its name says.
+      ValueError: a file is not what its name says, or the tokenizer has other special tokens than CLIP's or tokens
+        beside its vocabulary, which are not followed here.
     """
     folder = Path(folder)
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing: a CLIP tokenizer is in vocab.json and merges.txt")
-    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+    vocab = _object(folder / "vocab.json")
+    if not all(type(number) is int and 0 <= number < 1 << 31 for number in vocab.values()):
+        raise ValueError(f"{folder / 'vocab.json'}: a token's id is no whole number: copy the file again")
+    lines = read_lines(folder / "merges.txt")
     merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
     wrong = next((pair for pair in merges if len(pair) != 2), None)
     if wrong is not None:
         raise ValueError(f"{folder / 'merges.txt'}: a line is two tokens, and one is {' '.join(wrong)!r}")
-    settings = {}
-    if (folder / "tokenizer_config.json").is_file():
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    pad = settings.get("pad_token") or END
-    pad = pad["content"] if isinstance(pad, dict) else pad
+    settings, special, added = (
+        _object(folder / name) if (folder / name).is_file() else {}
+        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    )
+    decoder = settings.get("added_tokens_decoder")
+    if decoder is None:
+        settings |= {name: token for name, token in special.items() if token}
+    elif isinstance(decoder, dict):
+        added |= dict.fromkeys(map(_content, decoder.values()))
+    for name, needed in (("bos_token", START), ("eos_token", END), ("unk_token", END)):
+        if (token := _content(settings.get(name) or needed)) != needed:
+            raise ValueError(f"{folder}: {name} is {token!r}, and the tokenizer here has {needed!r} alone")
+    if strange := [token for token in added if token not in vocab]:
+        raise ValueError(f"{folder}: {strange[0]!r} is added to the vocabulary, which the tokenizer here cannot do")
     # CLIP reads 77 tokens; a tokenizer that was saved without a length has 10^30.
-    length = min(settings.get("model_max_length", 77), 77)
-    return Tokenizer(vocab, tuple(merges), pad, length, str(folder))
+    length = settings.get("model_max_length") or 77
+    if type(length) not in (int, float) or length < 3:
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: model_max_length is {length!r}: it is 3 or more")
+    pad = _content(settings.get("pad_token") or END)
+    return Tokenizer(vocab, tuple(merges), pad, int(min(length, 77)), str(folder))
+
+
+def _object(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no JSON object: copy it again")
+    return content
+
+
+def _content(token: Any) -> str:
+    """The text of a special token, which files hold as it is or in an object."""
+    return str(token.get("content") if isinstance(token, dict) else token)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:

@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
     @property
     def last_steps(self) -> np.ndarray:
-        return np.array([unit.series.steps[-1] for unit in self.units], np.int64)
+        return np.array([unit.series.steps[-1] for unit in self.units])
 
 
 Cells = dict[tuple[str, str], Cell]  # by task and label
@@ -281,7 +281,8 @@ def curves_by_task(
 
 
 def remarks(cell: Cell, last: int) -> list[str]:
-    """What is not as it should be with a cell: runs that failed, are shorter, lack values, differ, have one seed."""
+    """What is not as it should be with a cell: runs that failed, are shorter, lack or replace values, differ, have one
+    seed."""
     said = []
     members = [*(unit.member for unit in cell.units), *cell.without]
     if cell.without:
@@ -294,6 +295,7 @@ def remarks(cell: Cell, last: int) -> list[str]:
     }
     if unfinished:
         said.append(f"in the mean and not finished: {_listed(sorted(unfinished))}")
+    said += [f"{unit.name}: {text}" for unit in cell.units for text in unit.series.remarks]
     if not np.isfinite(cell.values).all():
         bad = [unit.name for unit, value in zip(cell.units, cell.values, strict=True) if not np.isfinite(value)]
         said.append(f"the last value is not finite: {_listed(bad)}")

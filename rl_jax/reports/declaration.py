@@ -6,13 +6,12 @@ by side; what it is worth is read from its folder, `outcomes.npz` and `result.js
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.measures import Curve, Measure
 
-if TYPE_CHECKING:
-    from rl_jax.reports.scores import Scores
+Scores = Any  # rl_jax.reports.scores.Scores, which is made of these declarations
 
 Shown = Metric | Curve | Measure
 
@@ -110,7 +109,7 @@ class Claim(NamedTuple):
     name: str
     text: str
     rule: str
-    check: Callable[["Scores"], Finding]
+    check: Callable[[Scores], Finding]
     methods: tuple[str, ...] = ()
     tasks: tuple[str, ...] | None = None
     measure: Shown | None = None
@@ -136,7 +135,7 @@ class Preset(NamedTuple):
     measure: Shown | Mapping[str, Shown] | None = None
     beside: tuple[Metric | Curve, ...] = ()
     notes: tuple[str, ...] = ()
-    figures: Mapping[str, Callable[["Scores", Path], None]] | None = None
+    figures: Mapping[str, Callable[[Scores, Path], None]] | None = None
 
 
 class Published(NamedTuple):
@@ -192,4 +191,4 @@ class Paper(NamedTuple):
     published: tuple[Published, ...] = ()
     reference: Reference | None = None
     notes: tuple[str, ...] = ()
-    figures: Mapping[str, Callable[["Scores", Path], None]] | None = None
+    figures: Mapping[str, Callable[[Scores, Path], None]] | None = None

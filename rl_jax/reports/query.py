@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rl_jax.core.files import write_atomically
+from rl_jax.core.files import read_json, write_atomically
 from rl_jax.reports import comparison
 from rl_jax.reports.compare import DDOF, Group, constants, make_cells, normalized, remarks, total_interval
 from rl_jax.reports.filters import parse, select
@@ -120,13 +120,14 @@ def _given(normalize: str) -> dict[str, Sequence[float]]:
     """The constants of a JSON file {task: [value of 0, value of 100]} or of an earlier manifest; {} for no file."""
     if normalize in NORMALIZE:
         return {}
-    try:
-        loaded = json.loads(Path(normalize).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"--normalize={normalize}: neither one of {', '.join(NORMALIZE)} nor a JSON file with constants ({error})"
-        ) from error
-    loaded = loaded.get("normalisation", loaded)
+    if not Path(normalize).is_file():
+        known = ", ".join(NORMALIZE)
+        raise ValueError(f"--normalize={normalize}: neither one of {known} nor a JSON file with constants")
+    loaded = read_json(normalize)
+    loaded = loaded.get("normalisation", loaded) if isinstance(loaded, dict) else loaded
     if not loaded:
         raise ValueError(f"--normalize={normalize} has no constants")
+    for task, ends in loaded.items() if isinstance(loaded, dict) else [("the whole", loaded)]:
+        if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) in (int, float) for end in ends)):
+            raise ValueError(f"--normalize={normalize}: {task} is {ends!r}: give {{task: [value of 0, value of 100]}}")
     return loaded

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rl_jax.core.files import atomically, write_atomically
+from rl_jax.core.files import atomically, exclusive, write_atomically
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.data.lock import exclusive
 from rl_jax.reports.declaration import Run
 from rl_jax.reports.measures import Evaluations
 

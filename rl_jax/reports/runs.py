@@ -57,7 +57,8 @@ def long_table(runs: Sequence[Run]) -> Any:
 
     `column`, `seed` and swept fields are null for a metric that all columns of a run share, `wall_seconds` where its
     source does not say it, `value` where it was not finite. A run that logged nothing has one row without a metric. An
-    attribute whose values have no common type is JSON text, and the field's metadata says so.
+    attribute whose values have no common type is JSON text, and the field's metadata says so. The remarks of the series
+    are in the metadata of the table.
     """
     pa = require("pyarrow", "analysis")
     if not runs:
@@ -65,6 +66,9 @@ def long_table(runs: Sequence[Run]) -> Any:
     blocks = {name: [] for name in COLUMNS[1:]}
     # What is known of each column of each run, the name of that run, and which of them each row shows.
     places, owners, rows = [], [], []
+    remarks: dict[str, dict[str, Sequence[str]]] = {}
+    whole = all(series.steps.dtype.kind == "i" for run in runs for series in run.series.values())
+    step_type = pa.int64() if whole else pa.float64()
     for run in runs:
         nothing = Series(None, None, np.array([0]), np.array([np.nan]), np.array([np.nan]))
         known = {}
@@ -77,10 +81,12 @@ def long_table(runs: Sequence[Run]) -> Any:
             rows.append(np.full(count, known[series.column]))
             blocks["column"].append(pa.array([series.column] * count, pa.int32()))
             blocks["seed"].append(pa.array([own.get("seed")] * count, pa.int64()))
-            blocks["step"].append(pa.array(series.steps) if series.metric else pa.nulls(1, pa.int64()))
+            blocks["step"].append(pa.array(series.steps, step_type) if series.metric else pa.nulls(1, step_type))
             blocks["wall_seconds"].append(pa.array(series.wall_seconds, from_pandas=True))
             blocks["metric"].append(pa.array([series.metric] * count, pa.string()))
             blocks["value"].append(pa.array(series.values, from_pandas=True))
+            if series.remarks:
+                remarks.setdefault(run.name, {})[series.metric] = series.remarks
     fields, attributes = [pa.field("run", pa.string())], [pa.array(owners)]
     for name in sorted({name for place in places for name in place} - {"seed"}):
         field, column = _attribute_column(pa, name, [place.get(name) for place in places])
@@ -92,7 +98,7 @@ def long_table(runs: Sequence[Run]) -> Any:
         table = table.append_column(name, pa.chunked_array(block))
     for field in fields[1:]:
         table = table.append_column(field, known[field.name])
-    return table
+    return table.replace_schema_metadata({"remarks": json.dumps(remarks)} if remarks else None)
 
 
 def _attribute_column(pa: ModuleType, name: str, values: Sequence[Any]) -> tuple[Any, Any]:
@@ -101,7 +107,7 @@ def _attribute_column(pa: ModuleType, name: str, values: Sequence[Any]) -> tuple
         try:
             column = pa.array([float(x) if float in kinds and x is not None else x for x in values])
             return pa.field(name, column.type), column
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
             pass
     column = pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
     return pa.field(name, pa.string(), metadata={"encoding": "json"}), column
@@ -113,7 +119,7 @@ def write_table(runs: Sequence[Run], path: str | os.PathLike) -> int:
     table, path = long_table(runs), Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomically(path) as file:
-        parquet.write_table(table, file, compression="zstd")
+        parquet.write_table(table, file, compression="zstd", write_page_checksum=True)
     return table.num_rows
 
 
@@ -121,16 +127,22 @@ def read_table(path: str | os.PathLike) -> list[Run]:
     """The runs of a Parquet file that `write_table` wrote; none where the file is another table.
 
     Raises:
-      ValueError: the file is not Parquet.
+      ValueError: the file is damaged.
     """
     pa, parquet = require("pyarrow", "analysis"), require("pyarrow.parquet", "analysis")
     try:
         schema = parquet.read_schema(path)
-    except pa.ArrowInvalid as error:
+        if not set(COLUMNS) <= set(schema.names):
+            return []
+        return _runs_of(parquet.read_table(path, page_checksum_verification=True))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not set(COLUMNS) <= set(schema.names):
-        return []
-    table = parquet.read_table(path)
+
+
+def _runs_of(table: Any) -> list[Run]:
+    """The runs of a long table."""
+    pa, schema = require("pyarrow", "analysis"), table.schema
+    remarks = json.loads((schema.metadata or {}).get(b"remarks", b"{}"))
     frame = table.select(list(COLUMNS)).to_pandas()
     encoded = {field.name for field in schema if (field.metadata or {}).get(b"encoding") == b"json"}
     firsts = frame.drop_duplicates("run").index
@@ -142,14 +154,21 @@ def read_table(path: str | os.PathLike) -> list[Run]:
             for field, value in attributes.items()
             if value is not None
         }
-        columns = tuple(attributes.pop(OWN))
+        columns = tuple(map(dict, attributes.pop(OWN)))
         swept = {field for column in columns for field in column}
         attributes = {field: value for field, value in attributes.items() if field not in swept}
         rows = rows[rows["metric"].notna()]
         series = [
-            Series(metric, None if column != column else int(column), part["step"].to_numpy(np.int64),
-                   part["wall_seconds"].to_numpy(np.float64), part["value"].to_numpy(np.float64))
+            Series(metric, None if column != column else int(column), _whole(part["step"].to_numpy()),
+                   part["wall_seconds"].to_numpy(np.float64), part["value"].to_numpy(np.float64),
+                   tuple(remarks.get(name, {}).get(metric, ())))
             for (metric, column), part in rows.groupby(["metric", "column"], sort=False, dropna=False)
         ]
         runs.append(Run(name, attributes, columns, functools.partial(list, series)))
     return runs
+
+
+def _whole(steps: np.ndarray) -> np.ndarray:
+    """Steps as int64, if all of them are whole."""
+    whole = steps.astype(np.int64)
+    return whole if (whole == steps).all() else steps

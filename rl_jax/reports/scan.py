@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from rl_jax.core.config import flat
+from rl_jax.core.files import read_json
 from rl_jax.core.metrics import last_step
 from rl_jax.reports.runs import COLUMNS, Run, read_table
 from rl_jax.reports.series import Series, read_chart, read_events, read_history, read_metrics_file
 
 CONFIG, PROVENANCE, METRICS, NOTES = "config.json", "provenance.json", "metrics.jsonl", "run.json"
 LIBRARY = "rl_jax"
+MAX_RUNS = 1 << 16  # side by side in one folder; a larger number is damage
 # What a run.json says of how to read the exports beside it, not of the runs.
 HINTS = ("step_field", "run_name")
+# What a start recorded, beside what every start has.
+RECORDED = ("git", "packages", "devices", "machine", "inputs")
+KINDS = {int: "a whole number of 64 bits", str: "a text", list: "a list", dict: "an object"}
 # Where a run says its task, the first that is there.
 TASK_FIELDS = ("dataset.name", "env_id", "env.name", "inputs.env_id", "paper")
 
@@ -86,26 +91,71 @@ def _scan_folder(root: Path) -> Iterator[tuple[Path, Run]]:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    notes = _read_json(path)
-    if not isinstance(notes, dict):
-        raise ValueError(f"{path} is not a JSON object")
+    notes = _read_object(path)
     reserved = sorted(set(COLUMNS) & set(notes) - {"seed"})
     if reserved:
         raise ValueError(f"{path}: {reserved[0]!r} is a name of the table itself, take another")
-    return flat(notes)
+    notes = flat(notes)
+    for name in HINTS:
+        _field(path, notes, name, str, "")
+    return notes
 
 
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        found = read_json(path)
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged, it is nested too deeply: restore it from a copy") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a JSON object: restore it from a copy")
+    return found
+
+
+def _field(path: Path, where: Mapping[str, Any], name: str, kind: type, *default: Any) -> Any:
+    """A field of a JSON object, of the kind that it must be of.
+
+    Raises:
+      ValueError: it is of another kind, or is missing and there is no default; file and field are named.
+    """
+    if name not in where and default:
+        return default[0]
+    found = where.get(name)
+    if not isinstance(found, kind) or isinstance(found, bool) or kind is int and abs(found) >= 1 << 63:
+        said = f"is {found!r}" if name in where else "is missing"
+        raise ValueError(f"{path} is damaged: {name} {said}, not {KINDS[kind]}: restore it from a copy")
+    return found
+
+
+def _read_starts(path: Path) -> list[dict[str, Any]]:
+    """The starts of a provenance.json, whose fields are of the right kinds."""
+    starts = _field(path, _read_object(path), "starts", list)
+    if not starts:
+        raise ValueError(f"{path} is damaged: it names no start: restore it from a copy")
+    for start in starts:
+        if not isinstance(start, dict):
+            raise ValueError(f"{path} is damaged: a start is {start!r}, not {KINDS[dict]}: restore it from a copy")
+        for name, kind in (("step", int), ("time", str), ("python", str), ("command", list)):
+            _field(path, start, name, kind)
+        end = _field(path, start, "end", dict, {})
+        for name in ("state", "error"):
+            _field(path, end, name, str, "")
+        for name in RECORDED:
+            _field(path, start, name, dict, {})
+        for run in _field(path, start, "runs", list, []):
+            if not isinstance(run, dict):
+                raise ValueError(f"{path} is damaged: a run is {run!r}, not {KINDS[dict]}: restore it from a copy")
+            _field(path, run, "seed", int)
+    return starts
 
 
 def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
     """A run that `core.loop` wrote."""
-    config = flat(_read_json(folder / CONFIG))
-    starts = _read_json(folder / PROVENANCE)["starts"]
+    config, starts = flat(_read_object(folder / CONFIG)), _read_starts(folder / PROVENANCE)
+    first, count, num_steps = (
+        _field(folder / CONFIG, config, field, int) for field in ("seed", "num_seeds", "num_steps")
+    )
+    if not 1 <= count <= MAX_RUNS:
+        raise ValueError(f"{folder / CONFIG} is damaged: num_seeds is {count}: restore it from a copy")
     attributes = {
         f"config.{field}" if field in COLUMNS and field != "seed" else field: value for field, value in config.items()
     }
@@ -120,7 +170,7 @@ def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
         "starts": len(starts),
         "started": starts[0]["time"],
         "last_step": last,
-        "state": ends[-1].get("state") or ("finished" if last >= config["num_steps"] else "running"),
+        "state": ends[-1].get("state") or ("finished" if last >= num_steps else "running"),
     }
     if "error" in ends[-1]:
         attributes["error"] = ends[-1]["error"]
@@ -133,7 +183,7 @@ def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
             raise ValueError(
                 f"{folder}: a {NOTES} says {field} is {notes[field]!r} and the run recorded {attributes[field]!r}"
             )
-    seeds = range(config["seed"], config["seed"] + config["num_seeds"])
+    seeds = range(first, first + count)
     columns = tuple(starts[0].get("runs") or ({"seed": seed} for seed in seeds))
     swept = {field for column in columns for field in column}
     attributes = {field: value for field, value in {**attributes, **notes}.items() if field not in (*swept, *HINTS)}
@@ -144,8 +194,8 @@ def _provenance(starts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the starts of a run recorded; a value that changed between them is all its values, in order."""
     recorded = []
     for start in starts:
-        kept = {name: start.get(name, {}) for name in ("git", "packages", "devices", "machine", "inputs")}
-        recorded.append(flat(kept) | {"python": start["python"], "command": " ".join(start["command"])})
+        kept = {name: start.get(name, {}) for name in RECORDED}
+        recorded.append(flat(kept) | {"python": start["python"], "command": " ".join(map(str, start["command"]))})
     merged = {}
     for field in sorted({field for start in recorded for field in start}):
         values = list(dict.fromkeys(_text(start[field]) for start in recorded if field in start))
@@ -166,15 +216,15 @@ def _export_runs(paths: Sequence[Path], notes: Mapping[str, Any], prefix: str) -
     """The runs that the files of one folder hold, each with its place; W&B exports a chart for every metric."""
     step = [notes["step_field"]] if "step_field" in notes else []
     pairs: list[tuple[Path, Run]] = []
-    charts: dict[str, dict[str, tuple[Path, Series]]] = {}
+    charts: dict[tuple[str, int], dict[str, tuple[Path, Series]]] = {}
     for path in paths:
         if path.suffix == ".parquet":
             pairs += [(path / run.name, run) for run in read_table(path)]
         if path.suffix not in (".csv", ".json", ".jsonl") or path.name == NOTES:
             continue
         chart = read_chart(path, *step) if path.suffix == ".csv" else None
-        for name, all_series in (chart or {}).items():
-            known = charts.setdefault(name, {})
+        for (name, place), all_series in (chart or {}).items():
+            known = charts.setdefault((name, place), {})
             for series in all_series:
                 if series.metric in known:
                     raise ValueError(f"{known[series.metric][0]} and {path} both have {series.metric} of {name}")
@@ -183,10 +233,11 @@ def _export_runs(paths: Sequence[Path], notes: Mapping[str, Any], prefix: str) -
         if history is not None:
             load = functools.partial(list, history)
             pairs.append((path, _foreign_run(f"{prefix}{path.stem}", notes, "wandb", load, path, path.stem)))
-    for name, known in charts.items():
+    for (name, place), known in charts.items():
         path = next(iter(known.values()))[0]
         load = functools.partial(list, [series for _, series in known.values()])
-        pairs.append((path.parent / name, _foreign_run(f"{prefix}{name}", notes, "wandb", load, path, name)))
+        own = f"{name} ({place + 1})" if place else name
+        pairs.append((path.parent / own, _foreign_run(f"{prefix}{own}", notes, "wandb", load, path, name)))
     return pairs
 
 
@@ -199,6 +250,8 @@ def _foreign_run(
     pattern = notes.get("run_name")
     if pattern:
         fields = re.findall(r"\{([^{}]+)\}", pattern)
+        if reserved := sorted(set(COLUMNS) & set(fields) - {"seed"}):
+            raise ValueError(f"{path}: {reserved[0]!r} in the run_name of its {NOTES} is a name of the table itself")
         groups = [r"(\d+)" if field == "seed" else "(.+?)" for field in fields]
         parts = [re.escape(part) for part in re.split(r"\{[^{}]+\}", pattern)]
         match = re.fullmatch("".join(part + group for part, group in zip(parts, [*groups, ""], strict=True)), own_name)
@@ -206,6 +259,6 @@ def _foreign_run(
             raise ValueError(f"{path}: the run {own_name!r} does not read as {pattern!r}, the run_name of its {NOTES}")
         attributes |= dict(zip(fields, match.groups(), strict=True))
     seed = attributes.pop("seed", None)
-    if seed is not None and not re.fullmatch(r"\d+", str(seed)):
+    if seed is not None and not re.fullmatch(r"\d{1,18}", str(seed), re.ASCII):
         raise ValueError(f"{path}: a {NOTES} says its seed is {seed!r}, not a whole number")
     return Run(name, attributes, ({"seed": None if seed is None else int(seed)},), load)

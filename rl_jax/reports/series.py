@@ -5,6 +5,7 @@ which writes ours, brings the messages. A chart that W&B exports is a CSV of the
 `<run> - <metric>` with its `__MIN` and `__MAX`; a history is one row a logged step, in JSON, JSON lines or CSV.
 """
 
+import collections
 import csv
 import io
 import json
@@ -17,45 +18,63 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from rl_jax.core.files import read_text
 from rl_jax.core.metrics import read_metrics
 
 WALL_SECONDS = "time/wall_seconds"
 # A record of 1 GiB is no scalar but a length that was read from the middle of something else.
 MAX_RECORD = 1 << 30
+# Longer records are pictures and texts; to compute the checksum of a longer one takes a while.
+MAX_CHECKED = 1 << 16
+MAX_STEP = 1 << 53  # up to here a float holds every whole number
 
 
 class Series(NamedTuple):
-    """One metric of one run, in the order in which it was logged."""
+    """One metric of one run, in the order of its steps."""
 
     metric: str
     column: int | None  # which of the runs that train side by side; None: of all of them at once
-    steps: np.ndarray  # [T] int64
+    steps: np.ndarray  # [T] int64, or float64 where one is not whole; none is below the one before it
     wall_seconds: np.ndarray  # [T] float64 since the run's first start; nan where the source does not say
     values: np.ndarray  # [T] float64; nan where a value was not finite
+    remarks: tuple[str, ...] = ()  # what was dropped when it was read
 
 
 class _Builder:
-    """Gathers points as they come and makes the series of them."""
+    """Gathers points as they come and makes the series of them. From where the steps of a metric go back, later points
+    replace the earlier ones, and a remark says so."""
 
     def __init__(self) -> None:
-        self._points: dict[tuple[str, int | None], list[tuple[int, float, float]]] = {}
+        self._points: dict[tuple[str, int | None], list[tuple[float, float, float]]] = {}
+        self._remarks: dict[str, dict[str, None]] = collections.defaultdict(dict)
 
-    def add(self, metric: str, column: int | None, step: int, wall_seconds: float, value: float) -> None:
-        self._points.setdefault((metric, column), []).append((step, wall_seconds, value))
+    def add(self, metric: str, column: int | None, step: float, wall_seconds: float, value: float) -> None:
+        points = self._points.setdefault((metric, column), [])
+        if points and step < (last := points[-1][0]):
+            self._drop(metric, points, step, f"its steps go back from {last} to {step}")
+        points.append((step, wall_seconds, value))
 
-    def drop_from(self, step: int, metric: str | None = None) -> None:
-        """Drops the points at `step` and after it, of one metric or of all."""
+    def drop_from(self, step: float, metric: str | None = None, why: str = "") -> None:
+        """Drops the points at `step` and after it, of one metric or of all; a remark says `why`, if that is given."""
         for (name, _), points in self._points.items():
             if metric in (None, name):
-                points[:] = [point for point in points if point[0] < step]
+                self._drop(name, points, step, why)
+
+    def _drop(self, metric: str, points: list[tuple[float, float, float]], step: float, why: str) -> None:
+        count = len(points)
+        while points and points[-1][0] >= step:
+            points.pop()
+        if why and len(points) < count:
+            self._remarks[metric][f"{why}: {count - len(points)} earlier values of {metric} are replaced"] = None
 
     def series(self) -> list[Series]:
         made = []
         for (metric, column), points in self._points.items():
             if points:
                 steps, seconds, values = zip(*points, strict=True)
-                arrays = np.array(steps, np.int64), np.array(seconds, np.float64), np.array(values, np.float64)
-                made.append(Series(metric, column, *arrays))
+                # An array of whole numbers is int64, one with a fraction among them float64.
+                arrays = np.array(steps), np.array(seconds, np.float64), np.array(values, np.float64)
+                made.append(Series(metric, column, *arrays, tuple(self._remarks[metric])))
         return made
 
 
@@ -68,17 +87,16 @@ def read_metrics_file(path: Path, num_runs: int) -> list[Series]:
     """
     builder = _Builder()
     for line in read_metrics(path):
-        step, seconds = line.pop("step"), _number(line.pop(WALL_SECONDS, None))
+        step = _step(line.pop("step"), "step", path)
         where = f"{path}, step {step}"
+        seconds = _plain(line.pop(WALL_SECONDS, None), WALL_SECONDS, where)
         for metric, value in line.items():
             values = value if isinstance(value, list) else [value]
             if len(values) not in (1, num_runs):
                 raise ValueError(f"{where}: {metric} has {len(values)} values and the run's config says {num_runs}")
             for column, one in enumerate(values):
-                if not (one is None or isinstance(one, int | float)):
-                    raise ValueError(f"{where}: {metric} is {one!r}, not a number")
                 own = column if len(values) == num_runs else None
-                builder.add(metric, own, step, seconds, _number(one))
+                builder.add(metric, own, step, seconds, _plain(one, metric, where))
     return builder.series()
 
 
@@ -86,7 +104,8 @@ def read_events(paths: Iterable[Path]) -> list[Series]:
     """Reads the scalars of one run's TensorBoard event files; wall seconds count from its first event.
 
     What a restarted run writes again replaces what it wrote before: from the step that its START event names, or, where
-    it has none, from the first step of each metric in the later file. A last record that is cut off is passed over.
+    it has none, from the first step of each metric in the later file, with a remark, because that file may be another
+    run's. A last record that is cut off is passed over.
 
     Raises:
       ValueError: a file is damaged; it and the byte are named.
@@ -103,7 +122,8 @@ def read_events(paths: Iterable[Path]) -> list[Series]:
                 if number is None:
                     continue
                 if value.tag not in known:
-                    builder.drop_from(event.step, value.tag)
+                    why = f"{path.name} begins at step {event.step} again (two runs need a folder each)"
+                    builder.drop_from(event.step, value.tag, why)
                     known.add(value.tag)
                 builder.add(value.tag, 0, event.step, event.wall_time, _number(number))
     return [series._replace(wall_seconds=series.wall_seconds - begin) for series in builder.series()]
@@ -122,8 +142,11 @@ def _events(path: Path) -> Iterator[Any]:
         end = at + 12 + length
         if end + 4 > len(raw):
             break
+        data, checksum = raw[at + 12 : end], struct.unpack("<I", raw[end : end + 4])[0]
+        if length <= MAX_CHECKED and masked_crc32c(data) != checksum:
+            raise ValueError(f"{path}, byte {at}: damaged, the checksum of a TensorBoard record is another")
         try:
-            yield Event.FromString(raw[at + 12 : end])
+            yield Event.FromString(data)
         except Exception as error:  # noqa: BLE001: protobuf's own error class depends on its implementation
             raise ValueError(f"{path}, byte {at}: damaged, not a TensorBoard event") from error
         at = end + 4
@@ -141,20 +164,26 @@ def _scalar(value: Any) -> float | None:
     if name is None:
         return None
     given = list(getattr(tensor, f"{name}_val"))
-    return float(given[0]) if given else float(np.frombuffer(tensor.tensor_content, f"<f{4 * tensor.dtype}")[0])
+    size = 4 * tensor.dtype
+    if not given and len(tensor.tensor_content) != size:
+        return None
+    return float(given[0]) if given else float(np.frombuffer(tensor.tensor_content, f"<f{size}")[0])
 
 
-def read_chart(path: Path, step_field: str = "Step") -> dict[str, list[Series]] | None:
-    """Reads the CSV of a chart that W&B exports: run name -> its series; None where the file is no such chart.
+def read_chart(path: Path, step_field: str = "Step") -> dict[tuple[str, int], list[Series]] | None:
+    """Reads the CSV of a chart that W&B exports; None where the file is no such chart.
 
     Args:
       step_field: the header of the x-axis.
 
+    Returns:
+      (display name, which of the runs of that name, from 0) -> the run's series.
+
     Raises:
       ValueError: the x-axis is another one, or a cell is not a number; file and line are named.
     """
-    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    header = rows[0] if rows else []
+    rows = _table(path)
+    header = next(rows, ("", []))[1]
     if len(header) < 2 or not all(" - " in name for name in header[1:]):
         return None
     if header[0] != step_field:
@@ -162,23 +191,54 @@ def read_chart(path: Path, step_field: str = "Step") -> dict[str, list[Series]] 
             f"{path}: its x-axis is {header[0]!r}, not {step_field!r}: export the chart by step, or give the name of "
             "the column that counts steps as \"step_field\" in a run.json beside it"
         )
-    builders: dict[str, _Builder] = {}
+    # Two runs may have one display name, so that a header does not tell a column from all others.
+    counts: collections.Counter[str] = collections.Counter()
+    columns: dict[tuple[str, int], int] = {}
+    for index, name in enumerate(header[1:], start=1):
+        columns[name, counts[name]] = index
+        counts[name] += 1
+    plotted = {key: index for key, index in columns.items() if not key[0].endswith(("__MIN", "__MAX"))}
+    builders: dict[tuple[str, int], _Builder] = {}
     spread = False
-    for number, row in enumerate(rows[1:], start=2):
-        cells = dict(zip(header, row, strict=False))
+    for where, row in rows:
+        step = _step(row[0], step_field, where)
         try:
-            step = int(float(row[0]))
-            numbers = {name: float(cell) for name, cell in cells.items() if name != header[0] and cell != ""}
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"{path}, line {number}: a cell is not a number ({error})") from error
-        for name, value in numbers.items():
-            if not name.endswith(("__MIN", "__MAX")):
+            numbers = {index: float(cell) for index, cell in enumerate(row[1:], start=1) if cell != ""}
+        except ValueError as error:
+            raise ValueError(f"{where}: a cell is not a number ({error})") from error
+        for (name, place), index in plotted.items():
+            if index in numbers:
                 run, _, metric = name.rpartition(" - ")
-                builders.setdefault(run, _Builder()).add(metric, 0, step, math.nan, _number(value))
-                spread |= numbers.get(f"{name}__MIN", value) != numbers.get(f"{name}__MAX", value)
+                builder = builders.setdefault((run, place), _Builder())
+                builder.add(metric, 0, step, math.nan, _number(numbers[index]))
+                low, high = (columns.get((f"{name}__{end}", place), index) for end in ("MIN", "MAX"))
+                spread |= row[low : low + 1] != row[high : high + 1]
     if spread:
         logging.warning("%s: minima and maxima differ: its points are means, of grouped runs or of several steps", path)
+    for run in sorted({run for run, place in builders if place}):
+        logging.warning("%s: several runs are called %r: their order in a chart tells them apart", path, run)
     return {run: builder.series() for run, builder in builders.items()}
+
+
+def _table(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The rows of a CSV that are not blank, its header first, each with where it stands.
+
+    Raises:
+      ValueError: the file is not CSV, or a row has more cells than the header; file and line are named.
+    """
+    reader, width = csv.reader(io.StringIO(read_text(path))), None
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+        if row is None:
+            return
+        where, width = f"{path}, line {reader.line_num}", len(row) if width is None else width
+        if len(row) > width:
+            raise ValueError(f"{where}: has more cells than the header")
+        if row:
+            yield where, row
 
 
 def read_history(path: Path, step_field: str = "_step") -> list[Series] | None:
@@ -190,7 +250,7 @@ def read_history(path: Path, step_field: str = "_step") -> list[Series] | None:
       step_field: the field that counts steps: `_step` counts log calls where the program did not say otherwise.
 
     Raises:
-      ValueError: a JSON line, or a row's step, is damaged; file and line are named.
+      ValueError: the file, or a row's step, is damaged, or two columns have one name; file and line are named.
     """
     rows = _rows(path, step_field)
     if rows is None:
@@ -199,16 +259,11 @@ def read_history(path: Path, step_field: str = "_step") -> list[Series] | None:
     for where, row in rows:
         if row.get(step_field) in (None, ""):
             continue
-        try:
-            step = int(float(row[step_field]))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {step_field} is {row[step_field]!r}, not a number") from error
+        step = _step(row[step_field], step_field, where)
         seconds, stamp = _logged(row.get("_runtime")), _logged(row.get("_timestamp"))
         if seconds is None and stamp is not None:
             begin = stamp if begin is None else begin
             seconds = stamp - begin
-        if None in row:
-            raise ValueError(f"{where}: has more cells than the header")
         for name, value in row.items():
             number = None if name == step_field or name.startswith("_") else _logged(value)
             if number is not None:
@@ -218,27 +273,32 @@ def read_history(path: Path, step_field: str = "_step") -> list[Series] | None:
 
 def _rows(path: Path, step_field: str) -> Sequence[tuple[str, Mapping[str, Any]]] | None:
     """The rows of a history with where each stands; None where the file is none."""
-    text = path.read_text(encoding="utf-8-sig")
     rows: list[tuple[str, Any]] = []
     if path.suffix == ".csv":
-        table = csv.DictReader(io.StringIO(text))
-        rows = [(f"{path}, line {number}", row) for number, row in enumerate(table, start=2)]
-    elif path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            where = f"{path}, line {number}"
-            try:
-                rows.append((where, json.loads(line)))
-            except json.JSONDecodeError as error:
-                if not rows:
-                    return None
-                if not line.endswith("\n"):
-                    break
-                raise ValueError(f"{where}: not JSON") from error
-    else:
-        try:
-            whole = json.loads(text)
-        except json.JSONDecodeError:
+        table = _table(path)
+        header = next(table, ("", []))[1]
+        if step_field not in header:
             return None
+        if len(set(header)) < len(header):
+            name = next(name for name in header if header.count(name) > 1)
+            raise ValueError(f"{path}: two columns are called {name!r}: rename or remove one of them")
+        return [(where, dict(zip(header, row, strict=False))) for where, row in table]
+    text = read_text(path)
+    lines = text.split("\n") if path.suffix == ".jsonl" else [text]  # only a line feed ends a line of JSON lines
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            rows.append((where, json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            if rows and number == len(lines):
+                break  # it is still being written
+            if f'"{step_field}"' not in text:
+                return None
+            raise ValueError(f"{where}: not JSON ({error}): export it again") from error
+    if path.suffix != ".jsonl":
+        whole = rows[0][1] if rows else None
         rows = [(f"{path}, row {number}", row) for number, row in enumerate(whole)] if isinstance(whole, list) else []
     if not any(isinstance(row, Mapping) and step_field in row for _, row in rows):
         return None
@@ -248,16 +308,39 @@ def _rows(path: Path, step_field: str) -> Sequence[tuple[str, Mapping[str, Any]]
     return rows
 
 
+def _step(value: Any, field: str, where: str | Path) -> int | float:
+    """A step as a number: whole, if it is."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{where}: {field} is {value!r}, not a number") from error
+    if not abs(number) < MAX_STEP:
+        raise ValueError(f"{where}: {field} is {value!r}, and steps are finite, below {MAX_STEP}")
+    return int(number) if number.is_integer() else number
+
+
+def _plain(value: Any, name: str, where: str) -> float:
+    """A value of our files as a number."""
+    if not (value is None or isinstance(value, int | float)):
+        raise ValueError(f"{where}: {name} is {value!r}, not a number")
+    return _number(value)
+
+
 def _logged(value: Any) -> float | None:
     """A cell of a history as a number (nan where it is not finite); None for an empty cell, a text or a picture."""
     if value is None or value == "" or isinstance(value, bool | list | Mapping):
         return None
     try:
         return _number(float(value))
+    except OverflowError:
+        return math.nan
     except ValueError:
         return None
 
 
 def _number(value: float | None) -> float:
     """nan for what is not finite, or was not (our files have null there)."""
-    return float(value) if value is not None and math.isfinite(value) else math.nan
+    try:
+        return float(value) if value is not None and math.isfinite(value) else math.nan
+    except OverflowError:  # a whole number that no float holds
+        return math.nan

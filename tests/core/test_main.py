@@ -148,7 +148,7 @@ def test_the_exit_codes_and_streams_of_a_process(tmp_path):
     assert (stopped.code, stopped.stdout) == (PREEMPTED_EXIT_CODE, ""), stopped.stderr
     assert "step 10 is saved" in stopped.stderr and "Traceback" not in stopped.stderr
     assert wrong.code == 1 and wrong.stdout == ""
-    assert wrong.stderr == "error: config.seed=-1: must be at least 0 (--verbosity=1 shows where)\n"
+    assert wrong.stderr == "error: config.seed=-1: must be in [0, 4294967295] (--verbosity=1 shows where)\n"
     ended = finish(start(["-m", "tests.core.binary", *arguments]))
     assert ended.code == 0 and len(ended.stdout.splitlines()) == 1, ended.stderr
     alone = run(f"--workdir={tmp_path / 'alone'}", "--config.mesh.data=8", preset="quick").last_line

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from rl_jax.core import loop
+from rl_jax.core.experiment import Metric
 from rl_jax.core.outcomes import add_outcomes, read_outcomes
 from rl_jax.core.program import Evaluation
 from tests.core import toys
+
+RETURN = Metric("eval/return", "return")
 
 
 def outcomes_of(step, num_runs=2):
@@ -82,7 +85,7 @@ OFTEN = {"num_seeds": 2, "loop.eval_every": 4, "checkpoint.every": 8}
 
 
 def test_the_loop_writes_every_evaluation_and_the_means(tmp_path):
-    result = loop.run(toys.experiment(evaluate=drawing), toys.config(**OFTEN), tmp_path)
+    result = loop.run(toys.experiment(RETURN, evaluate=drawing), toys.config(**OFTEN), tmp_path)
     read = read_outcomes(tmp_path / "outcomes.npz")
     assert read.steps.tolist() == [4, 8, 12, 16, 20]
     assert np.all(np.diff(read.train_seconds) > 0)
@@ -95,7 +98,7 @@ def test_the_loop_writes_every_evaluation_and_the_means(tmp_path):
 
 def test_a_resumed_run_drops_and_does_again(tmp_path):
     """Killed after the evaluation of 12, whose last checkpoint is of 8."""
-    experiment = toys.experiment(evaluate=drawing)
+    experiment = toys.experiment(RETURN, evaluate=drawing)
     loop.run(experiment, toys.config(**OFTEN), tmp_path / "whole")
     asked = []
 
@@ -106,7 +109,7 @@ def test_a_resumed_run_drops_and_does_again(tmp_path):
         return drawing(state, resident, key)
 
     with pytest.raises(KeyboardInterrupt):
-        loop.run(toys.experiment(evaluate=killed), toys.config(**OFTEN), tmp_path / "parts")
+        loop.run(toys.experiment(RETURN, evaluate=killed), toys.config(**OFTEN), tmp_path / "parts")
     assert read_outcomes(tmp_path / "parts" / "outcomes.npz").steps.tolist() == [4, 8, 12]
     loop.run(experiment, toys.config(**OFTEN), tmp_path / "parts")
     whole, parts = (read_outcomes(tmp_path / name / "outcomes.npz") for name in ("whole", "parts"))

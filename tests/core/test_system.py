@@ -68,7 +68,7 @@ def test_the_fullest_device_that_reports_its_memory(monkeypatch):
 
 
 def test_every_line_has_the_clock_and_every_training_line_the_load(tmp_path):
-    experiment = toys.experiment(evaluate=lambda state, resident, key: Evaluation({"eval/score": 1.0}))
+    experiment = toys.experiment(evaluate=lambda state, resident, key: Evaluation({"eval/loss": 1.0}))
     begin = time.perf_counter()
     loop.run(experiment, toys.config(num_steps=10, **OFTEN), tmp_path)
     first = time.perf_counter() - begin
@@ -83,7 +83,7 @@ def test_every_line_has_the_clock_and_every_training_line_the_load(tmp_path):
     assert 0 < seconds[2] < first and seconds[3] - seconds[2] > 0.99 and seconds[-1] < total
     for line in lines:
         assert ("system/cpu_percent" in line) == ("system/memory_gb" in line) == ("loss" in line)
-    assert result.evaluations == [{"step": 10, "eval/score": 1.0}, {"step": 20, "eval/score": 1.0}]
+    assert result.evaluations == [{"step": 10, "eval/loss": 1.0}, {"step": 20, "eval/loss": 1.0}]
 
 
 def test_a_run_says_how_it_ended(tmp_path):

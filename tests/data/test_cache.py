@@ -1,6 +1,9 @@
 """The array cache: hits, damage, and processes that start at once."""
 
+import dataclasses
+import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rl_jax.core.files import exclusive
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
-from rl_jax.data.lock import exclusive
 from tests.data.sets import assert_same, make_episodes
 
 ROOT = Path(__file__).parents[2]
@@ -35,21 +38,76 @@ def test_a_hit_does_not_decode(tmp_path):
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "json"])
-def test_a_damaged_entry_is_made_anew(tmp_path, damage):
+def flip_a_bit(file):
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 0x40
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "cut": lambda entry: (entry / "2.npy").write_bytes((entry / "2.npy").read_bytes()[:-8]),
+    "gone": lambda entry: (entry / "1.npy").unlink(),
+    "flipped": lambda entry: flip_a_bit(entry / "2.npy"),
+    "cut json": lambda entry: (entry / "info.json").write_text("{"),
+    "other json": lambda entry: (entry / "info.json").write_text("[1]"),
+    "no text": lambda entry: (entry / "info.json").write_text('{"content": 1, "crc": 1}'),
+    "changed json": lambda entry: (entry / "info.json").write_text(
+        (entry / "info.json").read_text().replace("Hopper", "Hoper")
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_entry_is_made_anew(tmp_path, damage, caplog):
+    calls = []
+
     def decode():
-        return make_episodes(), {}
+        calls.append(1)
+        return make_episodes(), {"env_id": "Hopper-v4"}
 
     open_cached(tmp_path, "key", decode)
-    entry = next(tmp_path.iterdir())
-    if damage == "cut":
-        (entry / "rewards.npy").write_bytes((entry / "rewards.npy").read_bytes()[:-8])
-    elif damage == "gone":
-        (entry / "actions.npy").unlink()
-    else:
-        (entry / "info.json").write_text("{")
-    episodes, _ = open_cached(tmp_path, "key", decode)
+    DAMAGES[damage](next(tmp_path.iterdir()))
+    episodes, info = open_cached(tmp_path, "key", decode)
+    assert len(calls) == 2 and info["env_id"] == "Hopper-v4" and "making it anew" in caplog.text
     assert_same(episodes, make_episodes())
+
+
+def test_a_damaged_entry_of_another_user_is_named(tmp_path, monkeypatch):
+    open_cached(tmp_path, "key", lambda: (make_episodes(), {}))
+    flip_a_bit(next(tmp_path.iterdir()) / "0.npy")
+    monkeypatch.setattr("shutil.rmtree", lambda *args, **kwargs: None)  # as where the entry may not be removed
+    with pytest.raises(ValueError, match=r"key-2: this cache entry is damaged .*observations.*: remove it, or name"):
+        open_cached(tmp_path, "key", lambda: (make_episodes(), {}))
+
+
+def test_no_name_of_a_field_decides_about_a_path(tmp_path):
+    extras = {name: make_episodes().rewards for name in ("../../X", "/X", "../observations", "infos/cost")}
+    episodes = dataclasses.replace(make_episodes(), extras=extras)
+    cached, _ = open_cached(tmp_path / "a" / "b", "key", lambda: (episodes, {}))
+    assert_same(cached, episodes)
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"info.json", *(f"{number}.npy" for number in range(11))}
+
+
+def test_other_users_may_read_an_entry(tmp_path):
+    before = os.umask(0o022)
+    try:
+        open_cached(tmp_path, "key", lambda: (make_episodes(), {}))
+    finally:
+        os.umask(before)
+    entry = next(tmp_path.iterdir())
+    assert stat.S_IMODE(entry.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {0o644}
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left on device: .*cache"):
+        open_cached(tmp_path / "cache", "key", lambda: (make_episodes(), {}))
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_failed_decode_leaves_nothing(tmp_path):
@@ -88,7 +146,7 @@ def test_processes_at_once(tmp_path):
 def test_the_lock_excludes(tmp_path):
     path = tmp_path / "a" / "lock"
     program = (
-        "import sys; from pathlib import Path; from rl_jax.data.lock import exclusive\n"
+        "import sys; from pathlib import Path; from rl_jax.core.files import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('in', flush=True)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

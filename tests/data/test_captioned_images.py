@@ -28,10 +28,10 @@ def test_what_is_no_set_of_images_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="a.npz: no such file of images and captions"):
         load_captioned_images(path)
     path.write_bytes(b"PK broken")
-    with pytest.raises(ValueError, match="a.npz: not an npz file of the arrays images and captions"):
+    with pytest.raises(ValueError, match="a.npz: not a readable npz file"):
         load_captioned_images(path)
     for arrays, message in (
-        ({"images": images}, "not an npz file of the arrays images and captions.*captions"),
+        ({"images": images}, "field 'captions' is missing"),
         ({"images": images / 2, "captions": np.array(["a", "b"])}, "images are float64 .*: give uint8"),
         ({"images": images[..., :2], "captions": np.array(["a", "b"])}, r"images are uint8 \(2, 4, 4, 2\)"),
         ({"images": images, "captions": np.array(["a"])}, "give 2 strings, one for each image"),

@@ -1,6 +1,11 @@
 """Readers of D4RL HDF5, npz and Minari, through `load_dataset`: values by hand, and one clear error for each damage."""
 
 import json
+import random
+import re
+import shutil
+import zipfile
+from types import SimpleNamespace
 
 import gymnasium
 import h5py
@@ -10,7 +15,7 @@ import pytest
 from minari import DataCollector
 
 from rl_jax.data.episodes import STEP_FIELDS, check_episodes
-from rl_jax.data.load import load_dataset
+from rl_jax.data.load import load_dataset, own_name
 from tests.data.sets import assert_same, make_episode, make_episodes
 
 # Where D4RL's files end an episode by time; the fixture makes these: 2 terminal steps, a time-out at 1000, 3 left over.
@@ -298,3 +303,148 @@ def test_the_checksum_is_of_the_content(tmp_path):
     changed_set = load(tmp_path / "a.npz", tmp_path)
     assert changed_set.checksum != first.checksum
     assert changed_set.episodes.rewards[0] == episodes.rewards[0]
+
+
+@pytest.fixture
+def warnings(caplog):
+    """What was logged as a warning, as text."""
+    caplog.set_level("WARNING")
+    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["episode_terminals", "truncations"])
+def test_other_names_of_time_outs(tmp_path, name, warnings):
+    """d4rlpy's files, with episode_terminals: five episodes of 40 steps, the last of each without a successor."""
+    ends = np.arange(200) % 40 == 39
+    rows = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+    arrays = {"observations": rows, "actions": rows, "rewards": rows[:, 0], "terminals": np.zeros(200, np.float32),
+              name: ends.astype(np.float32)}
+    without = {*d4rl_arrays()} - {*arrays}
+    episodes = load(write_d4rl(tmp_path / "set.h5", without, **arrays), tmp_path).episodes
+    np.testing.assert_array_equal(episodes.lengths, [39] * 5)
+    np.testing.assert_array_equal(episodes.observations, rows[~ends])
+    np.testing.assert_array_equal(episodes.next_observations, rows[1:][~ends[:-1]])
+    assert not warnings()
+
+
+def test_what_is_guessed_is_a_warning_at_every_load(tmp_path, warnings, caplog):
+    arrays = d4rl_arrays()
+    arrays["next_observations"][500] = 7.0
+    for changes, without, message in (
+        ({}, ("next_observations", "timeouts"), "no field says where time ends episodes .* 1000 steps of one, 1 times"),
+        (arrays, (), "1 steps .first: 500. .* guessed that their episodes end there"),
+        ({}, ("timeouts",), "1 steps .first: 1001. .* guessed that their episodes end there"),
+    ):
+        path = write_d4rl(tmp_path / "hopper.hdf5", without, **changes)
+        for _ in range(2):
+            caplog.clear()
+            load(path, tmp_path)
+            assert re.search(rf"hopper.hdf5: .*{message}", warnings())
+            assert "its task is guessed from the file's name, Hopper-v4" in warnings()
+
+
+@pytest.mark.parametrize("where, name", [
+    ("mine.hdf5", "mine"), ("hopper/short-v0/data", "short-v0"), ("my_set/1.0.0", "my_set"), ("run.1/v2", "run.1"),
+])
+def test_a_set_on_disk_is_called_as_its_file_is(tmp_path, where, name):
+    path = tmp_path / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch() if path.suffix == ".hdf5" else path.mkdir()
+    assert own_name(path) == name
+
+
+def test_the_name_of_a_built_in_set_is_no_label_of_a_file(tmp_path):
+    np.savez(tmp_path / "mine.npz", **vars_of(make_episodes()))
+    arguments = {"path": str(tmp_path / "mine.npz"), "data_dir": str(tmp_path / "store")}
+    assert load_dataset("locomotion/hopper-medium", **arguments).inputs["dataset"] == "mine"
+    assert load_dataset("label", **arguments).name == "label"
+
+
+def test_minari_specification(tmp_path, minari_set):
+    assert load(minari_set[0], tmp_path).env_spec == {"max_episode_steps": 20}
+
+
+@pytest.mark.parametrize("field", ["../../../../X", "/etc/X", "../observations", "a//b", "a\nb"])
+def test_a_field_that_reads_like_a_path_is_refused(tmp_path, field):
+    path = tmp_path / "set.npz"
+    np.savez(path, **vars_of(make_episodes()), **{field: np.zeros(14, np.float32)})
+    with pytest.raises(ValueError, match=f"set.npz: field {re.escape(repr(field))} has a name that reads like a path"):
+        load(path, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["set.npz"]
+
+
+def test_a_field_with_a_slash_is_read(tmp_path):
+    np.savez(tmp_path / "set.npz", **vars_of(make_episodes()), **{"infos/cost": np.arange(14.0)})
+    for _ in range(2):
+        extras = load(tmp_path / "set.npz", tmp_path).episodes.extras
+        np.testing.assert_array_equal(extras["infos/cost"], np.arange(14.0))
+
+
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_more_than_the_memory_holds_is_refused_before_it_is_read(tmp_path, suffix):
+    """Small files that declare terabytes: zeros that compress a thousandfold, and chunks that were never written."""
+    path = tmp_path / f"bomb.{suffix}"
+    if suffix == "hdf5":
+        write_d4rl(path, ("observations",))
+        with h5py.File(path, "r+") as file:
+            file.create_dataset("observations", (1 << 40, 4), np.float32, chunks=(1024, 4))
+        message = r"field 'observations' declares 17592\.19 GB"
+    else:
+        np.savez_compressed(path, **{**vars_of(make_episodes()), "zeros": np.zeros((14, 1 << 18), np.float32)})
+        message = "field 'zeros' declares 0.01 GB"
+    with pytest.MonkeyPatch.context() as patch:
+        if suffix == "npz":
+            patch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1 << 24))
+        with pytest.raises(ValueError, match=message + ".*at most 50% of it are read"):
+            load(path, tmp_path)
+
+
+def test_an_array_that_declares_more_than_its_file_holds(tmp_path):
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("observations.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 4)})
+    with pytest.raises(ValueError, match="not a readable npz file, field 'observations' .damaged.*is declared in 128"):
+        load(path, tmp_path)
+
+
+def test_links_of_hdf5_are_refused(tmp_path):
+    """A set reads no other file of the machine it is read on."""
+    write_d4rl(tmp_path / "other.h5")
+    for link in (h5py.ExternalLink(str(tmp_path / "other.h5"), "/rewards"), h5py.SoftLink("/actions")):
+        path = write_d4rl(tmp_path / "set.h5", ("rewards",))
+        with h5py.File(path, "r+") as file:
+            file["rewards"] = link
+        with pytest.raises(ValueError, match="set.h5: field 'rewards' is a link"):
+            load(path, tmp_path)
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Cut off, or with some bytes changed, near its beginning where a format's headers are or anywhere."""
+    if rng.random() < 0.2:
+        return content[: rng.randrange(len(content))]
+    changed_content, end = bytearray(content), rng.choice([2000, len(content)])
+    for _ in range(rng.choice([1, 8])):
+        changed_content[rng.randrange(min(end, len(content)))] = rng.randrange(256)
+    return bytes(changed_content)
+
+
+@pytest.mark.parametrize("kind", ["npz", "hdf5", "minari"])
+def test_damage_gives_one_error_that_names_the_file(tmp_path, minari_set, kind):
+    if kind == "minari":
+        path = tmp_path / "set"
+        shutil.copytree(minari_set[0], path)
+    else:
+        path = tmp_path / f"set.{kind}"
+        np.savez(path, **vars_of(make_episodes())) if kind == "npz" else write_d4rl(path)
+    files = [file for file in path.rglob("*") if file.is_file()] or [path]
+    whole, rng, refused = {file: file.read_bytes() for file in files}, random.Random(0), 0
+    for _ in range(40):
+        file = rng.choice(files)
+        file.write_bytes(damaged(whole[file], rng))
+        try:
+            load(path, tmp_path)
+        except ValueError as error:
+            assert str(path) in str(error)
+            refused += 1
+        file.write_bytes(whole[file])
+    assert refused >= 10

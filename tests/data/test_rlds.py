@@ -1,6 +1,7 @@
 """The RLDS writer and reader: round trips through TFDS's own reader and through ours, and one error for each damage."""
 
 import json
+import random
 import shutil
 import sys
 
@@ -75,6 +76,89 @@ def test_whole_arrays_are_encoded_as_tfds_encodes_steps():
         np.testing.assert_array_equal(a[field], b[field])
 
 
+def write_foreign(folder, observation, action, episodes):
+    """Somebody else's set: its steps, dictionaries by episode, are encoded by TFDS; returns the set's folder."""
+    class Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """RLDS with one level more than ours."""
+
+        name = "foreign"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"observation": observation, "action": tfds.features.Tensor(shape=(1,), dtype=action),
+                        "reward": np.float64, "discount": np.float32, "is_first": np.bool_, "is_last": np.bool_,
+                        "is_terminal": np.bool_, "note": tfds.features.Text()}
+            steps = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)})
+            return tfds.core.DatasetInfo(builder=self, features=steps, disable_shuffling=True)
+
+        def _split_generators(self, dl_manager):
+            return {"demos": ((i, {"steps": steps}) for i, steps in enumerate(episodes))}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    builder = Foreign(data_dir=str(folder), file_format="array_record")
+    builder.download_and_prepare(download_dir=str(folder / "downloads"))
+    return folder / "foreign" / "1.0.0"
+
+
+def foreign_steps(observation, action, length=3):
+    return [{"observation": observation(t), "action": action, "reward": float(t), "discount": 1.0, "is_first": t == 0,
+             "is_last": t == length, "is_terminal": t == length, "note": "text"} for t in range(length + 1)]
+
+
+@pytest.mark.parametrize("encoding", ["zlib", "bytes", "none"])
+def test_arrays_that_tfds_stores_as_bytes(tmp_path, encoding):
+    force = tfds.features.Tensor(shape=(2, 2), dtype=np.float32, encoding=encoding)
+    observation = {"state": tfds.features.Tensor(shape=(3,), dtype=np.float32), "force": force}
+    steps = foreign_steps(
+        lambda t: {"state": np.full(3, t, np.float32), "force": np.full((2, 2), -t, np.float32)}, np.ones(1, np.float32)
+    )
+    episodes, _ = read_rlds(write_foreign(tmp_path, observation, np.float32, [steps]))
+    np.testing.assert_array_equal(episodes.observations, [[-t] * 4 + [t] * 3 for t in range(3)])
+
+
+@pytest.mark.parametrize("feature, value, action, message", [
+    (tfds.features.Text(), "left", np.float32, "field 'steps/observation/seen' is Text, which cannot be read"),
+    (np.uint8, 7, np.float32, "field 'steps/observation/seen' has dtype uint8, expected floating-point"),
+    (np.float32, 7.0, np.int64, "field 'steps/action' has dtype int64, expected floating-point"),
+])
+def test_what_is_no_floating_point_number_is_named(tmp_path, feature, value, action, message):
+    observation = {"state": tfds.features.Tensor(shape=(3,), dtype=np.float32), "seen": feature}
+    steps = foreign_steps(lambda t: {"state": np.zeros(3, np.float32), "seen": value}, np.ones(1, action))
+    with pytest.raises(ValueError, match=f"1.0.0: episode 0: {message}"):
+        read_rlds(write_foreign(tmp_path, observation, action, [steps]))
+
+
+def test_no_module_is_imported_for_a_set(folder, tmp_path, monkeypatch):
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    features = folder / "features.json"
+    name = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+    features.write_text(features.read_text().replace(name, "planted.Feature"))
+    with pytest.raises(ValueError, match="features.json: a feature is of the class 'planted.Feature'"):
+        read_rlds(folder)
+    assert "planted" not in sys.modules
+
+
+def test_random_damage_gives_one_error_that_names_the_set(folder):
+    files = [file for file in folder.iterdir() if file.is_file()]
+    whole, rng, refused = {file: file.read_bytes() for file in files}, random.Random(0), 0
+    for _ in range(40):
+        file = rng.choice(files)
+        content = bytearray(whole[file])
+        for _ in range(rng.choice([1, 8])):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        file.write_bytes(content)
+        try:
+            read_rlds(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            refused += 1
+        file.write_bytes(whole[file])
+    assert refused >= 10
+
+
 def test_a_set_that_tfds_encoded_step_by_step(tmp_path):
     """Somebody else's set: nested fields, text beside the steps, float64 rewards, an episode without a transition."""
     def example(length):
@@ -84,30 +168,9 @@ def test_a_set_that_tfds_encoded_step_by_step(tmp_path):
                    "reward": float(t), "discount": 1.0, "is_first": t == 0, "is_last": t == length,
                    "is_terminal": t == length, "note": "text"}
 
-    class Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        """RLDS with one level more than ours."""
-
-        name = "foreign"
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            observation = {"state": tfds.features.Tensor(shape=(2,), dtype=np.float32), "goal": np.float32}
-            action = tfds.features.Tensor(shape=(1,), dtype=np.float32)
-            features = {"observation": observation, "action": action, "reward": np.float64,
-                        "discount": np.float32, "is_first": np.bool_, "is_last": np.bool_, "is_terminal": np.bool_,
-                        "note": tfds.features.Text()}
-            steps = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)})
-            return tfds.core.DatasetInfo(builder=self, features=steps, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            return {"demos": ((i, {"steps": example(length)}) for i, length in enumerate((3, 0, 2)))}
-
-        def _generate_examples(self):
-            raise NotImplementedError
-
-    builder = Foreign(data_dir=str(tmp_path), file_format="array_record")
-    builder.download_and_prepare(download_dir=str(tmp_path / "downloads"))
-    episodes, info = read_rlds(tmp_path / "foreign" / "1.0.0")
+    observation = {"state": tfds.features.Tensor(shape=(2,), dtype=np.float32), "goal": np.float32}
+    folder = write_foreign(tmp_path, observation, np.float32, [list(example(length)) for length in (3, 0, 2)])
+    episodes, info = read_rlds(folder)
     check_episodes(episodes, "foreign")
     assert info == {"env_id": ""}
     np.testing.assert_array_equal(episodes.lengths, [3, 2])
@@ -180,6 +243,6 @@ def test_bad_values_are_named(tmp_path):
     episode = make_episode(5, True, 0)
     episode.rewards[2] = np.nan
     path = write_rlds([make_episode(3, True, 1), episode], tmp_path, "nan_set")
-    with pytest.raises(ValueError, match=r"nan_set.*field 'rewards' at step 5 is nan"):
+    with pytest.raises(ValueError, match=r"nan_set.*: episode 1: field 'steps/reward' at step 2 is nan"):
         load_dataset("", path=str(path), data_dir=str(tmp_path / "store"))
     assert not list((tmp_path / "store").rglob("*.npy"))

@@ -24,6 +24,7 @@ from rl_jax.generative.pipeline_fine_tuning import (
     RESIDENT_RULES,
     contexts_of,
     decoder,
+    latent_size,
     pipeline_fine_tuning,
     pipeline_resident,
     pipeline_sampler,
@@ -283,6 +284,75 @@ def test_settings_that_cannot_work_are_named(folders, fields, message):
         experiment(config).program(config)
 
 
+# As folders of Stable Diffusion 1.5 and of latent consistency models have them.
+PUBLISHED = {
+    "sd": {
+        "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_start": 0.00085,
+        "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1,
+        "skip_prk_steps": True, "trained_betas": None, "clip_sample": False,
+    },
+    "lcm": {
+        "_class_name": "LCMScheduler", "beta_end": 0.012, "beta_start": 0.00085, "beta_schedule": "scaled_linear",
+        "clip_sample": False, "clip_sample_range": 1.0, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
+        "num_train_timesteps": 1000, "original_inference_steps": 50, "prediction_type": "epsilon",
+        "rescale_betas_zero_snr": False, "set_alpha_to_one": True, "steps_offset": 1, "thresholding": False,
+        "timestep_spacing": "leading", "timestep_scaling": 10.0, "trained_betas": None,
+    },
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_published_schedulers_are_followed_and_strange_fields_warned_of(folders, name, caplog):
+    own, config = pipeline(name), config_of(folders, name)
+    assert latent_size(config, own._replace(scheduler=PUBLISHED[name])) == (4, 8, 4) and not caplog.records
+    latent_size(config, own._replace(scheduler=PUBLISHED[name] | {"use_karras_sigmas": True}))
+    assert "do not follow use_karras_sigmas" in caplog.text
+    short = pipeline_sampler(config, own.unet.config, PUBLISHED[name] | {"num_train_timesteps": 500}, None)
+    assert short.levels[0] < pipeline_sampler(config, own.unet.config, PUBLISHED[name], None).levels[0]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("trained_betas", [0.5] * 1000, "a list of 1000, and the samplers here need None"),
+        ("timestep_spacing", "trailing", "'trailing', and the samplers here need 'leading'"),
+        ("timestep_scaling", 5.0, "5.0, and the samplers here need 10.0"),
+        ("thresholding", True, "True, and the samplers here need False"),
+        ("clip_sample", True, "True, and the samplers here need False"),
+        ("beta_schedule", "linear", "'linear', and the samplers here need 'scaled_linear'"),
+        ("rescale_betas_zero_snr", True, "True, and the samplers here need False"),
+        ("num_train_timesteps", 0, "0: it is a whole number from 1"),
+        ("num_train_timesteps", "1000", "'1000': it is a whole number"),
+        ("beta_start", -1.0, "-1.0: it is a number from"),
+        ("beta_end", None, "None: it is a number from"),
+        ("steps_offset", True, "True: it is a whole number"),
+    ],
+)
+def test_what_a_scheduler_says_and_is_not_followed_is_named(folders, name, field, value, message):
+    own, config = pipeline(name), config_of(folders, name)
+    with pytest.raises(ValueError, match=f"{name}/scheduler/scheduler_config.json: {field} is {message}"):
+        pipeline_sampler(config, own.unet.config, PUBLISHED[name] | {field: value}, None)
+
+
+def test_a_folder_of_a_variant_alone_is_read_as_its_error_says(folders, tmp_path):
+    folder = shutil.copytree(folders / "lcm", tmp_path / "lcm")
+    for file in list(folder.rglob("*.safetensors")):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    fields = {"pipeline.prompts": str(folders / "prompts.txt")}
+    with pytest.raises(FileNotFoundError, match="--config.pipeline.variant=fp16"):
+        experiment(config_of(tmp_path, "lcm", **fields))
+    experiment(config_of(tmp_path, "lcm", **fields, **{"pipeline.variant": "fp16"}))
+
+
+def test_a_prompt_ends_at_a_line_feed_and_has_no_byte_order_mark(tmp_path):
+    (tmp_path / "prompts.txt").write_text("\ufeffa cat\r\na\u2028dog\n", encoding="utf-8")
+    assert read_prompts(tmp_path / "prompts.txt") == ("a cat", "a\u2028dog")
+    (tmp_path / "prompts.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="prompts.txt is not text in UTF-8"):
+        read_prompts(tmp_path / "prompts.txt")
+
+
 def test_a_folder_that_is_not_whole_is_named(folders, tmp_path):
     folder = shutil.copytree(folders / "lcm", tmp_path / "lcm")
     config = config_of(tmp_path, "lcm", **{"pipeline.prompts": str(folders / "prompts.txt")})
@@ -290,6 +360,9 @@ def test_a_folder_that_is_not_whole_is_named(folders, tmp_path):
     scheduler.write_text(json.dumps({"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match="prediction_type is 'v_prediction', and the samplers here need 'epsilon'"):
         experiment(config).program(config)
+    scheduler.write_text("[]")
+    with pytest.raises(ValueError, match="scheduler_config.json holds no object"):
+        experiment(config)
     shutil.rmtree(folder / "unet")
     with pytest.raises(FileNotFoundError, match="lcm/unet is no folder"):
         experiment(config)

@@ -122,6 +122,10 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path):
         load_head(written(tmp_path, {"epoch": 3}))
     with pytest.raises(ValueError, match="holds no tensors that can be read"):
         load_head(written(tmp_path, b"\x80\x02not a pickle"))
+    with zipfile.ZipFile(written(tmp_path, {}), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/1", bytes(1 << 20))
+    with pytest.raises(ValueError, match="it is compressed"):
+        load_head(tmp_path / "head.pth")
 
 
 @pytest.mark.parametrize("size, offset", [((3,), 0), ((2,), 1), ((1,), -1), ((2, 2), 0)])

@@ -1,12 +1,15 @@
 """CLIP's tokenizer and encoders: what is too long or of a wrong size is named, pixels are scaled and cut."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rl_jax.generative.clip import PIXEL_MEAN, PIXEL_STD, TextConfig, TextEncoder, VisionConfig, VisionEncoder, pixels
-from rl_jax.generative.tokenizer import BYTE_LETTERS, END, START, Tokenizer, load_tokenizer, words
+from rl_jax.generative.tokenizer import BYTE_LETTERS, END, START, Tokenizer, load_tokenizer, save_tokenizer, words
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
 
 VOCAB = {token: i for i, token in enumerate([*BYTE_LETTERS, *(f"{x}</w>" for x in BYTE_LETTERS), "ca", START, END])}
@@ -43,6 +46,43 @@ def test_a_folder_that_is_no_tokenizers(tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\na b c\n")
     with pytest.raises(ValueError, match="one is 'a b c'"):
         load_tokenizer(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_tokenizer(dataclasses.replace(TOKENIZER, pad_token=END), tmp_path)
+    return tmp_path
+
+
+def change(file, **settings):
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | settings))
+
+
+def test_special_tokens_map_has_the_last_word_as_in_transformers(folder):
+    assert load_tokenizer(folder).pad_token == END
+    change(folder / "special_tokens_map.json", pad_token={"content": "!"})
+    found = load_tokenizer(folder)
+    assert found.encode(["a"])[0].tolist() == [VOCAB[token] for token in (START, "a</w>", END, "!", "!", "!")]
+    change(folder / "tokenizer_config.json", added_tokens_decoder={"513": {"content": END}})
+    assert load_tokenizer(folder).pad_token == END
+
+
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("special_tokens_map.json", {"bos_token": "<s>"}, "bos_token is '<s>', and the tokenizer here has"),
+        ("special_tokens_map.json", {"pad_token": "<pad>"}, "vocab.json has no '<pad>'"),
+        ("tokenizer_config.json", {"eos_token": {"content": "</s>"}}, "eos_token is '</s>'"),
+        ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length is 'long'"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": {"content": "<cat>"}}}, "'<cat>' is added to the"),
+        ("added_tokens.json", {"<cat>": 600}, "'<cat>' is added to the vocabulary"),
+        ("vocab.json", {"a": "x"}, "a token's id is no whole number"),
+    ],
+)
+def test_what_a_tokenizer_says_and_is_not_followed_is_named(folder, name, settings, message):
+    change(folder / name, **settings)
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(folder)
 
 
 def test_pixels_are_scaled_cut_and_standardised():

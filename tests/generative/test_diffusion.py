@@ -40,6 +40,10 @@ def test_timesteps_by_hand():
     assert lcm_timesteps(8).tolist() == [999, 879, 759, 639, 519, 399, 279, 159]
     assert lcm_timesteps(16).tolist() == list(range(999, 98, -60))
     assert ddim_timesteps(50).tolist() == list(range(981, 0, -20))
+    with pytest.raises(ValueError, match="1000 calls of the model begin at timestep 1000, and there are 1000"):
+        ddim_timesteps(1000)
+    with pytest.raises(ValueError, match="distilled at 50 timesteps, and there are 40"):
+        lcm_timesteps(8, 40)
     for timesteps in (lcm_timesteps, ddim_timesteps):
         assert len(timesteps(1)) == 1 and len(timesteps(50)) == 50
         with pytest.raises(ValueError, match="0 calls of the model: give 1 to"):

@@ -75,6 +75,12 @@ def test_a_model_that_does_not_fit_is_named(tmp_path):
     np.testing.assert_array_equal(load_model(path, "consistency", "digits", init)["params"]["a"], np.full((2, 3), 0.5))
     with pytest.raises(ValueError, match="consistency model of digits, and the diffusion model of digits is needed"):
         load_model(path, "diffusion", "digits", init)
+    whole = path.read_bytes()
+    flipped = whole[:70] + bytes([whole[70] ^ 1]) + whole[71:]
+    for damaged in (b"", b"PK" + whole[2:200], whole[: len(whole) // 2], flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+            load_model(path, "consistency", "digits", init)
     save_model(path, {"params": {"b": np.zeros(3)}}, kind="consistency", domain="digits")
     with pytest.raises(ValueError, match=r"params/a is None and the network's \(2, 3\): pretrain it again"):
         load_model(path, "consistency", "digits", init)

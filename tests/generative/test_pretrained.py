@@ -125,6 +125,11 @@ def test_shards_and_variants(folder):
     index = unet / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": shards}))
     same(load_unet(unet), pipeline().unet)
+    for weights in ({"a": "../part-0.safetensors"}, {"a": 3}, "part-0.safetensors"):
+        index.write_text(json.dumps({"weight_map": weights}))
+        with pytest.raises(ValueError, match="index.json: weight_map names .*, not a file beside it"):
+            load_unet(unet)
+    index.write_text(json.dumps({"weight_map": shards}))
     (unet / "part-1.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="index.json names part-1.safetensors, which are missing"):
         load_unet(unet)
@@ -136,7 +141,8 @@ def test_shards_and_variants(folder):
     index.unlink()
     save_file(tensors, unet / "diffusion_pytorch_model.fp16.safetensors")
     same(load_unet(unet, variant="fp16"), pipeline().unet)
-    with pytest.raises(FileNotFoundError, match=r"there: diffusion_pytorch_model.fp16.safetensors.*variant='fp16'"):
+    message = "there: diffusion_pytorch_model.fp16.safetensors.*--config.pipeline.variant=fp16"
+    with pytest.raises(FileNotFoundError, match=message):
         load_unet(unet)
 
 
@@ -188,6 +194,10 @@ def test_tensors_that_do_not_fit_are_named_all_at_once(folder):
         ({"addition_embed_type": "text_time"}, "addition_embed_type is 'text_time'"),
         ({"transformer_layers_per_block": [1, 2]}, "transformer_layers_per_block is"),
         ({"_class_name": "UNet3DConditionModel"}, "is of a UNet3DConditionModel"),
+        ({"norm_num_groups": "2"}, "describes no UNet2DConditionModel"),
+        ({"norm_num_groups": 0}, "describes no UNet2DConditionModel"),
+        ({"block_out_channels": 4}, "has no len"),
+        ({"layers_per_block": 10**20}, "layers_per_block is 1000"),
     ],
 )
 def test_a_network_that_we_do_not_have_is_named(folder, settings, message):
@@ -216,7 +226,10 @@ def test_missing_and_broken_files_are_named(folder):
     with pytest.raises(ValueError, match="does not say cross_attention_dim"):
         load_unet(folder / "unet")
     (folder / "unet" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="unet/config.json is damaged"):
+        load_unet(folder / "unet")
+    (folder / "unet" / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="unet/config.json holds no object"):
         load_unet(folder / "unet")
     (folder / "vae" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="vae/config.json is missing"):

@@ -192,7 +192,7 @@ def test_what_is_no_image_is_named():
         ("compressibility", {"quality": 3}, "reward 'compressibility' does not know quality: it has no options"),
         ("vlm", {"URL": "http://a"}, "'vlm' does not know URL: its options are url, batch_size, timeout, retries"),
         ("vlm", {}, "reward 'vlm' needs url: its options are"),
-        ("aesthetic", {}, "reward 'aesthetic' needs clip, head: its options are clip, head, batch_size"),
+        ("aesthetic", {}, "reward 'aesthetic' needs clip, head: its options are clip, head, batch_size, variant"),
         ("similarity", {"clip": "x", "batch_size": 0}, "batch_size is 0; it is 1 or more"),
     ],
 )

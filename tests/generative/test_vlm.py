@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from rl_jax.generative import vlm
 from rl_jax.generative.rewards import jpegs, reward
 from rl_jax.generative.vlm import remote_scores
 
@@ -38,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
         answer = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
         status, body = answer(request) if callable(answer) else answer
         self.send_response(status)
+        if 300 <= status < 400:
+            self.send_header("Location", self.server.url)
         self.end_headers()
         self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
 
@@ -112,6 +115,11 @@ def test_a_busy_server_is_asked_again(serve):
         ((200, {"scores": [1, 2, 3]}), "gave 3 scores for 2 images"),
         ((200, b'{"scores": [1, NaN]}'), "not finite"),
         ((200, b'{"scores": [1, Infinity]}'), "not finite"),
+        ((200, b'{"scores": [1, -1e39]}'), "not finite in float32"),
+        ((200, b'{"scores": [1, 1' + b"0" * 400 + b"]}"), "not finite in float32"),
+        ((200, b"[" * 100_000), "must answer"),
+        ((302, b"over there"), "refused a request with status 302: over there"),
+        ((201, b"made"), "refused a request with status 201: made"),
         ((404, b"no such page"), "refused a request with status 404: no such page"),
         ((200, b"\xff\xfe"), "must answer"),
     ],
@@ -142,14 +150,79 @@ def test_a_server_that_is_absent_late_or_hangs_up(serve):
         ask(serve((500, b"broken")).url, retries=1)
 
 
-def test_wrong_options_and_inputs():
-    for url in ("127.0.0.1:8085", "ftp://a", ""):
+@pytest.fixture
+def answer_slowly():
+    """Starts a server that sends bytes, and then spaces until nobody listens or, with `hang_up`, nothing."""
+    sockets = []
+
+    def start(answer, hang_up=False):
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def serve():
+            connection, _ = listening.accept()
+            with connection:
+                request = b""
+                while not request.endswith(b"}"):  # of the JSON; what is left unread would make the end a reset
+                    request += connection.recv(1 << 20)
+                connection.sendall(answer)
+                end = time.monotonic() + 5.0
+                while not hang_up and time.monotonic() < end:
+                    try:
+                        connection.sendall(b" ")
+                    except OSError:
+                        return
+                    time.sleep(0.02)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for listening in sockets:
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 404 No\r\n\r\n"]
+)
+def test_an_answer_that_comes_byte_by_byte_is_late(answer_slowly, answer):
+    begin = time.monotonic()
+    with pytest.raises(ConnectionError, match="in 1 attempts of 0.2 s .*timed out"):
+        ask(answer_slowly(answer), timeout=0.2)
+    assert time.monotonic() - begin < 2.0
+
+
+def test_half_an_answer_is_none_and_a_long_one_ends_at_once(serve, answer_slowly, monkeypatch):
+    half = b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"scores": [1, 2]}'
+    with pytest.raises(ConnectionError, match="IncompleteRead"):
+        ask(answer_slowly(half, hang_up=True))
+    monkeypatch.setattr(vlm, "MAX_ANSWER", 1000)
+    with pytest.raises(ValueError, match="answered more than 1000 bytes"):
+        ask(serve((200, b" " * 2000)).url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8085", "ftp://a", "", "file:///etc/hostname", "data:,x", "http://", "http://a:b", "http://[::1",
+        "http://a b",
+    ],
+)
+def test_a_url_that_is_none(url):
+    for make in (lambda: reward("vlm", url=url), lambda: ask(url)):
         with pytest.raises(ValueError, match="give where the scorer listens"):
-            reward("vlm", url=url)
-    with pytest.raises(ValueError, match="timeout is 0 "):
-        reward("vlm", url="http://a", timeout=0)
-    with pytest.raises(ValueError, match="retries -1"):
-        reward("vlm", url="http://a", retries=-1)
+            make()
+
+
+def test_wrong_options_and_inputs():
+    for name, value, message in (
+        ("timeout", 0, "timeout is 0 "), ("timeout", float("nan"), "timeout is nan"), ("timeout", 1e30, "is 1e\\+30"),
+        ("retries", -1, "retries -1"), ("batch_size", 0, "batch_size is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reward("vlm", url="http://a", **{name: value})
+        with pytest.raises(ValueError, match=message):
+            ask("http://a", **{name: value})
     score = reward("vlm", url="http://127.0.0.1:1")
     with pytest.raises(ValueError, match="5 images and 4 prompts"):
         score(IMAGES, PROMPTS[:4])

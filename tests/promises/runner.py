@@ -24,8 +24,9 @@ from unittest import mock
 
 import jax
 import numpy as np
+import psutil
 
-from rl_jax.core import loop
+from rl_jax.core import loop, memory
 from rl_jax.core.mesh import gather, make_mesh, path_name
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.program import Program, TrainState
@@ -141,9 +142,13 @@ def execute(
     return Outcome(result, host_leaves(result.state), untimed(read_metrics(workdir / "metrics.jsonl")), watched)
 
 
-def on_devices(count: int) -> Any:
-    """The loop's mesh is of the first devices alone."""
-    return mock.patch.object(loop, "make_mesh", functools.partial(make_mesh, devices=jax.devices()[:count]))
+@contextmanager
+def on_devices(count: int) -> Iterator[None]:
+    """The loop's mesh is of the first devices alone, which share the memory that is free."""
+    mesh = functools.partial(make_mesh, devices=jax.devices()[:count])
+    free = psutil.virtual_memory().available // count
+    with mock.patch.object(loop, "make_mesh", mesh), mock.patch.object(memory, "free_bytes", lambda device: free):
+        yield
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:

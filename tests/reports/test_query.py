@@ -187,6 +187,16 @@ def test_a_seed_that_is_gone_is_gone_everywhere(tmp_path):
     assert "| hopper-medium | 1.500 ± 0.707 (2) |" in (tmp_path / "out" / "table.md").read_text()
 
 
+def test_what_a_second_pass_replaced_is_neither_in_the_table_nor_in_the_curve(tmp_path):
+    root = tmp_path / "runs"
+    write_run(root / "run", [[1.0], [2.0], [3.0], [7.0]], steps=[100, 200, 300, 200])
+    ask(root, "cl=x", last=10, x=("step",))
+    assert rows(tmp_path / "out").loc["hopper-medium", "x"]["mean"] == 4.0
+    kept = manifest(tmp_path / "out")
+    assert "run#0: its steps go back from 300 to 200: 2 earlier values" in " ".join(kept["remarks"])
+    assert kept["grids"]["curves.png"] == {"hopper-medium": {"x": {"begin": 100.0, "end": 200.0, "points": 2}}}
+
+
 def test_failed_runs_are_counted_and_said(tmp_path):
     root = tmp_path / "runs"
     write_run(root / "good", [[1.0, 3.0]] * 10, config={"num_seeds": 2})
@@ -311,6 +321,10 @@ def test_constants_of_a_normalisation_are_kept_and_can_be_given_again(tree):
     constants.write_text('{"hopper-medium": [0, 50]}')
     with pytest.raises(ValueError, match="unknown task of the normalisation 'walker2d-medium'"):
         ask(tree, normalize=str(constants))
+    for text, message in (('{"hopper-medium": 3}', "hopper-medium is 3: give"), ("[1]", "give"), ("{", "is damaged")):
+        constants.write_text(text)
+        with pytest.raises(ValueError, match=f"constants.json.*{message}"):
+            ask(tree, normalize=str(constants))
     with pytest.raises(ValueError, match="neither one of none, reference, minmax nor a JSON file"):
         ask(tree, normalize="maxmin")
     with pytest.raises(ValueError, match="normalising hopper-medium needs two values"):

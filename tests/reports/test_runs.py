@@ -150,9 +150,29 @@ def test_a_damaged_line_is_named(tmp_path, line, message):
     assert str(folder) in str(info.value)
 
 
-def test_a_damaged_config_is_named(tmp_path):
-    (write_run(tmp_path / "run", [[1.0]]) / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="run/config.json is damaged"):
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("config.json", b"{", "is damaged"),
+        ("config.json", b"[" * 100_000, "is damaged, it is nested too deeply"),
+        ("config.json", b"\xff{}", "is not text in UTF-8"),
+        ("config.json", b"[]", "is not a JSON object"),
+        ("config.json", b'{"num_seeds": 1, "num_steps": 1}', "seed is missing"),
+        ("config.json", b'{"seed": "0", "num_seeds": 1, "num_steps": 1}', "seed is '0', not a whole number"),
+        ("config.json", b'{"seed": 0, "num_seeds": 1000000000000, "num_steps": 1}', "num_seeds is 1000000000000"),
+        ("config.json", b'{"seed": 0, "num_seeds": 0, "num_steps": 1}', "num_seeds is 0"),
+        ("provenance.json", b"{}", "starts is missing"),
+        ("provenance.json", b'{"starts": []}', "it names no start"),
+        ("provenance.json", b'{"starts": [3]}', "a start is 3, not an object"),
+        ("provenance.json", json.dumps({"starts": [start(command="x")]}).encode(), "command is 'x', not a list"),
+        ("provenance.json", json.dumps({"starts": [start(end=3)]}).encode(), "end is 3, not an object"),
+        ("provenance.json", json.dumps({"starts": [start(runs=[{}])]}).encode(), "seed is missing"),
+        ("run.json", b'{"run_name": 3}', "run_name is 3, not a text"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, name, content, message):
+    (write_run(tmp_path / "run", [[1.0]]) / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"run/{name}.*{message}"):
         scan([tmp_path])
 
 
@@ -245,6 +265,20 @@ def test_what_a_restart_writes_again_replaces_what_was_there(tmp_path, purge):
     assert series.steps.tolist() == [0, 10, 15] and series.values.tolist() == [1.0, 7.0, 8.0]
 
 
+def test_steps_that_go_back_and_files_that_begin_again_leave_a_remark(tmp_path):
+    board(tmp_path / "back", [(0, 1.0), (10, 2.0), (20, 3.0), (10, 7.0)])
+    for seed in ("0", "1"):
+        board(tmp_path / "two", [(0, 1.0), (10, float(seed))], suffix=f".{seed}")
+        path = next(path for path in (tmp_path / "two").iterdir() if path.name.endswith(f".{seed}"))
+        path.rename(path.with_name(f"events.out.tfevents.{seed}"))
+    back, two = (run.find("charts/return", 0) for run in scan([tmp_path]))
+    assert back.steps.tolist() == [0, 10] and back.values.tolist() == [1.0, 7.0]
+    assert back.remarks == ("its steps go back from 20 to 10: 2 earlier values of charts/return are replaced",)
+    assert two.values.tolist() == [1.0, 1.0]
+    (remark,) = two.remarks
+    assert remark.startswith("events.out.tfevents.1 begins at step 0 again (two runs need a folder each): 2 earlier")
+
+
 def test_tensors_of_tensorflow_2_are_numbers_and_others_are_passed_over(tmp_path):
     tensors = [
         TensorProto(dtype=1, tensor_content=struct.pack("<f", 1.5)),
@@ -274,6 +308,9 @@ def test_a_record_that_is_cut_off_is_passed_over_and_a_damaged_one_is_named(tmp_
     at = len(record(events[0]))
     path.write_bytes(raw[:at] + b"\x01" + raw[at + 1 :])
     with pytest.raises(ValueError, match=f"tfevents.1.host, byte {at}: damaged"):
+        one(tmp_path).series
+    path.write_bytes(raw[:-6] + bytes([raw[-6] ^ 1]) + raw[-5:])
+    with pytest.raises(ValueError, match=f"tfevents.1.host, byte {at}: damaged, the checksum"):
         one(tmp_path).series
 
 
@@ -327,6 +364,17 @@ def test_a_chart_that_cannot_be_used(tmp_path, header, cell, notes, message):
         scan([tmp_path])
 
 
+def test_two_runs_of_one_name_in_a_chart_are_two_runs(tmp_path):
+    header = ["Step", *["bc - loss", "bc - loss__MIN", "bc - loss__MAX"] * 2, "td3 - loss"]
+    write_csv(tmp_path / "chart.csv", [header, [1, *[10] * 3, *[90] * 3, 5], [2, *[""] * 3, *[94] * 3, 6]])
+    (tmp_path / "run.json").write_text('{"run_name": "{agent.name}"}')
+    runs = scan([tmp_path])
+    assert [(run.name, run.attributes["agent.name"]) for run in runs] == [
+        ("bc", "bc"), ("bc (2)", "bc"), ("td3", "td3")
+    ]
+    assert [run.find("loss", 0).values.tolist() for run in runs] == [[10.0], [90.0, 94.0], [5.0, 6.0]]
+
+
 def test_two_charts_of_one_metric_are_an_error(tmp_path):
     for name in ("a.csv", "b.csv"):
         write_csv(tmp_path / name, [["Step", "ppo-1 - loss"], [1, 2]])
@@ -360,6 +408,41 @@ def test_histories_of_weights_and_biases(tmp_path, kind, step_field):
     assert loss.values.tolist() == [2.0, 1.0] and loss.wall_seconds.tolist() == [1.5, 4.0]
     assert len(score.values) == 1 and math.isnan(score.values[0]), "a NaN was logged; an empty cell is no value"
     assert {metric for metric, _ in run.series} - {"global_step"} == {"loss", "eval/return"}
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_history_keeps_fractions_of_steps_replaces_what_is_done_again_and_splits_at_line_feeds(tmp_path, kind):
+    rows = [(0, 0.0, "a\u2028b"), (0.25, 1.0, ""), (0.5, 2.0, "\x85"), (0.25, 5.0, "")]
+    if kind == "csv":
+        write_csv(tmp_path / "a.csv", [("_step", "loss", "note"), *rows])
+    else:
+        named = (dict(zip(("_step", "loss", "note"), row, strict=True)) for row in rows)
+        lines = [json.dumps(row, ensure_ascii=False) for row in named]
+        (tmp_path / "a.jsonl").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    run = one(tmp_path)
+    write_table([run], tmp_path / "table.parquet")
+    for found in (run, *read_table(tmp_path / "table.parquet")):
+        loss = found.find("loss", 0)
+        assert loss.steps.tolist() == [0.0, 0.25] and loss.values.tolist() == [0.0, 5.0]
+        assert loss.remarks == ("its steps go back from 0.5 to 0.25: 2 earlier values of loss are replaced",)
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.json", '[{"_step": 0}, {"_st', "line 1: not JSON"),
+        ("a.jsonl", '{"_step": 0\n{"_step": 1}\n', "line 1: not JSON"),
+        ("a.jsonl", '{"_step": 0}\n[1]\n', "line 2: not an object"),
+        ("a.jsonl", '{"_step": 0}\n{"_step": Infinity}\n', "line 2: _step is inf, and steps are finite"),
+        ("a.csv", "_step,loss\n1,2,3\n", "line 2: has more cells than the header"),
+        ("a.csv", "_step,loss,loss\n1,2,3\n", "two columns are called 'loss'"),
+        ("a.csv", "Step,a - loss\n1,2,3\n", "line 2: has more cells than the header"),
+    ],
+)
+def test_a_damaged_history_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}.*{message}"):
+        scan([tmp_path])
 
 
 def test_a_history_without_a_runtime_counts_from_its_first_row(tmp_path):
@@ -442,5 +525,11 @@ def test_a_damaged_parquet_file_is_named_and_a_strange_one_passed_over(tmp_path)
     parquet.write_table(pa.table({"a": [1]}), tmp_path / "strange.parquet")
     assert len(scan([tmp_path])) == 1
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(ValueError, match="bad.parquet is damaged"):
+        scan([tmp_path])
+    write_table(scan([tmp_path / "run"]), tmp_path / "bad.parquet")
+    raw = bytearray((tmp_path / "bad.parquet").read_bytes())
+    raw[40] ^= 1  # in the first page
+    (tmp_path / "bad.parquet").write_bytes(raw)
     with pytest.raises(ValueError, match="bad.parquet is damaged"):
         scan([tmp_path])

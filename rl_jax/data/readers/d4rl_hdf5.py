@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-from absl import logging
 
-from rl_jax.core.extras import require
+from rl_jax.data.checks import readable
 from rl_jax.data.episodes import Episodes, starts_from_ends
 from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
+from rl_jax.data.readers.hdf5 import open_hdf5, read_fields
 
 TIME_LIMIT = 1000  # of D4RL's locomotion tasks, for files that say neither `timeouts` nor `next_observations`
 TASKS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
-FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+FIELDS = ("observations", "actions", "rewards", "terminals")
+# What says where an episode ends that the environment did not end: D4RL's name, d4rlpy's, and Gymnasium's words.
+TIMEOUTS = ("timeouts", "episode_terminals", "truncations", "truncated")
 
 
 def is_d4rl_hdf5(path: Path) -> bool:
@@ -20,7 +22,7 @@ def is_d4rl_hdf5(path: Path) -> bool:
 
 
 def read_d4rl_hdf5(path: Path) -> tuple[Episodes, dict]:
-    """Reads flat arrays observations, actions, rewards, terminals and, if there, timeouts and next_observations.
+    """Reads flat arrays observations, actions, rewards, terminals and, if there, one of TIMEOUTS and next_observations.
 
     Without next_observations the successor of an episode's last step is not in the file: as D4RL does, the last step of
     an episode that time or the file breaks off is dropped, and a terminal step keeps its own observation as a stand-in,
@@ -28,42 +30,55 @@ def read_d4rl_hdf5(path: Path) -> tuple[Episodes, dict]:
     observation ends its episode even if no flag says so.
 
     Returns:
-      The episodes and {"env_id": ...}, guessed from the file's name, "" if it tells nothing.
+      The episodes and {"env_id": ..., "remarks": [...]}: the task, guessed from the file's name, "" if it tells
+      nothing; and a sentence about each thing that was guessed.
     """
-    h5py = require("h5py", "datasets")
-    try:
-        with h5py.File(path, "r") as file:
-            require_fields(str(path), file, FIELDS[:4])
-            arrays = {field: file[field][()] for field in FIELDS if field in file}
-    except OSError as error:  # not HDF5, cut off, or a damaged chunk
-        raise ValueError(f"{path}: not a readable HDF5 file (damaged or cut off?): {error}") from error
-    steps = flat_steps(str(path), arrays)
+    name, remarks = str(path), []
+    with open_hdf5(path) as file:
+        arrays = read_fields(name, file, (*FIELDS, *TIMEOUTS, "next_observations"))
+        with readable(name, "HDF5 file"):
+            present = [*arrays, *map(str, file)]
+    require_fields(name, present, FIELDS)
+    require_fields(name, arrays, FIELDS)  # a damaged index may list a field that cannot be found
+    for field, array in arrays.items():
+        if isinstance(array, dict):
+            raise ValueError(f"{name}: field {field!r} is a group, expected an array; D4RL's layout is flat")
+    steps = flat_steps(name, arrays)
     size = len(steps["rewards"])
     if size < 2:
         raise ValueError(f"{path}: field 'observations' has {size} steps, expected at least 2")
-    terminated = flat_flags(str(path), "terminals", arrays["terminals"], size)
-    timeouts = flat_flags(str(path), "timeouts", arrays["timeouts"], size) if "timeouts" in arrays else None
+    terminated = flat_flags(name, "terminals", arrays["terminals"], size)
+    flags = [flat_flags(name, field, arrays[field], size) for field in TIMEOUTS if field in arrays]
+    timeouts = np.logical_or.reduce(flags) if flags else None
     if "next_observations" in steps:
-        episodes = _with_successors(path, steps, terminated, timeouts)
+        episodes = _with_successors(steps, terminated, timeouts, remarks)
     else:
         if timeouts is None:
             timeouts = _count_timeouts(terminated)
+            remarks.append(
+                f"no field says where time ends episodes ({', '.join(TIMEOUTS)}): guessed after every {TIME_LIMIT} "
+                f"steps of one, {timeouts.sum()} times, and at the file's end"
+            )
         episodes = _without_successors(steps, terminated, timeouts & ~terminated)
     if not len(episodes):
         raise ValueError(f"{path}: no episode has two steps, so no step has a known successor")
-    task = path.stem.lower().replace("-", "_").split("_")[0]
-    return episodes, {"env_id": TASKS.get(task, "")}
+    env_id = TASKS.get(path.stem.lower().replace("-", "_").split("_")[0], "")
+    if env_id:
+        remarks.append(f"its task is guessed from the file's name, {env_id}: --config.dataset.env_id names another")
+    return episodes, {"env_id": env_id, "remarks": remarks}
 
 
-def _with_successors(path: Path, steps: dict, terminated: np.ndarray, timeouts: np.ndarray | None) -> Episodes:
+def _with_successors(
+    steps: dict, terminated: np.ndarray, timeouts: np.ndarray | None, remarks: list[str]
+) -> Episodes:
     jumps = np.ones(len(terminated), bool)
     jumps[:-1] = (steps["next_observations"][:-1] != steps["observations"][1:]).any(axis=1)
-    ends = terminated | jumps if timeouts is None else terminated | timeouts | jumps
-    if timeouts is not None:
-        unflagged = (jumps & ~terminated & ~timeouts)[:-1]
-        if unflagged.any():
-            logging.warning("%s: %d steps (first: %d) are not followed by their next_observations and carry no flag: "
-                            "their episodes end there", path, unflagged.sum(), int(np.argmax(unflagged)))
+    flagged = terminated if timeouts is None else terminated | timeouts
+    unflagged = (jumps & ~flagged)[:-1]
+    if unflagged.any():
+        remarks.append(f"{unflagged.sum()} steps (first: {int(np.argmax(unflagged))}) are not followed by their "
+                       "next_observations and carry no flag: guessed that their episodes end there, by time")
+    ends = flagged | jumps
     return Episodes(**steps, terminated=terminated, truncated=ends & ~terminated, starts=starts_from_ends(ends))
 
 

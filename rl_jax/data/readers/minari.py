@@ -2,14 +2,22 @@
 
 import json
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from rl_jax.core.extras import require
-from rl_jax.data.episodes import Episodes, concatenate_episodes
-from rl_jax.data.readers.fields import flat_flags, require_fields, to_float32
+from rl_jax.core.files import read_json
+from rl_jax.data.checks import readable
+from rl_jax.data.episodes import Episodes
+from rl_jax.data.readers.fields import episode, join, require_fields
+from rl_jax.data.readers.hdf5 import open_group, open_hdf5, read_fields
 
-EPISODE_FIELDS = ("observations", "actions", "rewards", "terminations", "truncations")
+# Minari's names of the fields of an episode.
+NAMES = {
+    "observations": "observations", "actions": "actions", "rewards": "rewards", "terminated": "terminations",
+    "truncated": "truncations",
+}
+# Of a recorded environment specification, what is read besides its id.
+SPEC = ("kwargs", "max_episode_steps", "additional_wrappers")
 
 
 def is_minari(path: Path) -> bool:
@@ -18,34 +26,33 @@ def is_minari(path: Path) -> bool:
 
 
 def read_minari(path: Path) -> tuple[Episodes, dict]:
-    """Reads every episode; a dictionary of observations is flattened in the order of its keys, as Gymnasium does.
+    """Reads every episode; a dictionary of observations becomes one vector, in the order of its sorted keys.
 
     The HDF5 format is read with h5py alone, any other through Minari's own library. An episode that ends without a flag
     counts as truncated.
 
     Returns:
-      The episodes and {"env_id": ...} ("" if the set does not name its environment).
+      The episodes and {"env_id": ..., "env_spec": ...}: the id, "" if the set does not name its environment, and what
+      else it records of it, by the names of SPEC.
     """
     folder = _data_folder(path)
-    try:
-        metadata = json.loads((folder / "metadata.json").read_text())
-        env_spec = json.loads(metadata.get("env_spec") or "{}")
-    except ValueError as error:
-        raise ValueError(f"{folder / 'metadata.json'}: not readable JSON: {error}") from error
+    metadata_path = folder / "metadata.json"
+    metadata = read_json(metadata_path)
+    with readable(str(metadata_path), "metadata of a Minari set", "env_spec"):
+        spec = json.loads(metadata.get("env_spec") or "{}") or {}
+        env_id, env_spec = str(spec.get("id") or ""), {name: spec[name] for name in SPEC if spec.get(name)}
+    with readable(str(metadata_path), "metadata of a Minari set", "total_episodes"):
+        expected = metadata.get("total_episodes")
+        expected = None if expected is None else int(expected)
     if metadata.get("data_format", "hdf5") == "hdf5":
         parts = _read_hdf5(folder / "main_data.hdf5")
     else:
-        minari = require("minari", "datasets")
-        parts = [
-            _episode(f"{path}, episode {episode.id}", {field: getattr(episode, field) for field in EPISODE_FIELDS})
-            for episode in minari.MinariDataset(folder).iterate_episodes()
-        ]
+        parts = _read_by_library(path, folder)
     if not parts:
         raise ValueError(f"{path}: the data set has no episodes")
-    expected = metadata.get("total_episodes")
-    if expected is not None and int(expected) != len(parts):
-        raise ValueError(f"{path}: metadata.json names {int(expected)} episodes, the data hold {len(parts)} (cut off?)")
-    return concatenate_episodes(parts), {"env_id": str((env_spec or {}).get("id") or "")}
+    if expected is not None and expected != len(parts):
+        raise ValueError(f"{path}: metadata.json names {expected} episodes, the data hold {len(parts)} (cut off?)")
+    return join(str(path), parts), {"env_id": env_id, "env_spec": env_spec}
 
 
 def _data_folder(path: Path) -> Path | None:
@@ -55,58 +62,37 @@ def _data_folder(path: Path) -> Path | None:
     return None
 
 
-def _read_hdf5(file_path: Path) -> list[Episodes]:
-    h5py = require("h5py", "datasets")
-    if not file_path.is_file():
-        raise FileNotFoundError(f"{file_path}: no such file; a Minari set keeps its episodes there")
-    try:
-        with h5py.File(file_path, "r") as file:
+def _read_hdf5(path: Path) -> list[Episodes]:
+    parts = []
+    with open_hdf5(path) as file:
+        with readable(str(path), "HDF5 file"):
             names = sorted((name for name in file if name.startswith("episode_")), key=lambda name: int(name[8:]))
-            parts = []
-            for name in names:
-                where = f"{file_path}, {name}"
-                require_fields(where, file[name], EPISODE_FIELDS)
-                parts.append(_episode(where, {field: _load(file[name][field]) for field in EPISODE_FIELDS}))
-    except OSError as error:
-        raise ValueError(f"{file_path}: not a readable HDF5 file (damaged or cut off?): {error}") from error
+        for name in names:
+            where = f"{path}, {name}"
+            arrays = read_fields(where, open_group(str(path), file, name), tuple(NAMES.values()))
+            require_fields(where, arrays, NAMES.values())
+            parts.append(_episode(where, arrays))
     return parts
 
 
-def _load(node):
-    """The array of an HDF5 data set, or the dictionary of a group."""
-    return {key: _load(node[key]) for key in node} if hasattr(node, "keys") else node[()]
+def _read_by_library(path: Path, folder: Path) -> list[Episodes]:
+    minari = require("minari", "datasets")
+    with readable(str(path), "Minari set"):
+        stored = list(minari.MinariDataset(folder).iterate_episodes())
+    return [
+        _episode(f"{path}, episode {one.id}", {name: getattr(one, name) for name in NAMES.values()}) for one in stored
+    ]
 
 
-def _flatten(where: str, field: str, value) -> np.ndarray:
-    """A [T, ...] array, or a dictionary of them, as one [T, D] array."""
-    if isinstance(value, dict):
-        return np.concatenate([_flatten(where, f"{field}/{key}", value[key]) for key in sorted(value)], axis=-1)
-    if isinstance(value, tuple):
-        return np.concatenate([_flatten(where, f"{field}/{i}", item) for i, item in enumerate(value)], axis=-1)
-    array = to_float32(where, field, np.asarray(value))
-    return array.reshape(len(array), -1)
+def _episode(where: str, arrays: dict[str, Any]) -> Episodes:
+    return episode(where, NAMES, {ours: _tuples(arrays[theirs]) for ours, theirs in NAMES.items()})
 
 
-def _episode(where: str, fields: dict) -> Episodes:
-    actions = _flatten(where, "actions", fields["actions"])
-    observations = _flatten(where, "observations", fields["observations"])
-    length = len(actions)
-    if len(observations) != length + 1:
-        raise ValueError(f"{where}: field 'observations' has {len(observations)} steps, expected {length + 1}, one "
-                         f"more than 'actions'")
-    rewards = to_float32(where, "rewards", np.asarray(fields["rewards"]))
-    if rewards.shape != (length,):
-        raise ValueError(f"{where}: field 'rewards' has shape {rewards.shape}, expected ({length},)")
-    terminated = flat_flags(where, "terminations", np.asarray(fields["terminations"]), length)
-    truncated = flat_flags(where, "truncations", np.asarray(fields["truncations"]), length)
-    truncated &= ~terminated
-    truncated[-1] |= not terminated[-1]
-    return Episodes(
-        observations=observations[:-1],
-        actions=actions,
-        rewards=rewards,
-        terminated=terminated,
-        truncated=truncated,
-        next_observations=observations[1:],
-        starts=np.zeros(1, np.int64),
-    )
+def _tuples(value: Any) -> Any:
+    """The same nest with tuples where Minari stored them: as groups of `_index_0`, `_index_1`, ..."""
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _tuples(one) for key, one in value.items()}
+    if inner and inner.keys() == {f"_index_{number}" for number in range(len(inner))}:
+        return tuple(inner[f"_index_{number}"] for number in range(len(inner)))
+    return inner

@@ -1,13 +1,27 @@
 """Reader of RLDS episodes stored by TFDS in array_record files; needs no TensorFlow."""
 
-import json
+import math
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 
 from rl_jax.core.extras import require
-from rl_jax.data.episodes import Episodes, concatenate_episodes
+from rl_jax.core.files import read_json
+from rl_jax.data.checks import readable
+from rl_jax.data.episodes import Episodes
+from rl_jax.data.readers.fields import episode, flat_flags, join
 from rl_jax.data.writer import RESERVED
+
+# RLDS's names of the fields of an episode.
+NAMES = {
+    "observations": "steps/observation", "actions": "steps/action", "rewards": "steps/reward",
+    "terminated": "steps/is_terminal", "truncated": "steps/is_last",
+}
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type")  # under which features.json names a feature's class
 
 
 def is_rlds(path: Path) -> bool:
@@ -18,64 +32,116 @@ def is_rlds(path: Path) -> bool:
 def read_rlds(path: Path) -> tuple[Episodes, dict]:
     """Reads the `train` split (or the only one) of an RLDS set.
 
-    Nested observations or actions are joined into one vector, in the order of their names. Follows RLDS: the last step
-    of an episode holds the final observation alone, so T + 1 steps are T transitions; the episode is terminated if that
-    step has `is_terminal`, otherwise truncated.
+    Nested observations or actions are joined into one vector, in the order of their sorted names. Follows RLDS: the
+    last step of an episode holds the final observation alone, so T + 1 steps are T transitions; the episode is
+    terminated if that step has `is_terminal`, otherwise truncated.
 
     Returns:
       The episodes, with every further numeric per-step field in `extras`, and {"env_id": ...} ("" if not recorded).
     """
     tfds = require("tensorflow_datasets", "datasets")
     require("array_record", "datasets")
-    try:
+    _check_features(path / "features.json")
+    with readable(str(path), "TFDS set"):
         builder = tfds.builder_from_directory(str(path))
-    except Exception as error:  # TFDS raises what its JSON parser, its file reader or a feature's constructor raises
-        raise ValueError(f"{path}: not a readable TFDS set: {error}") from error
-    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
-        raise ValueError(f"{path}: file format {builder.info.file_format}, expected array_record; convert the set with "
+        file_format, splits, features = builder.info.file_format, list(builder.info.splits), builder.info.features
+        has_steps = "steps" in features
+    if file_format is None or file_format.value != "array_record":
+        raise ValueError(f"{path}: file format {file_format}, expected array_record; convert the set with "
                          f"`tfds convert_format`")
-    splits = list(builder.info.splits)
     if "train" not in splits and len(splits) != 1:
         raise ValueError(f"{path}: splits {splits}: none is called 'train'")
-    if "steps" not in builder.info.features:
+    if not has_steps:
         raise ValueError(f"{path}: field 'steps' is missing: not an RLDS set")
     split = "train" if "train" in splits else splits[0]
-    records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    specs = _flatten(builder.info.features.get_serialized_info()["steps"])
+    with readable(str(path), "TFDS set", "steps"):
+        records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        specs = _flatten(features.get_serialized_info()["steps"])
+        connectors = _flatten(features["steps"].feature)
+        count = len(records)
     parts = []
-    for index in range(len(records)):
-        try:
-            steps = _parse(records[index], specs)
-        except Exception as error:  # damage surfaces as a C++ status or a protobuf error, each with its own type
-            raise ValueError(f"{path}: episode {index} cannot be read (damaged or cut off?): {error}") from error
-        parts.append(_episode(path, index, steps))
-    parts = [part for part in parts if part is not None]
-    if not parts:
-        raise ValueError(f"{path}: field 'steps': no episode has a transition")
-    metadata_file = path / "metadata.json"
-    metadata = json.loads(metadata_file.read_text()) if metadata_file.is_file() else {}
-    return concatenate_episodes(parts), {"env_id": str((metadata or {}).get("env_id", ""))}
+    for index in range(count):
+        with readable(f"{path}: episode {index}", "record"):
+            record = records[index]
+        steps = _parse(f"{path}: episode {index}", record, specs, connectors)
+        parts.append(_episode(f"{path}: episode {index}", steps))
+    metadata_path = path / "metadata.json"
+    metadata = read_json(metadata_path) if metadata_path.is_file() else {}
+    if not isinstance(metadata or {}, dict):
+        raise ValueError(f"{metadata_path}: expected a JSON object with env_id")
+    env_id = str((metadata or {}).get("env_id") or "")
+    return join(str(path), [part for part in parts if part is not None]), {"env_id": env_id}
 
 
-def _parse(record: bytes, specs: dict) -> dict[str, np.ndarray]:
+def _check_features(path: Path) -> None:
+    """Raises ValueError where features.json names a class that is not of TFDS: TFDS imports the module of any name."""
+    def names(node: Any) -> Iterator[Any]:
+        if isinstance(node, dict):
+            yield from (node[key] for key in CLASS_KEYS if key in node)
+        inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        for value in inner:
+            yield from names(value)
+
+    with readable(str(path.parent), "TFDS set"):
+        found = list(names(read_json(path)))
+    for name in found:
+        if not isinstance(name, str) or not name.startswith("tensorflow_datasets."):
+            raise ValueError(f"{path}: a feature is of the class {name!r}: only those of tensorflow_datasets are read")
+
+
+def _parse(name: str, record: bytes, specs: dict, connectors: dict) -> dict[str, np.ndarray]:
     """The per-step arrays of one episode, taken from the record whole: tfds decodes step by step, 40 times slower."""
     proto = require("tensorflow_datasets.proto", "datasets")
-    features = proto.tf_example_pb2.Example.FromString(bytes(record)).features.feature
-    if not features:  # what array_record hands out, without an error, where a file is cut off
-        raise ValueError("empty record")
+    with readable(name, "record"):
+        features = proto.tf_example_pb2.Example.FromString(bytes(record)).features.feature
+        if not features:  # what array_record hands out, without an error, where a file is cut off
+            raise EOFError("empty record")
     arrays = {}
     for field, spec in specs.items():
-        feature = features[f"steps/{field}"]
-        kind = feature.WhichOneof("kind")
-        if kind not in ("float_list", "int64_list"):
-            continue  # text and images are no part of a transition
-        values = np.array(getattr(feature, kind).value, dtype=spec.np_dtype)
-        arrays[field] = values.reshape([-1 if size is None else size for size in spec.shape])
+        with readable(name, "record", f"steps/{field}"):
+            feature = features[f"steps/{field}"]
+            kind = feature.WhichOneof("kind")
+            if kind == "bytes_list":
+                array = _decode(feature.bytes_list.value, connectors[field])
+            elif kind is None:
+                array = None
+            else:
+                values = np.array(getattr(feature, kind).value, dtype=spec.np_dtype)
+                array = values.reshape([-1 if size is None else size for size in spec.shape])
+        if array is not None:
+            arrays[field] = array
+        elif field.split("/")[0] in RESERVED:
+            if kind is None:
+                raise ValueError(f"{name}: field 'steps/{field}' is missing in the record")
+            raise ValueError(f"{name}: field 'steps/{field}' is {type(connectors[field]).__name__}, which cannot be "
+                             "read as numbers: store it as a Tensor of floating-point numbers, or leave it out")
     return arrays
 
 
-def _flatten(specs, prefix: str = "") -> dict:
-    if not isinstance(specs, dict):
+def _decode(values: Sequence[bytes], connector: Any) -> np.ndarray | None:
+    """The array [T, ...] of a Tensor that TFDS stores as bytes, a step each; None for text and images.
+
+    Raises:
+      ValueError: a step has not as many bytes as its shape needs.
+    """
+    tfds = require("tensorflow_datasets", "datasets")
+    dtype, shape = np.dtype(connector.np_dtype), connector.shape
+    if not isinstance(connector, tfds.features.Tensor) or dtype.kind not in "biuf" or None in shape:
+        return None
+    size = math.prod(shape) * dtype.itemsize
+    steps = []
+    for value in values:
+        if connector._encoding == tfds.features.Encoding.ZLIB:
+            value = zlib.decompressobj().decompress(value, size + 1)  # no more than shows that it is too long
+        if len(value) != size:
+            raise ValueError(f"step {len(steps)} does not have {size} bytes")
+        steps.append(np.frombuffer(value, dtype).reshape(shape))
+    return np.stack(steps) if steps else np.zeros((0, *shape), dtype)
+
+
+def _flatten(specs: Any, prefix: str = "") -> dict[str, Any]:
+    """A nest of dictionaries as one, its keys joined by slashes."""
+    if not hasattr(specs, "items"):
         return {prefix: specs}
     flat = {}
     for key, value in specs.items():
@@ -83,44 +149,37 @@ def _flatten(specs, prefix: str = "") -> dict:
     return flat
 
 
-def _join_nested(steps: dict[str, np.ndarray], field: str) -> None:
-    """Replaces the arrays `field/...` of a nested field by one array [T, D], in the order of their names."""
-    inner = sorted(name for name in steps if name.startswith(f"{field}/"))
-    if inner:
-        arrays = [steps.pop(name) for name in inner]
-        steps[field] = np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
+def _nest(steps: dict[str, np.ndarray], field: str) -> Any:
+    """The array of a field, or the nest of arrays whose names begin with it; None if there is neither."""
+    if field in steps:
+        return steps[field]
+    names = [name.removeprefix(f"{field}/").split("/")[0] for name in steps if name.startswith(f"{field}/")]
+    return {name: _nest(steps, f"{field}/{name}") for name in names} or None
 
 
-def _episode(path: Path, index: int, steps: dict[str, np.ndarray]) -> Episodes | None:
-    _join_nested(steps, "observation")
-    _join_nested(steps, "action")
-    for field in ("observation", "action", "reward", "is_first", "is_last", "is_terminal"):
-        if field not in steps:
-            raise ValueError(f"{path}: episode {index}: field 'steps/{field}' is missing")
-    length = len(steps["observation"]) - 1
+def _episode(name: str, steps: dict[str, np.ndarray]) -> Episodes | None:
+    fields = {field: _nest(steps, field) for field in RESERVED}
+    for field in RESERVED:
+        if fields[field] is None and field != "discount":
+            raise ValueError(f"{name}: field 'steps/{field}' is missing")
+    length = len(steps[next(iter(steps))])
     for field, array in steps.items():
-        if len(array) != length + 1:
-            raise ValueError(f"{path}: episode {index}: field 'steps/{field}' has {len(array)} steps, 'observation' "
-                             f"has {length + 1}")
-    if not steps["is_last"][-1] or steps["is_last"][:-1].any():
-        raise ValueError(f"{path}: episode {index}: field 'steps/is_last' must be set at the last step, {length}, and "
-                         f"nowhere else")
-    if steps["is_terminal"][:-1].any():
-        bad = int(np.argmax(steps["is_terminal"]))
-        raise ValueError(f"{path}: episode {index}: field 'steps/is_terminal' is set at step {bad}, before the last")
-    if length < 1:
+        if len(array) != length:
+            raise ValueError(f"{name}: field 'steps/{field}' has {len(array)} steps, 'steps/{next(iter(steps))}' "
+                             f"has {length}")
+    last, terminal = (flat_flags(name, f"steps/{field}", fields[field], length) for field in ("is_last", "is_terminal"))
+    if not length or not last[-1] or last[:-1].any():
+        raise ValueError(f"{name}: field 'steps/is_last' must be set at the last step, {length - 1}, and nowhere else")
+    if terminal[:-1].any():
+        bad = int(np.argmax(terminal))
+        raise ValueError(f"{name}: field 'steps/is_terminal' is set at step {bad}, before the last")
+    if length == 1:
         return None
-    terminated, truncated = np.zeros(length, bool), np.zeros(length, bool)
-    terminated[-1] = bool(steps["is_terminal"][-1])
-    truncated[-1] = not terminated[-1]
-    observations = steps["observation"].astype(np.float32, copy=False)
-    return Episodes(
-        observations=observations[:-1],
-        actions=steps["action"][:-1].astype(np.float32, copy=False),
-        rewards=steps["reward"][:-1].astype(np.float32, copy=False),
-        terminated=terminated,
-        truncated=truncated,
-        next_observations=observations[1:],
-        starts=np.zeros(1, np.int64),
-        extras={field: array[:-1] for field, array in steps.items() if field not in RESERVED},
+    terminated = np.zeros(length - 1, bool)
+    terminated[-1] = terminal[-1]
+    return episode(
+        name, NAMES,
+        {"observations": fields["observation"], "actions": jax.tree.map(lambda array: array[:-1], fields["action"]),
+         "rewards": fields["reward"][:-1], "terminated": terminated},
+        {field: array[:-1] for field, array in steps.items() if field.split("/")[0] not in RESERVED},
     )

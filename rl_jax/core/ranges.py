@@ -1,0 +1,94 @@
+"""The values that a configuration's numbers may have, by the name of the field: one table for all papers.
+
+A number that is written with a wrong sign or a factor of a hundred is found before anything is read or compiled. A new
+field gets its line here; a test asks for it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """The numbers from `low` to `high`, without an end that is open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below  # both are false for a NaN
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'above' if self.low_open else 'at least'} {self.low:g}"
+        return f"in {'(' if self.low_open else '['}{self.low:.10g}, {self.high:.10g}{')' if self.high_open else ']'}"
+
+
+POSITIVE = Range(0.0, low_open=True)
+NOT_NEGATIVE = Range(0.0)
+COUNT = Range(1)
+COUNT_OR_NONE = Range(0)
+SHARE = Range(0.0, 1.0)
+POSITIVE_SHARE = Range(0.0, 1.0, low_open=True)
+INSIDE = Range(0.0, 1.0, low_open=True, high_open=True)
+SEED = Range(0, 2**32 - 1)
+
+RANGES: dict[str, Range] = {
+    # Of the core
+    "seed": SEED, "num_seeds": COUNT, "num_steps": COUNT_OR_NONE, "chunk": COUNT, "log_every": COUNT,
+    "eval_every": COUNT_OR_NONE, "every": COUNT_OR_NONE, "keep": COUNT, "profile": COUNT_OR_NONE,
+    "mesh.seed": Range(-1), "mesh.data": Range(-1), "mesh.model": Range(-1),
+    "num_processes": COUNT_OR_NONE, "process_id": Range(-1),
+    # Of batches, data and evaluations
+    "batch_size": COUNT, "buffer_size": COUNT, "capacity": COUNT, "context_length": COUNT_OR_NONE,
+    "top_fraction": POSITIVE_SHARE, "offline_fraction": Range(-1.0, 1.0), "eval_episodes": COUNT, "episodes": COUNT,
+    "judged_rows": COUNT, "demonstrations": COUNT, "hidden": COUNT_OR_NONE, "env_steps": COUNT,
+    "random_steps": COUNT_OR_NONE, "horizon": COUNT_OR_NONE, "samples": COUNT, "sticky": SHARE, "frame_stack": COUNT,
+    "frameskip": COUNT, "reward_scale": POSITIVE, "evaluation_images": COUNT, "overlap": COUNT_OR_NONE,
+    # Of networks and optimisers
+    "num_critics": COUNT, "num_heads": COUNT, "num_layers": COUNT, "embedding_dim": COUNT,
+    "dropout": Range(0.0, 1.0, high_open=True), "learning_rate": POSITIVE, "actor_learning_rate": POSITIVE,
+    "weight_decay": NOT_NEGATIVE, "warmup_steps": COUNT_OR_NONE,
+    "decay_steps": COUNT_OR_NONE, "max_grad_norm": POSITIVE, "clip_norm": POSITIVE, "ema": SHARE, "tau": POSITIVE_SHARE,
+    "target_every": COUNT, "log_std_min": Range(-100.0, 0.0), "log_std_max": Range(-20.0, 20.0),
+    # Of reinforcement learning
+    "discount": SHARE, "gae_lambda": SHARE, "entropy_coefficient": NOT_NEGATIVE, "value_coefficient": NOT_NEGATIVE,
+    "clip": POSITIVE, "value_clip": POSITIVE, "advantage_clip": POSITIVE, "kl_coefficient": NOT_NEGATIVE,
+    "num_envs": COUNT, "num_epochs": COUNT, "updates_per_epoch": COUNT, "chunk_size": COUNT, "train_every": COUNT,
+    "learning_starts": COUNT_OR_NONE, "exploration_steps": COUNT_OR_NONE, "final_epsilon": SHARE,
+    "huber_delta": POSITIVE,
+    "k": COUNT, "num_episodes": COUNT, "growth": COUNT, "scale_decay": Range(0.0, 1.0, high_open=True),
+    "temperature": NOT_NEGATIVE, "max_weight": POSITIVE, "expectile": INSIDE, "lam": INSIDE, "beta": POSITIVE,
+    "gumbel_beta": POSITIVE, "max_clip": POSITIVE, "alpha": NOT_NEGATIVE, "policy_noise": NOT_NEGATIVE,
+    "noise_clip": NOT_NEGATIVE, "noise_std": NOT_NEGATIVE, "policy_freq": COUNT, "actor_penalty": NOT_NEGATIVE,
+    "critic_penalty": NOT_NEGATIVE, "eta": NOT_NEGATIVE, "conservatism": NOT_NEGATIVE, "num_samples": COUNT,
+    "random_actions": COUNT_OR_NONE, "target_return": Range(), "return_scale": POSITIVE, "max_timesteps": COUNT,
+    "mixture": INSIDE, "positive_share": INSIDE, "gradient_penalty": NOT_NEGATIVE,
+    # Of generative models
+    "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
+    "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,
+    "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
+}
+
+
+def range_of(name: str) -> Range | None:
+    """The range of a dotted field, by its whole name or by the last part of it."""
+    return RANGES.get(name, RANGES.get(name.rsplit(".", 1)[-1]))
+
+
+def check_ranges(fields: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the first field whose number is out of its range, and what it may be.
+
+    Args:
+      fields: values by dotted name.
+    """
+    for name, value in fields.items():
+        allowed = range_of(name)
+        if allowed is None or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if value not in allowed:
+            raise ValueError(f"config.{name}={value}: must be {allowed}")
