@@ -43,8 +43,8 @@ def stability_experiment(config: ConfigDict, dataset: Dataset) -> Experiment:
             """(loss of V, mean Q, updates that were made), [S] each."""
             key = jax.random.key(0)
             batch = data.draw(resident, key, config.judged_rows)
-            # A run has the bits of the run alone.
-            metrics = over_runs(lambda own: agent.update(own, batch, key)[1], default_seed_axis())(state.replace(step=None))
+            of_runs = over_runs(lambda own: agent.update(own, batch, key)[1], default_seed_axis())
+            metrics = of_runs(state.replace(step=None))
             return metrics["value/loss"], metrics["critic/mean"], state.extra["updates"]
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
