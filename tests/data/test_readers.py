@@ -428,8 +428,9 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed_content)
 
 
+@pytest.mark.parametrize("tries", [40, pytest.param(600, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["npz", "hdf5", "minari"])
-def test_damage_gives_one_error_that_names_the_file(tmp_path, minari_set, kind):
+def test_damage_gives_one_error_that_names_the_file(tmp_path, minari_set, kind, tries):
     if kind == "minari":
         path = tmp_path / "set"
         shutil.copytree(minari_set[0], path)
@@ -437,8 +438,8 @@ def test_damage_gives_one_error_that_names_the_file(tmp_path, minari_set, kind):
         path = tmp_path / f"set.{kind}"
         np.savez(path, **vars_of(make_episodes())) if kind == "npz" else write_d4rl(path)
     files = [file for file in path.rglob("*") if file.is_file()] or [path]
-    whole, rng, refused = {file: file.read_bytes() for file in files}, random.Random(0), 0
-    for _ in range(40):
+    whole, rng, refused = {file: file.read_bytes() for file in files}, random.Random(tries), 0
+    for _ in range(tries):
         file = rng.choice(files)
         file.write_bytes(damaged(whole[file], rng))
         try:
