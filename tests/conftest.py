@@ -37,7 +37,9 @@ def _compilations() -> Path:
 
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
-os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+# As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
+_EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot" if version("jaxlib").startswith("0.10.") else ""
+os.environ["XLA_FLAGS"] = f"{_QUICK} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilations()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

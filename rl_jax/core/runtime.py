@@ -4,6 +4,7 @@ Many hosts: every process runs the same binary; XLA's collectives are the distri
 other from `config.distributed` or from the cluster's own environment.
 """
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -19,6 +20,11 @@ from ml_collections import ConfigDict
 
 # EX_TEMPFAIL of sysexits.h, "try again": what a scheduler's requeue rule can test for.
 PREEMPTED_EXIT_CODE = 75
+
+
+# jaxlib 0.10 gives float32 convolutions on a CPU to YNNPACK, which computes each in one thread, and a kernel's gradient
+# at three times the work. With this flag Eigen computes them; another jaxlib may not know it, and would stop.
+EIGEN_CONVOLUTIONS, EIGEN_FOR = "--xla_cpu_experimental_ynn_fusion_type=individual_dot", "0.10."
 
 
 class NonFiniteError(FloatingPointError):
@@ -48,6 +54,8 @@ def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> N
             logging.debug("traceback", exc_info=True)
             fail(f"{error} (--verbosity=1 shows where)")
 
+    if importlib.metadata.version("jaxlib").startswith(EIGEN_FOR):
+        add_xla_flag(EIGEN_CONVOLUTIONS)
     app.run(guarded, **app_arguments)
 
 
@@ -67,6 +75,13 @@ def quiet_logging() -> None:
     )
 
 
+def add_xla_flag(flag: str) -> None:
+    """Adds a flag to those of XLA, which it reads when it first touches a device; a person's own setting stays."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if flag.partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
 def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
     """Joins the other processes, if there are any; call once, before anything touches a device.
 
@@ -76,7 +91,7 @@ def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
       deterministic: makes a GPU bitwise reproducible, at some cost in speed. CPUs and TPUs are anyway.
     """
     if deterministic:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+        add_xla_flag("--xla_gpu_deterministic_ops=true")
     if distributed.coordinator_address:
         if distributed.num_processes < 1 or not 0 <= distributed.process_id < distributed.num_processes:
             raise ValueError(

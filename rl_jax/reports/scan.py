@@ -102,10 +102,7 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = read_json(path)
-    except RecursionError as error:
-        raise ValueError(f"{path} is damaged, it is nested too deeply: restore it from a copy") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object: restore it from a copy")
     return found

@@ -1,6 +1,7 @@
 """Checkpoints: what is saved, what is kept, and what damage does."""
 
 import json
+import zlib
 from types import SimpleNamespace
 
 import jax
@@ -201,7 +202,9 @@ def test_a_random_key_is_saved(tmp_path):
 def test_a_feed_of_another_number_of_processes_is_refused(tmp_path):
     saved(tmp_path, [4], has_source=True).close()
     records = tmp_path / "4" / "records" / "metadata"
-    records.write_text(json.dumps(json.loads(records.read_text()) | {"processes": 2}))
+    changed = json.loads(records.read_text()) | {"processes": 2}
+    del changed["crc"]
+    records.write_text(json.dumps(changed | {"crc": zlib.crc32(json.dumps(changed, sort_keys=True).encode())}))
     with pytest.raises(CheckpointMismatchError, match="the source of 2 processes and 1 run now: start 2"):
         restore(tmp_path, has_source=True)
     assert (tmp_path / "4").is_dir()

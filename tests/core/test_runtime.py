@@ -12,6 +12,7 @@ from rl_jax.core.runtime import (
     NonFiniteError,
     Preempted,
     StopSignal,
+    add_xla_flag,
     from_main_process,
     run_binary,
     start_process,
@@ -57,6 +58,13 @@ def test_an_address_joins_as_told(initialised):
         distributed.update(bad)
         with pytest.raises(ValueError, match="config.distributed: process_id="):
             start_process(distributed, deterministic=False)
+
+
+def test_a_flag_is_added_once_and_never_over_a_persons_own(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_one=2")
+    for flag in ("--xla_one=1", "--xla_two=1", "--xla_two=3"):
+        add_xla_flag(flag)
+    assert os.environ["XLA_FLAGS"] == "--xla_one=2 --xla_two=1"
 
 
 def test_deterministic_sets_xla_flags(initialised, monkeypatch):

@@ -154,7 +154,7 @@ def test_a_damaged_line_is_named(tmp_path, line, message):
     "name, content, message",
     [
         ("config.json", b"{", "is damaged"),
-        ("config.json", b"[" * 100_000, "is damaged, it is nested too deeply"),
+        ("config.json", b"[" * 100_000, "is damaged"),
         ("config.json", b"\xff{}", "is not text in UTF-8"),
         ("config.json", b"[]", "is not a JSON object"),
         ("config.json", b'{"num_seeds": 1, "num_steps": 1}', "seed is missing"),
