@@ -10,7 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.benchmark.measuring import Measure, Variant, queued
-from experiments.benchmark.peers.diffusers import DiffusersSettings, diffusers_unet, interpreter
+from experiments.benchmark.peers.diffusers_peer import DiffusersSettings, diffusers_unet, interpreter
 from rl_jax.core.program import TrainState
 from rl_jax.generative import fine_tuning
 from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
