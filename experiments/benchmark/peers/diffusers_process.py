@@ -3,9 +3,10 @@
     python diffusers_process.py SETTINGS
 
 SETTINGS is JSON, see `DiffusersSettings` in diffusers_peer.py. The first line on standard output is
-{"parameters": ...}; then for each line on standard input, "sample" or "train", a batch is sampled by all calls, or trained on in all steps,
-and one line with the number of its images is written. Sampler and loss are those of rl_jax/generative/policy.py and
-fine_tuning.py, written as these libraries are used: eager, gradients summed over the chunks of a batch.
+{"parameters": ...}; then for each line on standard input, "sample" or "train", a batch is sampled by all calls, or
+trained on in all steps, and one line with the number of its images is written. Sampler and loss are those of
+rl_jax/generative/policy.py and fine_tuning.py, written as these libraries are used: eager, gradients summed over the
+chunks of a batch.
 """
 
 import json
