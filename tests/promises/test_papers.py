@@ -24,6 +24,8 @@ from tests.binaries import run_module
 from tests.papers import CASES, PAPERS, ROOT, get_config, make_experiment, smaller
 from tests.promises.runner import on_devices, signal_at
 
+# Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
+FOR_A_CPU = {"num_seeds": 1, "eval_episodes": 1, "evaluation_images": 16, "batch_size": 64, "tuning.chunk_size": 64}
 EACH = pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
 DECLARED = [(paper.name, preset) for paper in PAPERS for preset in load_paper(paper.name).presets]
 
@@ -225,7 +227,7 @@ def test_claims_on_invented_scores(paper, preset):
 def test_a_preset_at_scale_compiles_and_takes_two_steps(paper, text, tmp_path):
     fields = {"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0, "tensorboard": False}
     config = get_config(*text.split(":", 1), fields)
-    smaller(config, {"num_seeds": 2, "eval_episodes": 1, "dataset.num_steps": 5000, "evaluation_images": 16})
+    smaller(config, FOR_A_CPU | {"dataset.num_steps": 5000})
     if "dataset" in config:
         config.dataset.num_steps = 5000
     with on_devices(1):
@@ -241,7 +243,7 @@ def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
     for run in runs.values():
         config = config_of(run)
         config.update_from_flattened_dict({"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0})
-        smaller(config, {"num_seeds": 2, "eval_episodes": 1, "evaluation_images": 16})
+        smaller(config, FOR_A_CPU)
         if "dataset" in config:
             config.dataset.num_steps = 5000
         with on_devices(1):
