@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.generative import fine_tuning, pipeline_fine_tuning, pretraining
+from rl_jax.generative.domain import ALIGNMENT
 
 # Updates and images of an update, of the networks beside the generator.
 PARTS = {
@@ -44,7 +45,7 @@ PIPELINE_REWARDS = {
 # Images of an update, and the sampling steps whose gradient is in memory at once: of RLCM (8 an image) and DDPO (49).
 SCALES = {"emoji": (32, 64, 98), "emoji-large": (520, 1040, 980), "digits": (160, 1280, 1568)}
 PROMPTS = "experiments/rlcm/data/animals.txt"
-REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": "alignment"}
+REWARDS = {"compress": "compressibility", "incompress": "incompressibility", "align": ALIGNMENT}
 
 
 def get_config(preset: str = "quick") -> ConfigDict:

@@ -9,10 +9,10 @@ is not above already, claims, tables, published numbers. These files are made by
 `<!-- table:FOLDER -->` shows the table.md of a folder beside the README.
 """
 
-import json
 import re
 from pathlib import Path
 
+from rl_jax.core.files import read_json
 from rl_jax.reports.tables import NOTES
 
 ROOT = Path(__file__).parent
@@ -69,7 +69,7 @@ def _shown(folder: Path, kind: str, name: str, above: str) -> str:
 def _results(where: Path, preset: str, above: str) -> str:
     page = (where / "table.md").read_text().split(f"\n{NOTES}\n")[0].split("\n", 1)[1].strip()
     files = f"results/{preset}"
-    drawn = [name for name in json.loads((where / "report.json").read_text())["files"] if name.endswith(".png")]
+    drawn = [name for name in read_json(where / "report.json")["files"] if name.endswith(".png")]
     return "\n\n".join([
         f"<!-- results:{preset} -->",
         *(f"![{preset}]({files}/{name})" for name in drawn[:1] if f"({files}/{name})" not in above),

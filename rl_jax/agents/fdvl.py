@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, inputs
-from rl_jax.agents.weighted_cloning import weighted_cloning
+from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
@@ -19,7 +19,6 @@ from rl_jax.losses.divergence import SURROGATES
 from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import implicit_maximum_loss, td_target
 from rl_jax.networks.policies import GaussianPolicy
-from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic, Value
 
 
@@ -35,14 +34,7 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims, layer_norm=True)
-    adam = optax.adam(config.learning_rate)
-    # The authors anneal the policy's learning rate alone.
-    annealed = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
-    networks = Networks({
-        "actor": Trained(actor.init, annealed),
-        "critic": Trained(critic.init, adam, config.tau),
-        "value": Trained(value.init, adam),
-    })
+    networks = implicit_networks(config, actor, critic, value)
 
     # Losses
 

@@ -8,11 +8,10 @@ objective that the paper states but with fixed targets; `form` offers both.
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, inputs
-from rl_jax.agents.weighted_cloning import weighted_cloning
+from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Demonstrations, Transitions
@@ -21,7 +20,6 @@ from rl_jax.losses.dual import mixture_dual_loss
 from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import gumbel_loss, squared_error, td_target
 from rl_jax.networks.policies import GaussianPolicy
-from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic, Value
 
 FORMS = ("fixed_targets", "objective")
@@ -39,14 +37,7 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims)
-    adam = optax.adam(config.learning_rate)
-    # The authors anneal the policy's learning rate alone.
-    annealed = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
-    networks = Networks({
-        "actor": Trained(actor.init, annealed),
-        "critic": Trained(critic.init, adam, config.tau),
-        "value": Trained(value.init, adam),
-    })
+    networks = implicit_networks(config, actor, critic, value)
 
     # Losses
 

@@ -12,13 +12,12 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, inputs
-from rl_jax.agents.weighted_cloning import weighted_cloning
+from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import advantage_weights
 from rl_jax.losses.value_learning import gumbel_loss, td_target
 from rl_jax.networks.policies import GaussianPolicy
-from rl_jax.networks.trained import Networks, Trained
 from rl_jax.networks.values import Critic, Value
 
 
@@ -27,14 +26,7 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
     actor = GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims, layer_norm=True)
-    adam = optax.adam(config.learning_rate)
-    # The authors anneal the policy's learning rate alone.
-    annealed = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay_steps))
-    networks = Networks({
-        "actor": Trained(actor.init, annealed),
-        "critic": Trained(critic.init, adam, config.tau),
-        "value": Trained(value.init, adam),
-    })
+    networks = implicit_networks(config, actor, critic, value)
 
     # Losses
 

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents.online import OnlineAgent
 from rl_jax.control.agents import FROM_SCRATCH, make_agent
-from rl_jax.control.tasks import Evaluate, Task, headline_of, judge_in
+from rl_jax.control.tasks import Task, action_box, headline_of, judge_in
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.mesh import shard_batch
-from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState, nothing_to_evaluate
+from rl_jax.core.program import Evaluate, Key, Metrics, Program, PyTree, TrainState, nothing_to_evaluate
 from rl_jax.data.replay import ReplayBuffer
 from rl_jax.data.transitions import Transitions
 from rl_jax.envs.collector import Collector
@@ -60,24 +60,25 @@ def from_scratch_experiment(config: ConfigDict) -> Experiment:
     if config.agent.name not in FROM_SCRATCH:
         raise ValueError(unknown("agent that learns from scratch", config.agent.name, FROM_SCRATCH))
     pool = EnvPool(config.env_id, config.num_seeds, savable=True)
-    low, high = pool.action_space.low, pool.action_space.high
-    if not np.isfinite([low, high]).all():
-        raise ValueError(f"actions of {pool.env_id} have no bounds: {pool.action_space}")
-    centre, half_width = (low + high) / 2, (high - low) / 2
-    observation, action, one = (np.zeros((1, *x), np.float32) for x in (pool.observation_space.shape, low.shape, ()))
+    actions = pool.action_space
+    if not np.isfinite([actions.low, actions.high]).all():
+        raise ValueError(f"actions of {pool.env_id} have no bounds: {actions}")
+    box = action_box(pool)
+    shapes = pool.observation_space.shape, actions.shape, ()
+    observation, action, one = (np.zeros((1, *shape), np.float32) for shape in shapes)
     example = Transitions(observation, action, one, one, observation)
     own_steps, judge = collector(config, pool, for_mixing=False), judge_in(Task(config.env_id), config)
 
     def program(config: ConfigDict) -> Program:
-        agent = make_agent(config, *low.shape)
+        agent = make_agent(config, *actions.shape)
 
         def step(state: TrainState, resident: PyTree, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
             del resident
-            batch = shard_batch(batch.replace(actions=(batch.actions - centre) / half_width))
+            batch = shard_batch(batch.replace(actions=box.to_agent(batch.actions)))
             return agent.update(state, batch, key)
 
         def act(policy: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-            return centre + half_width * agent.act(policy[0], observations, key, temperature)
+            return box.to_task(agent.act(policy[0], observations, key, temperature))
 
         return Program(
             lambda key, resident: agent.init(key, example), step, judge(act, None), feed=own_steps.feed(act)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.experiment import Metric
 from rl_jax.core.mesh import gather
-from rl_jax.core.program import Evaluation, Key, PyTree, TrainState
+from rl_jax.core.program import Evaluate, Evaluation, Key, PyTree, TrainState
 from rl_jax.core.runtime import from_main_process
 from rl_jax.data.checks import check_actions
 from rl_jax.data.load import Dataset
@@ -20,7 +20,6 @@ from rl_jax.evaluation.context import Context
 from rl_jax.evaluation.rollouts import Act, PolicyEvaluator
 from rl_jax.evaluation.scores import has_references, normalized_score
 
-Evaluate = Callable[[TrainState, PyTree, Key], Evaluation]
 # (the policy of `(state.params, state.extra)`, what it is shown if it has a memory) -> `Program.evaluate`.
 Judge = Callable[[Act, Context | None], Evaluate]
 

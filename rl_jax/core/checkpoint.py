@@ -8,7 +8,6 @@ checkpoint that cannot be read, or reads as something else, is set aside with a 
 
 import dataclasses
 import json
-import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -252,12 +251,12 @@ def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainSta
     return _read_state(folder, abstract)
 
 
-def load_leaves(workdir: str | Path, pattern: str, shardings: Mapping[str, Any]) -> tuple[int, dict[str, jax.Array]]:
-    """The step of a run's newest checkpoint and those of its leaves whose name a regex finds, [S, ...] by name.
+def load_leaves(workdir: str | Path, shardings: Mapping[str, Any]) -> tuple[int, dict[str, jax.Array]]:
+    """The step of a run's newest checkpoint and those of its leaves that are asked for, [S, ...] by name.
 
     Args:
-      pattern: searched in names such as "params/actor/params/Dense_0/kernel".
-      shardings: where to lay a leaf, by name; a leaf without one is not read.
+      shardings: shape -> where to lay a leaf of it, by names such as "params/actor/params/Dense_0/kernel"; what is not
+        named is not read.
 
     Raises:
       FileNotFoundError: there is no checkpoint in `workdir`.
@@ -266,7 +265,7 @@ def load_leaves(workdir: str | Path, pattern: str, shardings: Mapping[str, Any])
 
     def asked(path: Any, leaf: Any) -> Any:
         name = path_name(path)
-        if name not in shardings or not re.search(pattern, name):
+        if name not in shardings:
             return ocp.PLACEHOLDER
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=shardings[name](leaf.shape))
 
@@ -275,14 +274,19 @@ def load_leaves(workdir: str | Path, pattern: str, shardings: Mapping[str, Any])
     return step, {path_name(path): leaf for path, leaf in found if leaf is not ocp.PLACEHOLDER}
 
 
+def saved_steps(workdir: str | Path) -> list[int]:
+    """The steps of a run's checkpoints; none where it has no folder of them."""
+    # What is being written has another name until it is complete.
+    paths = (Path(workdir).expanduser().absolute() / "checkpoints").glob("*")
+    return [int(path.name) for path in paths if path.name.isdigit()]
+
+
 def _latest(workdir: str | Path) -> tuple[int, Path, PyTree]:
     """The newest checkpoint of another run: its step, its folder, and shape and type of each of its arrays."""
     directory = Path(workdir).expanduser().absolute() / "checkpoints"
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such folder; name the --workdir of a run that has saved")
-    # What is being written has another name until it is complete.
-    steps = [int(path.name) for path in directory.iterdir() if path.name.isdigit()]
-    if not steps:
+    if not (steps := saved_steps(workdir)):
         raise FileNotFoundError(f"{directory} holds no checkpoint: the run has not saved yet")
     folder = directory / str(max(steps))
     return max(steps), folder, ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree

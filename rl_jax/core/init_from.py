@@ -49,13 +49,12 @@ def init_from(
       (state, what was read, for the provenance); the state itself and nothing where no run is named.
 
     Raises:
-      FileNotFoundError, ValueError: see `check_source`.
-      ValueError: the source has another number of runs, or lacks a leaf of that name and shape.
+      ValueError: the source, which has passed `check_source`, has another number of runs, or lacks a leaf of that name
+        and shape.
     """
     source, names = config.init_from.run, config.init_from.names
     if not source:
         return state, {}
-    check_source(config)
     flag = f"--config.init_from.run={source}"
     for name, value in _starts(source)[0]["inputs"].items():
         if name in inputs and inputs[name] != value:
@@ -72,7 +71,7 @@ def init_from(
         spec = P(None, *leaf.sharding.spec[1:])  # the source may have one run where this one has several
         return lambda shape: NamedSharding(leaf.sharding.mesh, spec if len(shape) == leaf.ndim else P())
 
-    step, found = load_leaves(source, names, {name: place(leaf) for name, leaf in leaves.items()})
+    step, found = load_leaves(source, {name: place(leaf) for name, leaf in leaves.items()})
     taken = {}
     for name, leaf in leaves.items():
         there = found[name].shape if name in found else None

@@ -7,6 +7,7 @@ started again writes the same numbers as one that was not.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from rl_jax.core import memory, provenance, sweep
-from rl_jax.core.checkpoint import Checkpointer
+from rl_jax.core.checkpoint import Checkpointer, saved_steps
 from rl_jax.core.config import check_core_config
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.files import hold
@@ -117,7 +118,7 @@ def run(experiment: Experiment, config: ConfigDict, workdir: str | Path) -> Resu
         if program.feed:
             stack.callback(program.feed.close)
         provenance.check_same_run(workdir, config)
-        if not (workdir / "checkpoints").exists():
+        if not saved_steps(workdir):
             check_source(config)
         stop = stack.enter_context(StopSignal())
         started = Run(experiment, program, config, workdir)
@@ -150,6 +151,7 @@ class Run:
         self.keys = {stream: self.make_keys(stream) for stream in ("init", "train", "collect")}
         self.settings = replicate(sweep.settings(config), self.mesh)
         self.finite_leaves = jax.jit(finite_leaves, out_shardings=self.everywhere)
+        self.cut = jax.jit(functools.partial(_runs_from, config.num_seeds))
         self.records = Records()
         self.checked = 0  # everything was finite up to this step
         self.reached: int | None = None  # the step done; None until this start is recorded
@@ -427,8 +429,7 @@ class Run:
         """The runs of a combination, as a state of their own."""
         if rows == slice(0, self.num_runs):
             return state
-        cut = jax.jit(lambda tree: jax.tree.map(lambda x: x[rows], tree))
-        return cut(state.replace(step=None)).replace(step=state.step)
+        return self.cut(state.replace(step=None), rows.start).replace(step=state.step)
 
     def headline_mean(self, metrics: Mapping[str, Any]) -> float | None:
         """The headline of all runs; None where the metrics lack it or it is not finite."""
@@ -461,6 +462,11 @@ class Run:
             # Since the run's first start, with all that came between: compilation, evaluation, saving and stops.
             wall_seconds = time.perf_counter() - self.first_start
             self.writer.write(step, {**metrics, "time/wall_seconds": wall_seconds})
+
+
+def _runs_from(count: int, runs: PyTree, start: jax.Array) -> PyTree:
+    """`count` runs of a tree of all, leaves [S, ...] -> [count, ...]."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count), runs)
 
 
 def _joined(found: list[Evaluation], num_seeds: int) -> Evaluation:

@@ -6,6 +6,7 @@ is there twice and none is missing. A non-finite value is written as null. Names
 are of the clock and the machine; all other values are the same at every repetition of the run.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -122,20 +123,30 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return lines
 
 
-def last_step(path: str | os.PathLike, tail: int = 1 << 16) -> int:
-    """The step of the last whole line of a metrics.jsonl, which is read from its end; 0 where there is none."""
+def recent_lines(path: str | os.PathLike, tail: int = 1 << 16) -> list[dict[str, Any]]:
+    """The whole lines at the end of a metrics.jsonl, in order, without damaged ones; none where there is no such file.
+
+    Only the last `tail` bytes are read, which a run that goes on is asked for often; all where they hold no line.
+    """
     path = Path(path)
-    if not path.exists():
-        return 0
+    size = path.stat().st_size if path.exists() else 0
+    if not size:
+        return []
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - tail))
-        lines = file.read().split(b"\n")[:-1]
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["step"])
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-            continue
-    return 0 if path.stat().st_size <= tail else last_step(path, path.stat().st_size)
+        file.seek(max(0, size - tail))
+        texts = file.read().split(b"\n")[:-1]
+    lines = []
+    for text in texts:
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            line = json.loads(text)
+            lines.append(line | {"step": int(line["step"])})
+    return lines if lines or size <= tail else recent_lines(path, size)
+
+
+def last_step(path: str | os.PathLike) -> int:
+    """The step of the last whole line of a metrics.jsonl; 0 where there is none."""
+    lines = recent_lines(path)
+    return lines[-1]["step"] if lines else 0
 
 
 def _keep_lines(path: Path, count: int, crc: int | None) -> int:

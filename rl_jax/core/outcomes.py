@@ -4,13 +4,12 @@
 """
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.core.files import atomically
 
 AXES = ("step", "train_seconds")
@@ -63,10 +62,9 @@ def read_outcomes(path: str | os.PathLike) -> Outcomes:
       ValueError: the file is not such a record or is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
         steps, seconds = (arrays.pop(name) for name in AXES)
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a record of outcomes: {error}") from error
     if any(x.ndim != 3 or len(x) != len(steps) for x in arrays.values()) or len(seconds) != len(steps):
         raise ValueError(f"{path} is not a record of outcomes: its arrays are not [T, S, E] with T = {len(steps)}")

@@ -58,6 +58,10 @@ class Evaluation(NamedTuple):
     outcomes: Mapping[str, np.ndarray] = {}
 
 
+# (state of all S runs, resident, key) -> Evaluation; runs outside the compiled step.
+Evaluate = Callable[[TrainState, PyTree, Key], Evaluation]
+
+
 class Feed(NamedTuple):
     """What the host brings between two steps: a simulator, a scored sampler, a token stream.
 
@@ -103,7 +107,7 @@ class Program(NamedTuple):
 
     init: Callable[[Key, PyTree], TrainState]
     step: Callable[[TrainState, PyTree, PyTree, Key], tuple[TrainState, Metrics]]
-    evaluate: Callable[[TrainState, PyTree, Key], Evaluation] = nothing_to_evaluate
+    evaluate: Evaluate = nothing_to_evaluate
     resident: PyTree = ()
     feed: Feed | None = None
     done: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.data.readers.fields import require_fields
-from rl_jax.data.readers.npz import read_arrays
 
 
 class CaptionedImages(NamedTuple):

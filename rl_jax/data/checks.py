@@ -1,43 +1,10 @@
-"""Checks of files and arrays that name the data set, the field and the first bad step."""
+"""Checks of arrays that name the data set, the field and the first bad step."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import numpy as np
-import psutil
 
-MEMORY_SHARE = 0.5  # of the memory available that a set's arrays may take: readers keep a second copy for a while
 ACTION_TOLERANCE = 1e-5  # float32 rounding of actions that were clipped to the box in float64
-
-
-@contextlib.contextmanager
-def readable(name: str, kind: str, field: str = "") -> Iterator[None]:
-    """Turns whatever a library raises at a damaged file into one ValueError that names the file and the field.
-
-    Only calls of the library belong inside: a damaged file makes it raise errors of nearly any type.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        where = f", field {field!r}" if field else ""
-        message = " ".join(str(error).split())
-        raise ValueError(
-            f"{name}: not a readable {kind}{where} (damaged or cut off?): {type(error).__name__}: {message}"
-        ) from error
-
-
-def check_sizes(name: str, sizes: Mapping[str, int]) -> None:
-    """Raises ValueError where arrays of these declared `sizes`, bytes by field, do not fit the memory."""
-    total, available = sum(sizes.values()), psutil.virtual_memory().available
-    if total > MEMORY_SHARE * available:
-        field = max(sizes, key=sizes.__getitem__)
-        raise ValueError(
-            f"{name}: field {field!r} declares {sizes[field] / 1e9:.2f} GB and all fields {total / 1e9:.2f} GB; with "
-            f"{available / 1e9:.2f} GB of memory available, at most {MEMORY_SHARE:.0%} of it are read: use a part of "
-            "the set, or a machine with more memory"
-        )
 
 
 def check_names(name: str, fields: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.core.extras import require
 from rl_jax.core.program import Evaluation, Key, Metrics, PyTree, TrainState
 from rl_jax.generative.consistency import SIGMA_DATA
@@ -51,8 +52,8 @@ class Classifier(nn.Module):
 
 def load_digits(path: Path) -> Digits:
     """Reads an npz file of `images` [N, 8, 8], whole numbers from 0 to 16, and `labels` [N]."""
-    with np.load(path) as file:
-        raw, labels = file["images"].astype(np.float32) / 16.0, file["labels"].astype(np.int32)
+    arrays = read_arrays(path)
+    raw, labels = arrays["images"].astype(np.float32) / 16.0, arrays["labels"].astype(np.int32)
     mean, scale = float(raw.mean()), float(raw.std()) / SIGMA_DATA
     return Digits((raw - mean) / scale, labels, mean, scale)
 

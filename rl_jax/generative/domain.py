@@ -16,6 +16,7 @@ from rl_jax.generative.denoising import Denoise, geometric_levels, scaled
 from rl_jax.generative.policy import Sampler, ancestral_sampler, consistency_sampler
 
 KINDS = ("consistency", "diffusion")
+ALIGNMENT = "alignment"  # the reward that the device computes: Domain.similarity of an image and its own prompt
 
 
 class Domain(NamedTuple):

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.core.program import Evaluation, Key, PyTree, TrainState
+from rl_jax.core.program import Evaluate, Evaluation, Key, PyTree, TrainState
 from rl_jax.generative.consistency import SIGMA_MIN, multistep
 from rl_jax.generative.domain import Domain
 from rl_jax.generative.policy import sample
-from rl_jax.generative.pretraining import Evaluate
 from rl_jax.generative.rewards import Reward, jpeg_sizes
 
 

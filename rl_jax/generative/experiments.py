@@ -12,7 +12,7 @@ from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
 from rl_jax.core.program import PyTree
 from rl_jax.data.cache import files_checksum
-from rl_jax.generative.domain import KINDS, Domain
+from rl_jax.generative.domain import ALIGNMENT, KINDS, Domain
 from rl_jax.generative.domain_evaluation import domain_evaluation
 from rl_jax.generative.domains import load_domain, part_pretraining
 from rl_jax.generative.image_grid import painter
@@ -22,7 +22,6 @@ from rl_jax.generative.pretrained import load_pipeline
 from rl_jax.generative.pretraining import generator_pretraining, pretraining_program
 from rl_jax.generative.rewards import Reward, reward
 
-ALIGNMENT = "alignment"  # the reward that the device computes: how much a domain's image looks like its prompt
 ROWS, COLUMNS = 16, 8  # of a picture
 
 

@@ -1,7 +1,5 @@
 """Files of pretrained parameters: arrays of half precision with the kind and the domain of the model."""
 
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +7,9 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.core.files import atomically
 from rl_jax.core.program import Key, PyTree
-
-# What numpy raises of a file that is damaged or no archive of arrays.
-DAMAGE = (
-    AttributeError, EOFError, NotImplementedError, OSError, SyntaxError, TypeError, ValueError, zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def save_model(path: Path, params: PyTree, *, kind: str, domain: str) -> None:
@@ -40,9 +33,8 @@ def load_model(path: Path, kind: str, domain: str, init: Callable[[Key], PyTree]
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such model: make one with a preset of pretraining in configs/rlcm.py")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except DAMAGE as error:
+        arrays = read_arrays(path)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged, it is no file of parameters ({error}): copy it again") from error
     found_kind, found_domain = (str(arrays.pop(name, "")) for name in ("_kind", "_domain"))
     if (found_kind, found_domain) != (kind, domain):

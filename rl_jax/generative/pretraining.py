@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
-from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
+from rl_jax.core.program import Evaluate, Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.generative.consistency import (
     SIGMA_DATA,
@@ -26,8 +26,6 @@ from rl_jax.networks.trained import Networks, Trained
 METHODS = ("tune", "distill")
 OPTIMISERS = {"radam": optax.radam, "adam": optax.adam}
 GRID = 18  # noise levels of a distillation, as in Consistency Models
-
-Evaluate = Callable[[TrainState, PyTree, Key], Evaluation]
 
 
 class Pretraining(NamedTuple):

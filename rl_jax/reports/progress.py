@@ -1,7 +1,6 @@
 """Runs while they go on: one line each with step, rate and time left, read from their folders."""
 
 import datetime
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from rl_jax.core.metrics import read_metrics
+from rl_jax.core.files import read_json
+from rl_jax.core.metrics import recent_lines
 
 LIVE_SECONDS, LOG_SECONDS = 2.0, 60.0
 RATE = "time/updates_per_s"
@@ -48,8 +48,8 @@ class Status(NamedTuple):
 def status(workdir: Path) -> Status:
     """How far the run in a folder is; a file that is being written does not disturb."""
     try:
-        total = json.loads((workdir / "config.json").read_text()).get("num_steps")
-        lines = read_metrics(workdir / "metrics.jsonl")
+        total = read_json(workdir / "config.json").get("num_steps")
+        lines = recent_lines(workdir / "metrics.jsonl")
     except (OSError, ValueError):
         return Status(None, None, None)
     rate = next((line[RATE] for line in reversed(lines) if line.get(RATE)), None)

@@ -7,15 +7,14 @@ rename.
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rl_jax.core.files import atomically, exclusive, write_atomically
+from rl_jax.core.arrays import read_arrays
+from rl_jax.core.files import atomically, exclusive, read_json, write_atomically
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.reports.declaration import Run
 from rl_jax.reports.measures import Evaluations
@@ -104,16 +103,14 @@ def load_runs(outdir: Path) -> dict[str, Record]:
     if not path.exists():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        runs = {}
+        arrays, runs = read_arrays(path), {}
         for name, about in json.loads(str(arrays["records"])).items():
             prefix = f"{name}/outcomes/"
             outcomes = {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
             steps, seconds = arrays[f"{name}/steps"], arrays[f"{name}/train_seconds"]
             runs[name] = Record(about, Evaluations(steps, seconds, outcomes, about["summary"]))
         return runs
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a file of scores: {error}; remove it to collect them again") from error
 
 
@@ -125,11 +122,9 @@ def identity(run: Run) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: the run is not finished") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

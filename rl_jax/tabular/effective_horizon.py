@@ -149,7 +149,7 @@ def _simple_bound(samples: "Samples", horizon: int, num_actions: int) -> tuple[S
 def estimate_bytes(mdp: TabularMDP, num_ks: int, is_sticky: bool, has_policy: bool = False) -> int:
     """Bytes that `analyze` holds at its peak, about: what the compiled recursion allocates, from its largest arrays."""
     rows = (mdp.num_states + 1) * mdp.num_actions
-    arrays = 10 + num_ks * (5 * mdp.num_actions if is_sticky else 9)
+    arrays = 10 + num_ks * (4 * mdp.num_actions if is_sticky else 9)
     return 8 * rows * (arrays + (2 * mdp.horizon if has_policy else 0))
 
 

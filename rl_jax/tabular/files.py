@@ -4,12 +4,11 @@ BRIDGE: Laidlaw, Russell and Dragan 2023, arXiv 2304.09853. `bridge/SOURCE.md` d
 """
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.core.files import atomically
 from rl_jax.tabular.mdp import TERMINAL, Screens, TabularMDP, check_mdp
 
@@ -70,16 +69,14 @@ def load_screens(path: str | os.PathLike) -> Screens:
 def _read(path: str | os.PathLike, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Reads the named arrays of an npz file; those that are optional may be missing."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, arrays = file.files, {name: file[name] for name in (*needed, *optional) if name in file.files}
+        arrays = read_arrays(path, (*needed, *optional))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: no such file: give an npz file with transitions and rewards") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, AttributeError) as error:
-        # Of what numpy says of such a file only the first sentence is about the file.
-        reason = str(error).partition(". ")[0]
-        raise ValueError(f"{path}: not a readable npz file ({reason}): write it again with save_mdp") from error
+    except ValueError as error:
+        raise ValueError(f"{error}: write it again with save_mdp") from error
     for name in needed:
         if name not in arrays:
+            names = list(read_arrays(path))
             there = ", ".join(names[:6] + ["..."] * (len(names) > 6)) or "none"
             raise ValueError(f"{path}: no array {name!r}, it has {there}: add it")
     return arrays

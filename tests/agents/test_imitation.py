@@ -16,7 +16,7 @@ HIDDEN = np.arange(SIZE) % 20 < 20 * SHARE
 AGENTS = ("smodice", "oril", "iq_learn")
 
 # A sharp ratio and a steep discriminator: in one dimension the authors' penalty keeps the two kinds of data close.
-SHARP = {"smodice": {"state_only": False, "alpha": 0.05, "gradient_penalty": 0.1}, "oril": {"gradient_penalty": 0.1}}
+SHARP = {"smodice": {"state_only": False, "alpha": 0.1, "gradient_penalty": 0.1}, "oril": {"gradient_penalty": 0.1}}
 STEPS = 800
 
 

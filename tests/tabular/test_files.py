@@ -88,7 +88,7 @@ def test_a_file_that_is_none_or_lacks_something_says_so(tmp_path):
     content = path.read_bytes()
     for damage in (content[: len(content) // 2], b"no zip at all", b"", content[:60] + b"\xff" * 40 + content[100:]):
         (tmp_path / "corrupt.npz").write_bytes(damage)
-        with pytest.raises(ValueError, match="corrupt.npz: not a readable npz file .*: write it again"):
+        with pytest.raises(ValueError, match="corrupt.npz: not a readable npz file.*: write it again with save_mdp"):
             load_mdp(tmp_path / "corrupt.npz", 3)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rl_jax.data.checks import readable
+from rl_jax.core.arrays import readable
 from rl_jax.data.episodes import Episodes, starts_from_ends
 from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
 from rl_jax.data.readers.hdf5 import open_hdf5, read_fields

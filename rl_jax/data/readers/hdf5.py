@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rl_jax.core.arrays import check_sizes, readable
 from rl_jax.core.extras import require
-from rl_jax.data.checks import check_sizes, readable
 
 MAX_DEPTH = 8  # of groups in groups: a damaged file may have one that holds itself
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rl_jax.core.arrays import readable
 from rl_jax.core.extras import require
 from rl_jax.core.files import read_json
-from rl_jax.data.checks import readable
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.readers.fields import episode, join, require_fields
 from rl_jax.data.readers.hdf5 import open_group, open_hdf5, read_fields

@@ -1,12 +1,10 @@
 """Reader of a single .npz file."""
 
-import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from rl_jax.data.checks import check_sizes, readable
+from rl_jax.core.arrays import read_arrays
 from rl_jax.data.episodes import STEP_FIELDS, Episodes, starts_from_ends
 from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
 
@@ -40,40 +38,3 @@ def read_npz(path: Path) -> tuple[Episodes, dict]:
     if env_id.dtype.kind != "U" or env_id.size != 1:
         raise ValueError(f"{path}: field 'env_id' is {env_id.dtype} {env_id.shape}, expected one string")
     return Episodes(**steps, **flags, starts=starts, extras=extras), {"env_id": str(env_id.item())}
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file by name.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is damaged, holds pickled objects or two arrays of one name, or its arrays do not fit the memory.
-    """
-    name, arrays = str(path), {}
-    with readable(name, "npz file"):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        sizes = [(member.filename.removesuffix(".npy"), member.file_size) for member in archive.infolist()]
-        if len(dict(sizes)) < len(sizes):
-            raise ValueError(f"{path}: not a readable npz file: two of its arrays have one name")
-        check_sizes(name, dict(sizes))
-        for field, size in sizes:
-            with readable(name, "npz file", field), _member(archive, field) as stream:
-                shape, dtype = _declared(stream)
-                if math.prod(shape) * dtype.itemsize > size:  # the header may declare more than the file holds
-                    raise EOFError(f"{dtype} {shape} is declared in {size} bytes")
-                stream.seek(0)
-                arrays[field] = np.lib.format.read_array(stream, allow_pickle=False)
-    return arrays
-
-
-def _member(archive: zipfile.ZipFile, field: str):
-    return archive.open(f"{field}.npy" if f"{field}.npy" in archive.namelist() else field)
-
-
-def _declared(stream) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype in the header of an array; a pickled one's header is refused by the read."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    return shape, dtype

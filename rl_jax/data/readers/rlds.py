@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from rl_jax.core.arrays import readable
 from rl_jax.core.extras import require
 from rl_jax.core.files import read_json
-from rl_jax.data.checks import readable
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.readers.fields import episode, flat_flags, join
 from rl_jax.data.writer import RESERVED
