@@ -117,7 +117,7 @@ def test_a_saved_pool_goes_on_bitwise_in_another(env_id):
         pytest.importorskip("mujoco")
     with EnvPool(env_id, 3, num_workers=1, savable=True) as pool:
         low, high = pool.action_space.low, pool.action_space.high
-        actions = np.random.default_rng(0).uniform(low, high, (160, 3, *low.shape)).astype(np.float32)
+        actions = np.random.default_rng(0).uniform(low, high, (240, 3, *low.shape)).astype(np.float32)
         # The last environment starts late: the three stand at different steps of their episodes.
         pool.reset(np.array([3, 5, 8]))
         play_on(pool, actions[:41], seed=100)
