@@ -46,8 +46,10 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	} >&2
 
 .PHONY: run
-run: $(STAMP)  ## train the default job: offline RL on hopper-medium, some minutes on a CPU
-	@$(PY) -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/offline_rl_quick
+run: $(STAMP)  ## train the default job: offline RL beside cloning on halfcheetah-medium, some minutes on a CPU
+	@$(PY) -m experiments.offline_rl.train --config=configs/offline_rl.py:quick-bc --workdir=runs/BC
+	@$(PY) -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/offline_rl_quick --config.rival=runs/BC
+	@$(PY) -m experiments.offline_rl.film --run=runs/offline_rl_quick
 
 .PHONY: test
 test: $(STAMP)  ## run the tests, in two processes (under 10 minutes on 2 cores)

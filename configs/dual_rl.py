@@ -47,11 +47,13 @@ STABILITY = {  # a loss of V: method and settings
     **{method: (method, {}) for method in ("xql", "fdvl_tv", "fdvl_chi2", "fdvl_chi2_coded")},
 }
 
-# All of them see standardised observations. `learn_from`: what of the demonstrations and the offline data is shown.
+# ReCOIL's authors use larger batches and do not standardise observations; the others see standardised ones.
+_RECOIL = {"batch_size": 1024}
 _IMITATION = {"dataset.normalize_observations": True}
+# `learn_from`: what of the demonstrations and the offline data is shown.
 IMITATION = {
-    "recoil": (Recipe(recoil.default_config, _IMITATION), "both"),
-    "recoil_objective": (Recipe(recoil.default_config, _IMITATION | {"agent.form": "objective"}), "both"),
+    "recoil": (Recipe(recoil.default_config, _RECOIL), "both"),
+    "recoil_objective": (Recipe(recoil.default_config, _RECOIL | {"agent.form": "objective"}), "both"),
     "recoil_v": (Recipe(recoil_v.default_config, _IMITATION), "both"),
     "smodice": (Recipe(smodice.default_config, _IMITATION), "both"),
     "oril": (Recipe(oril.default_config, _IMITATION), "both"),
@@ -121,7 +123,7 @@ def imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDic
     (recipe, learn_from), (offline, expert, hidden) = IMITATION[method], SETTINGS[setting]
     config = make(recipe, offline)
     config.expert = {
-        "name": f"locomotion/{expert}",
+        "name": f"locomotion-2/{expert}",
         "num_steps": 300_000,  # to make; the demonstrations and the hidden episodes are the first ones of them
         "demonstrations": 1,  # expert episodes that are known to be an expert's
         "hidden": hidden,  # expert episodes, others than these, that lie unmarked in the offline data

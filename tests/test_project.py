@@ -165,7 +165,7 @@ def test_the_rules_above_find_what_they_forbid():
         ("rl_jax.agents.iql", "rl_jax.losses.value", False),
         ("rl_jax.agents.iql", "rl_jax.language.decoder", True),
         ("rl_jax.agents.iql", "configs.offline_rl", True),
-        ("rl_jax.evaluation.scores", "rl_jax.tabular.mdp", True),
+        ("rl_jax.data.scores", "rl_jax.tabular.mdp", True),
         ("rl_jax.agents.gorp", "rl_jax.tabular.mdp", False),
         ("rl_jax.control.offline", "rl_jax.reports.claims", True),
         ("rl_jax.reports.claims", "rl_jax.core.experiment", False),

@@ -1,16 +1,23 @@
 """What the offline RL baselines run and claim; `python -m experiments.reproduce --paper=offline_rl` reads it.
 
 Presets:
-  quick              three sets, one of each task and of each level, 3 seeds, 30,000 updates; the heavier agents make
-                     fewer, some with smaller networks (LIGHTER).
+  quick              a narrow set, two mixtures and a maze, 3 seeds, 20,000 updates.
   offline-to-online  IQL on one set, then online from there, beside SAC from scratch for as many steps of the task.
   paper              the nine sets of medium, medium-replay and medium-expert, 5 seeds, the authors' settings, lengths.
   tiny               two agents for seconds: what the tests run.
 
-The claims and their rules were written before any number of the presets was seen. The length was first 10,000 updates
-for all; IQL had not caught up with cloning by then, and so four agents got 30,000. How many the others make was set by
-machine time alone. That going online helps IQL was seen in a pilot on seeds 100 and 101, which no result uses: it
-went from 18 to 51.
+What was asked of each claim of `quick` before it was fixed, with pilots on seeds from 100 on, which no result uses:
+
+- Can the data show it? halfcheetah-medium: BC 31.5, behaviour 29.0 (best episode 30.8), TD3+BC 35.4 and 34.6. Equal
+  steps of its history: BC 2.3, TD3+BC 28.4, IQL 24.3. The maze: BC -15.7, behaviour -0.5, TD3+BC 87, IQL 13.8. IQL's
+  claims are made on the mixtures and the maze alone: on the narrow set it equals BC (31.1).
+- Is it long enough? On halfcheetah-medium TD3+BC has 17.8, 30.4, 34.6, 35.4 at 5,000, 10,000, 15,000 and 20,000
+  updates; in the maze it has 99 at 40,000. Before 10,000 no agent's Q has levelled. Evaluations of the maze swing, so
+  that there a score is the mean of the last two evaluations.
+- Is it strong enough? Every effect is several times the distance between seeds, so that three seeds decide it.
+
+What two CPU cores cannot show in minutes (CQL, EDAC, ReBRAC) is declared and not judged. AWAC and XQL are measured:
+their papers' claims are of sets that are not here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +25,9 @@ from typing import Any
 
 from experiments.offline_rl.published import CORL, JAX_CORL
 from rl_jax.control.tasks import SCORE
-from rl_jax.reports.claims import best_above_reference, better_than, elsewhere, not_worse_than
-from rl_jax.reports.declaration import Claim, Paper, Preset, Reference, grid
+from rl_jax.reports.claims import best_above_reference, better_than, elsewhere, not_worse_than, reaches
+from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
+from rl_jax.reports.measures import mean_of_last
 
 LABELS = {
     "bc": "BC", "bc10": "10%-BC", "td3_bc": "TD3+BC", "awac": "AWAC", "cql": "CQL", "iql": "IQL", "xql": "XQL",
@@ -29,15 +37,16 @@ ONLINE = {
     "sac": "SAC from scratch", "iql_online": "IQL, then online", "cal_ql": "Cal-QL",
     "cal_ql_online": "Cal-QL, then online",
 }
+BEHAVIOUR = Reference("behaviour_score", "behaviour policy")
 CLONING = ("bc", "bc10")  # imitate the data or a part of it; the others learn from all rewards
 
 LEVELS = ("medium", "medium-replay", "medium-expert")
 NINE_SETS = tuple(f"{task}-{level}" for task in ("hopper", "halfcheetah", "walker2d") for level in LEVELS)
-QUICK_SETS = ("hopper-medium-replay", "halfcheetah-medium", "walker2d-medium-expert")
-QUICK_METHODS = tuple(method for method in LABELS if method != "sac_n")  # EDAC is SAC-N with one term more
+NARROW, MIXED, MAZE = "halfcheetah-medium", ("halfcheetah-medium-replay", "hopper-medium-replay"), "pointmaze-umaze"
+QUICK_METHODS = ("bc", "bc10", "td3_bc", "awac", "iql", "xql", "dt")
 
 SMALL = {"num_seeds": 3, "eval_episodes": 10, "tensorboard": False}
-SMALL_DATA = {"dataset.num_steps": 200_000}
+SMALL_DATA = {"dataset.num_steps": 100_000}
 
 
 def steps(num_steps: int, eval_every: int) -> dict[str, int]:
@@ -45,43 +54,57 @@ def steps(num_steps: int, eval_every: int) -> dict[str, int]:
 
 
 # What quick takes from the agents that are heavy for a CPU.
-NARROW = {"agent.hidden_dims": (256, 256)}  # of three layers
 LIGHTER = {
-    "awac": steps(10_000, 2500),
-    "xql": steps(10_000, 2500) | {"batch_size": 256},  # of 1024 on some sets
-    "rebrac": steps(10_000, 2500) | {"batch_size": 256},  # of 1024
-    "cql": steps(2000, 500) | NARROW | {"agent.num_samples": 4},  # of 10
-    "edac": steps(4000, 1000) | NARROW | {"agent.num_critics": 10},  # of 50 on hopper
+    "xql": {"batch_size": 256},  # of 1024 on some sets
     # Of 100,000 updates; the learning rate rises over the first tenth of them, as in the authors' run, but higher.
-    "dt": steps(1000, 250) | {"dataset.context_length": 10, "agent.learning_rate": 1e-3, "agent.warmup_steps": 100},
+    "dt": steps(2000, 500) | {"dataset.context_length": 10, "agent.learning_rate": 1e-3, "agent.warmup_steps": 200},
 }
+ACCELERATOR = "needs an accelerator: preset `paper`"
 
 
-def claims(methods: Sequence[str]) -> tuple[Claim, ...]:
-    """Those that speak of these methods alone."""
-    made = (
-        *(better_than(method, "bc", published=CORL) for method in ("bc10", "td3_bc", "iql", "awac", "cql")),
-        better_than("rebrac", "td3_bc", published=CORL),
-        *(better_than(method, "bc", published=CORL) for method in ("edac", "dt")),
-        not_worse_than("xql", "iql", 5.0, published=JAX_CORL),
-        best_above_reference([method for method in methods if method not in CLONING]),
-    )
-    return tuple(claim for claim in made if {*claim.methods} <= {*methods})
-
-
-def offline(methods: Sequence[str], sets: Sequence[str], common: Mapping[str, Any], by_method: Mapping = {}) -> Preset:
-    runs = grid(
+def offline(
+    methods: Sequence[str], sets: Sequence[str], common: Mapping[str, Any], by_method: Mapping = {}
+) -> tuple[Run, ...]:
+    return grid(
         methods, sets, module="experiments.offline_rl.train", config="configs/offline_rl.py:{method}/{task}",
         common=common, by_method=by_method,
     )
-    return Preset(runs, claims(methods))
+
+
+def quick() -> Preset:
+    common = SMALL | SMALL_DATA | steps(20_000, 5000)
+    runs = offline(QUICK_METHODS, (NARROW, *MIXED), common, LIGHTER)
+    # Returns of the maze are of two kinds, there and not there: ten episodes say little.
+    runs += offline(("bc", "td3_bc", "iql"), (MAZE,), common | {"eval_episodes": 50})
+    claims = (
+        better_than("td3_bc", "bc", tasks=(NARROW,), published=CORL),
+        reaches("td3_bc", BEHAVIOUR, tasks=(NARROW,)),
+        *(better_than(method, "bc", tasks=MIXED, published=CORL) for method in ("bc10", "td3_bc", "iql", "dt")),
+        best_above_reference(("td3_bc", "iql"), tasks=(NARROW, *MIXED)),
+        *(better_than(method, "bc", tasks=(MAZE,)) for method in ("td3_bc", "iql")),
+        *(elsewhere(better_than(method, other, published=CORL), ACCELERATOR)
+          for method, other in (("cql", "bc"), ("edac", "bc"), ("rebrac", "td3_bc"))),
+    )
+    measure = dict.fromkeys((NARROW, *MIXED), SCORE) | {MAZE: mean_of_last(SCORE, 2)}
+    return Preset(runs, claims, measure=measure)
+
+
+def paper() -> Preset:
+    methods = tuple(LABELS)
+    others = ("bc10", "td3_bc", "iql", "awac", "cql", "edac", "dt")
+    return Preset(offline(methods, NINE_SETS, {"num_seeds": 5, "tensorboard": False}), (
+        *(better_than(method, "bc", published=CORL) for method in others),
+        better_than("rebrac", "td3_bc", published=CORL),
+        not_worse_than("xql", "iql", 5.0, published=JAX_CORL),
+        best_above_reference([method for method in methods if method not in CLONING]),
+    ))
 
 
 def offline_to_online() -> Preset:
     sets, common = ("hopper-medium-replay",), SMALL | steps(20_000, 5000)
     online = {"module": "experiments.offline_rl.finetune", "config": "configs/offline_to_online.py:{method}/{task}"}
     runs = (
-        *offline(("iql",), sets, common | SMALL_DATA).runs,
+        *offline(("iql",), sets, common | SMALL_DATA),
         *grid(("iql_online",), sets, common=common | SMALL_DATA, presets={"iql_online": "iql"},
               needs={"init_from.run": "iql-{task}"}, **online),
         *grid(("sac",), sets, common=common | {"collect.random_steps": 5000}, presets={sets[0]: "hopper"}, **online),
@@ -97,7 +120,7 @@ def offline_to_online() -> Preset:
 def tiny() -> Preset:
     runs = grid(("bc", "td3_bc"), ("hopper-medium",), module="experiments.offline_rl.train",
                 config="configs/offline_rl.py:tiny-{method}", common={"tensorboard": False})
-    return Preset(runs, claims(("bc", "td3_bc")))
+    return Preset(runs, (better_than("td3_bc", "bc", published=CORL), best_above_reference(("td3_bc",))))
 
 
 PAPER = Paper(
@@ -105,13 +128,8 @@ PAPER = Paper(
     labels=LABELS | ONLINE,
     baseline="bc",
     measure=SCORE,
-    reference=Reference("behaviour_score", "behaviour policy"),
-    presets={
-        "quick": lambda: offline(QUICK_METHODS, QUICK_SETS, SMALL | SMALL_DATA | steps(30_000, 5000), LIGHTER),
-        "offline-to-online": offline_to_online,
-        "paper": lambda: offline(tuple(LABELS), NINE_SETS, {"num_seeds": 5, "tensorboard": False}),
-        "tiny": tiny,
-    },
+    reference=BEHAVIOUR,
+    presets={"quick": quick, "offline-to-online": offline_to_online, "paper": paper, "tiny": tiny},
     published=(CORL, JAX_CORL),
     notes=(
         "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion` sets, "

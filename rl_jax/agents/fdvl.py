@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, inputs
-from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
+from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning, with_random_actions
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
@@ -59,9 +59,10 @@ def fdvl(config: ConfigDict, action_dim: int) -> Agent:
         return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
-        del key
-        target_q = critic.apply(state.target_params["critic"], batch.observations, batch.actions).min(0)
-        state, value_info = networks.step(state, "value", value_loss, target_q, batch)
+        fitted = with_random_actions(batch, key, config.random_actions)
+        fitted_q = critic.apply(state.target_params["critic"], fitted.observations, fitted.actions).min(0)
+        state, value_info = networks.step(state, "value", value_loss, fitted_q, fitted)
+        target_q = fitted_q[: len(batch.rewards)]  # of the data's actions
         v, next_v = value.apply(state.params["value"], jnp.stack([batch.observations, batch.next_observations]))
         weights = advantage_weights(target_q - v, config.temperature, config.max_weight)
         state, actor_info = networks.step(state, "actor", actor_loss, weights, batch)
@@ -89,6 +90,7 @@ def default_config() -> ConfigDict:
             "tau": 0.005,  # target critic
             "surrogate": "total_variation",  # or chi2_hinged, or chi2_coded as in the authors' code
             "lam": 0.8,  # above 1/2: the larger, the nearer V to the maximum of Q over the data's actions
+            "random_actions": 0,  # uniform actions an observation that V is fitted to besides the data's
             "huber_delta": 20.0,  # error of Q beyond which its loss is a line, in the authors' code
             "temperature": 3.0,  # of the policy's weights
             "max_weight": 100.0,  # cap of exp(temperature A), in the authors' code

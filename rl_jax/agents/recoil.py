@@ -6,6 +6,8 @@ in XQL, and the policy clones that half, weighted. The authors' code, which is t
 objective that the paper states but with fixed targets; `form` offers both.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -41,10 +43,12 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
 
     # Losses
 
-    def value_loss(params: PyTree, target_q: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        v = value.apply(params, batch.observations)
-        loss = jnp.mean(gumbel_loss(target_q - v, config.gumbel_beta, config.max_clip))
-        return loss, {"value/loss": loss, "value/mean": jnp.mean(v)}
+    def value_loss(params: PyTree, target_q: Demonstrations, batch: Demonstrations) -> tuple[jax.Array, Metrics]:
+        """Of the offline half alone; the expert's half counts for the scale of the exponential."""
+        v = of_both(lambda part: value.apply(params, part.observations), batch)
+        errors = jax.tree.map(jnp.subtract, target_q, v)
+        loss = jnp.mean(gumbel_loss(errors.offline, config.gumbel_beta, config.max_clip, beside=errors.expert))
+        return loss, {"value/loss": loss, "value/mean": jnp.mean(v.offline)}
 
     actor_loss = weighted_cloning(actor)
 
@@ -88,15 +92,13 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
 
     def update(state: TrainState, batch: Demonstrations, key: Key) -> tuple[TrainState, Metrics]:
         del key
-        offline = batch.offline
-        target_q = critic.apply(state.target_params["critic"], offline.observations, offline.actions).min(0)
-        state, value_info = networks.step(state, "value", value_loss, target_q, offline)
+        offline, target_params = batch.offline, state.target_params["critic"]
+        target_q = of_both(lambda part: critic.apply(target_params, part.observations, part.actions).min(0), batch)
+        state, value_info = networks.step(state, "value", value_loss, target_q, batch)
         v = value.apply(state.params["value"], offline.observations)
-        weights = advantage_weights(target_q - v, config.temperature, config.max_weight)
+        weights = advantage_weights(target_q.offline - v, config.temperature, config.max_weight)
         state, actor_info = networks.step(state, "actor", actor_loss, weights, offline)
-        next_v = Demonstrations(
-            *(value.apply(state.params["value"], part.next_observations) for part in (batch.expert, offline))
-        )
+        next_v = of_both(lambda part: value.apply(state.params["value"], part.next_observations), batch)
         state, critic_info = networks.step(state, "critic", critic_loss, next_v, batch)
         return networks.follow(state), value_info | actor_info | critic_info
 
@@ -106,6 +108,11 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
         return actor.apply(params["actor"], observations).sample(key, temperature)
 
     return Agent(init, update, act)
+
+
+def of_both(function: Callable[[Transitions], jax.Array], batch: Demonstrations) -> Demonstrations:
+    """The function's values of the expert's half and of the offline half."""
+    return Demonstrations(function(batch.expert), function(batch.offline))
 
 
 def default_config() -> ConfigDict:

@@ -1,4 +1,4 @@
-"""What IQL and its kin have in common: how their networks train, and cloning of the data's actions by weights."""
+"""What IQL and its kin have in common: how their networks train, where V is fitted, and cloning by weights."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.core.program import Metrics, PyTree
+from rl_jax.core.program import Key, Metrics, PyTree
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import advantage_weighted_loss
 from rl_jax.networks.trained import Loss, Networks, Trained
@@ -22,6 +22,17 @@ def implicit_networks(config: ConfigDict, actor: nn.Module, critic: nn.Module, v
         "critic": Trained(critic.init, adam, config.tau),
         "value": Trained(value.init, adam),
     })
+
+
+def with_random_actions(batch: Transitions, key: Key, count: int) -> Transitions:
+    """Observations and actions [(1 + count) B, ...]: the batch's, and `count` uniform actions at each observation.
+
+    XQL's code and that of f-DVL fit V to Q there, so that V follows Q also beside the data.
+    """
+    uniform = jax.random.uniform(key, (count * batch.actions.shape[0], batch.actions.shape[1]), minval=-1.0, maxval=1.0)
+    return batch.replace(
+        observations=jnp.tile(batch.observations, (1 + count, 1)), actions=jnp.concatenate([batch.actions, uniform])
+    )
 
 
 def weighted_cloning(actor: nn.Module) -> Loss:

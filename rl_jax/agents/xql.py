@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent, inputs
-from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
+from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning, with_random_actions
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.policy_learning import advantage_weights
@@ -48,11 +48,8 @@ def xql(config: ConfigDict, action_dim: int) -> Agent:
         """Where V is fitted: the batch's actions with noise, and random_actions uniform ones at each observation."""
         noise_key, uniform_key = jax.random.split(key)
         noise = jnp.clip(config.noise_std * jax.random.normal(noise_key, batch.actions.shape), -0.5, 0.5)
-        shape = (config.random_actions * batch.actions.shape[0], batch.actions.shape[1])
-        uniform = jax.random.uniform(uniform_key, shape, minval=-1.0, maxval=1.0)
-        actions = jnp.concatenate([jnp.clip(batch.actions + noise, -1.0, 1.0), uniform])
-        observations = jnp.tile(batch.observations, (1 + config.random_actions, 1))
-        return batch.replace(observations=observations, actions=actions)
+        noisy = batch.replace(actions=jnp.clip(batch.actions + noise, -1.0, 1.0))
+        return with_random_actions(noisy, uniform_key, config.random_actions)
 
     # Update
 

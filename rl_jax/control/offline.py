@@ -79,9 +79,9 @@ def agent_data(config: ConfigDict, episodes: Episodes) -> AgentData:
     else:
         resident, draw = episodes.to_transitions(config.dataset.columns, config.agent.get("discount", 1.0)), sample
         if shows_expert:
-            marks = episodes.extras[EXPERT]
-            parts = [jax.tree.map(lambda x, rows=rows: x[rows], resident) for rows in (marks, ~marks)]
-            resident, draw = Demonstrations(*parts), sample_demonstrations
+            # The demonstrations are among the offline data too, as in the code of ReCOIL's authors.
+            expert = jax.tree.map(lambda x: x[episodes.extras[EXPERT]], resident)
+            resident, draw = Demonstrations(expert, resident), sample_demonstrations
     statistics = {"observation_mean": mean, "observation_std": std}
     return AgentData(resident, draw, statistics, episodes.actions.shape[1:])
 

@@ -37,8 +37,9 @@ def from_recipe(recipe: Recipe, name: str) -> ConfigDict:
     config.loop.eval_every = 50_000
     config.checkpoint.every = 50_000
     config.eval_episodes = 10
+    config.rival = ""  # the --workdir of a finished run on the same data, to be held against
     config.dataset = {
-        "name": f"locomotion/{name}",
+        "name": f"locomotion-2/{name}",
         "path": "",  # a D4RL HDF5 file, a Minari or RLDS folder, an npz: read instead of the built-in set
         "env_id": "",  # the task to evaluate in, where the data do not say
         "num_steps": 0,  # 0: the set's full size

@@ -15,10 +15,10 @@ from rl_jax.core.program import Evaluate, Evaluation, Key, PyTree, TrainState
 from rl_jax.core.runtime import from_main_process
 from rl_jax.data.checks import check_actions
 from rl_jax.data.load import Dataset
+from rl_jax.data.scores import has_references, normalized_score
 from rl_jax.envs.gym_pool import EnvPool, find_spec
 from rl_jax.evaluation.context import Context
 from rl_jax.evaluation.rollouts import Act, PolicyEvaluator
-from rl_jax.evaluation.scores import has_references, normalized_score
 
 # (the policy of `(state.params, state.extra)`, what it is shown if it has a memory) -> `Program.evaluate`.
 Judge = Callable[[Act, Context | None], Evaluate]

@@ -246,22 +246,25 @@ def load_state(workdir: str | Path, program: Program, num_runs: int) -> TrainSta
     )
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
-    step, folder, metadata = _latest(workdir)
+    step, folder, metadata = _saved(workdir)
     _compare_shapes(step, folder, metadata, abstract)
     return _read_state(folder, abstract)
 
 
-def load_leaves(workdir: str | Path, shardings: Mapping[str, Any]) -> tuple[int, dict[str, jax.Array]]:
-    """The step of a run's newest checkpoint and those of its leaves that are asked for, [S, ...] by name.
+def load_leaves(
+    workdir: str | Path, shardings: Mapping[str, Any], step: int | None = None
+) -> tuple[int, dict[str, jax.Array]]:
+    """The step of a run's checkpoint and those of its leaves that are asked for, [S, ...] by name.
 
     Args:
       shardings: shape -> where to lay a leaf of it, by names such as "params/actor/params/Dense_0/kernel"; what is not
         named is not read.
+      step: of the checkpoint; None for the newest.
 
     Raises:
-      FileNotFoundError: there is no checkpoint in `workdir`.
+      FileNotFoundError: there is no such checkpoint in `workdir`.
     """
-    step, folder, metadata = _latest(workdir)
+    step, folder, metadata = _saved(workdir, step)
 
     def asked(path: Any, leaf: Any) -> Any:
         name = path_name(path)
@@ -281,15 +284,20 @@ def saved_steps(workdir: str | Path) -> list[int]:
     return [int(path.name) for path in paths if path.name.isdigit()]
 
 
-def _latest(workdir: str | Path) -> tuple[int, Path, PyTree]:
-    """The newest checkpoint of another run: its step, its folder, and shape and type of each of its arrays."""
+def _saved(workdir: str | Path, step: int | None = None) -> tuple[int, Path, PyTree]:
+    """The newest checkpoint of another run, or that of `step`: its step, its folder, and shape and type of its arrays.
+    """
     directory = Path(workdir).expanduser().absolute() / "checkpoints"
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such folder; name the --workdir of a run that has saved")
     if not (steps := saved_steps(workdir)):
         raise FileNotFoundError(f"{directory} holds no checkpoint: the run has not saved yet")
-    folder = directory / str(max(steps))
-    return max(steps), folder, ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+    if step is None:
+        step = max(steps)
+    elif step not in steps:
+        raise FileNotFoundError(f"{directory} holds no checkpoint of step {step}: it has {sorted(steps)}")
+    folder = directory / str(step)
+    return step, folder, ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
 
 
 def _read_state(folder: Path, wanted: PyTree) -> PyTree:

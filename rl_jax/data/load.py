@@ -20,7 +20,7 @@ from rl_jax.data.readers.npz import is_npz, read_npz
 from rl_jax.data.readers.rlds import is_rlds, read_rlds
 from rl_jax.data.writer import prepare
 
-PREFIX = "locomotion/"
+PREFIX = "locomotion-2/"
 READERS = (
     ("D4RL HDF5", is_d4rl_hdf5, read_d4rl_hdf5),
     ("npz", is_npz, read_npz),
@@ -55,7 +55,7 @@ def load_dataset(
     The first load of a built-in set rolls it out (all cores); the first load of any set decodes it into an array cache.
 
     Args:
-      name: a built-in set such as "locomotion/hopper-medium"; with `path`, a label. Where that is "" or the name of a
+      name: a built-in set such as "locomotion-2/hopper-medium"; with `path`, a label. Where that is "" or the name of a
         built-in set, which the file is not, the set is called as its file or folder is.
       path: a D4RL HDF5 file, an npz file, an RLDS/TFDS folder or a Minari folder.
       num_steps: built-in: how many steps to make (None: the set's full size); with `path`: read only the first steps.

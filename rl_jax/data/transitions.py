@@ -52,7 +52,10 @@ EXPERT = "expert"  # the further field of Episodes that marks the steps of demon
 
 @flax.struct.dataclass
 class Demonstrations:
-    """What imitation learns from, a whole set or one batch: an expert's steps, and offline data of any quality."""
+    """What imitation learns from, a whole set or one batch: an expert's steps, and offline data of any quality.
+
+    The offline data may hold the expert's steps again.
+    """
 
     expert: Transitions
     offline: Transitions

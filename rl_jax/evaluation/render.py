@@ -5,7 +5,7 @@ The bodies' capsules and spheres are projected onto the x-z plane, in which Hopp
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,18 +63,21 @@ def record_rollout(
         env.close()
 
 
-def draw_film_strip(rollout: Rollout, path: str | os.PathLike, *, frames: int = 8, title: str = "") -> None:
-    """Draws `frames` poses, evenly spaced in time, from left to right with their times beneath; writes a PNG."""
-    figure, axes = _figure(1.1 * frames + 0.4, 2.0)
-    steps = np.linspace(0, len(rollout.ends) - 1, frames).round().astype(int)
-    width = 1.1 * max(np.ptp(rollout.ends[steps][..., 0], axis=(1, 2)).max(), 1.0)
-    for place, step in enumerate(steps):
-        ends = rollout.ends[step].copy()
-        ends[..., 0] += place * width - ends[..., 0].mean()
-        _draw_pose(axes, ends, rollout.radii)
-        axes.text(place * width, -0.16, f"{step * rollout.step_seconds:.1f} s", ha="center", va="top", fontsize=7)
-    _dress(axes, (-0.6 * width, (frames - 0.4) * width), rollout)
-    axes.set_title(title, fontsize="medium")
+def draw_film_strips(rollouts: Mapping[str, Rollout], path: str | os.PathLike, *, frames: int = 8) -> None:
+    """Draws each roll-out under its title: `frames` poses, evenly spaced in time, with time and place beneath."""
+    figure = _figure(1.1 * frames + 0.4, 2.0 * len(rollouts))
+    for axes, (title, rollout) in zip(figure.subplots(len(rollouts), squeeze=False)[:, 0], rollouts.items()):
+        steps = np.linspace(0, len(rollout.ends) - 1, frames).round().astype(int)
+        width = 1.1 * max(np.ptp(rollout.ends[steps][..., 0], axis=(1, 2)).max(), 1.0)
+        for place, step in enumerate(steps):
+            ends = rollout.ends[step].copy()
+            middle = ends[..., 0].mean()
+            ends[..., 0] += place * width - middle
+            _draw_pose(axes, ends, rollout.radii)
+            when = f"{step * rollout.step_seconds:.1f} s, {middle:.0f} m"
+            axes.text(place * width, -0.16, when, ha="center", va="top", fontsize=7)
+        _dress(axes, (-0.6 * width, (frames - 0.4) * width), rollout)
+        axes.set_title(title, fontsize="medium")
     with atomically(path) as file:
         figure.savefig(file, format="png")
 
@@ -83,7 +86,8 @@ def write_animation(rollout: Rollout, path: str | os.PathLike, *, frames_per_sec
     """Writes the roll-out as a GIF in the task's own time; the camera follows the body."""
     from matplotlib import animation
 
-    figure, axes = _figure(3.2, 2.4)
+    figure = _figure(3.2, 2.4)
+    axes = figure.add_subplot()
     stride = max(round(1.0 / (frames_per_second * rollout.step_seconds)), 1)
     steps = range(0, len(rollout.ends), stride)
 
@@ -125,7 +129,7 @@ def _figure(width: float, height: float):
 
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure
 
 
 def _draw_pose(axes, ends: np.ndarray, radii: np.ndarray) -> None:

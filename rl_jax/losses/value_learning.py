@@ -59,7 +59,9 @@ def expectile_loss(errors: jax.Array, expectile: float) -> jax.Array:
     return weights * jnp.square(errors)
 
 
-def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = True) -> jax.Array:
+def gumbel_loss(
+    errors: jax.Array, beta: float, max_clip: float, scaled: bool = True, beside: jax.Array | None = None
+) -> jax.Array:
     """exp(-m) (exp(z) - z - 1), [B], with z = min(u / beta, max_clip) of errors u = target - prediction, [B].
 
     Where nothing is clipped the gradient of its mean vanishes at the prediction beta log mean exp(target / beta): the
@@ -75,6 +77,7 @@ def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = 
       beta: temperature above 0, in the unit of the errors.
       max_clip: the largest u / beta that still counts; infinity for no clip.
       scaled: whether exp(-m) stands before the loss; without it exp(z) overflows in float32 above z = 88.
+      beside: [M], errors that count for m alone (ReCOIL's code: the expert's half of a batch).
 
     Source: XQL (Garg et al. 2023, arXiv 2301.02328), equation 11 and the appendix on numeric stability. The paper's
     listing clips at -max_clip too; the authors' code, which is followed here, does not.
@@ -84,7 +87,8 @@ def gumbel_loss(errors: jax.Array, beta: float, max_clip: float, scaled: bool = 
     z = jnp.minimum(errors / beta, max_clip)
     if not scaled:
         return jnp.exp(z) - z - 1.0
-    m = jax.lax.stop_gradient(jnp.maximum(jnp.max(z), -1.0))
+    largest = jnp.max(z) if beside is None else jnp.maximum(jnp.max(z), jnp.minimum(jnp.max(beside) / beta, max_clip))
+    m = jax.lax.stop_gradient(jnp.maximum(largest, -1.0))
     return jnp.exp(z - m) - z * jnp.exp(-m) - jnp.exp(-m)
 
 

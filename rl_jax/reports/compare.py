@@ -12,7 +12,7 @@ import numpy as np
 
 from rl_jax.core.config import unknown
 from rl_jax.core.provenance import MAY_CHANGE
-from rl_jax.evaluation.scores import reference_returns
+from rl_jax.data.scores import reference_returns
 from rl_jax.reports.aggregate import Estimate, interquartile_mean, probability_of_improvement
 from rl_jax.reports.filters import Filter, Member
 from rl_jax.reports.series import Series

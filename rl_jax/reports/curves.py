@@ -1,5 +1,6 @@
 """Learning curves: read from a run's `metrics.jsonl` and drawn with the interval over its training runs."""
 
+import itertools
 import os
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from rl_jax.core.files import atomically
 from rl_jax.core.metrics import read_metrics
 from rl_jax.reports.statistics import bootstrap_interval
 
-# Okabe & Ito's colours, told apart by colour-blind readers too; black is kept for the behaviour policy.
+# Okabe & Ito's colours, told apart by colour-blind readers too; black is kept for levels.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -40,7 +41,7 @@ def plot_learning_curve(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
     path: str | os.PathLike,
     *,
-    behaviour_score: float | None = None,
+    levels: Mapping[str, float] = {},
     title: str = "",
     score: str = "normalised score",
 ) -> None:
@@ -51,7 +52,7 @@ def plot_learning_curve(
     Args:
       curves: label -> (steps [T], values [T, S]) as `read_metric` gives them, drawn in that order.
       path: of the PNG to write.
-      behaviour_score: score of the policy that collected the data: a dashed line.
+      levels: label -> a score that is no run's, such as that of the policy that collected the data: broken lines.
       title: above the axes.
       score: what the vertical axis is called.
 
@@ -66,10 +67,8 @@ def plot_learning_curve(
     axes = figure.add_subplot()
     for index, (label, (steps, values)) in enumerate(curves.items()):
         _draw_curve(axes, label, np.asarray(steps), np.asarray(values), COLOURS[index % len(COLOURS)])
-    if behaviour_score is not None:
-        axes.axhline(
-            behaviour_score, color="black", linestyle=(0, (5, 3)), linewidth=1.1, zorder=1, label="behaviour policy"
-        )
+    for (label, level), gaps in zip(levels.items(), itertools.cycle(((5, 3), (1, 2), (7, 2, 1, 2)))):
+        axes.axhline(level, color="black", linestyle=(0, gaps), linewidth=1.1, zorder=1, label=label)
     _dress(axes, title, score)
     save_figure(figure, path)
 

@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from rl_jax.core import sweep
 from rl_jax.core.experiment import Experiment
+from rl_jax.core.files import read_json
 from rl_jax.core.loop import Result
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.evaluation.scores import has_references, normalized_score
+from rl_jax.data.scores import has_references, normalized_score
 from rl_jax.reports.curves import plot_learning_curve
 from rl_jax.reports.measures import outcome_name
 from rl_jax.reports.statistics import mean_difference_interval
@@ -22,37 +23,68 @@ def with_learning_curve(
 ) -> Experiment:
     """The experiment of a policy in `experiment.inputs["env_id"]`, whose end draws learning_curve.png.
 
-    Its last line gets `return`; `score_before` of a run that is evaluated at step 0; and, with a behaviour policy,
-    `behaviour_score` and `gain_interval`, the 95% bootstrap interval of the gain over seeds and episodes. A sweep has a
-    list of them, one a setting.
+    Its last line gets `return`; `score_before` of a run that is evaluated at step 0; with a behaviour policy,
+    `behaviour_score`, `best_episode_score` and `gain_interval`, the 95% bootstrap interval of the gain over seeds and
+    episodes (a sweep has a list of them, one a setting); and with `config.rival`, the folder of a finished run on the
+    same data, `rival_score` and `gain_over_rival_interval` likewise.
 
     Args:
       behaviour_returns: [N], of the episodes of the data set.
+
+    Raises:
+      FileNotFoundError or ValueError: the rival is no finished run, or one on other data.
     """
     env_id, outcome = experiment.inputs["env_id"], outcome_name(experiment.headline)
     subject = experiment.inputs.get("dataset", env_id)
-    behaviour = behaviour_returns
-    if behaviour is not None and has_references(env_id):
-        behaviour = normalized_score(env_id, behaviour)
-    if behaviour is not None:
-        logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label, behaviour.mean())
+    others = {}  # by name: scores of episodes that the run is held against, [N]
+    if behaviour_returns is not None:
+        known = has_references(env_id)
+        others["behaviour"] = normalized_score(env_id, behaviour_returns) if known else behaviour_returns
+        logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label,
+                     others["behaviour"].mean())
+    if rival := config.get("rival", ""):
+        others["rival"] = last_scores(Path(rival), experiment)
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         del result
         steps, _, values = read_outcomes(workdir / "outcomes.npz")
         scores = values[outcome]
+        groups = sweep.groups(config)
         fields = {"return": float(values["return"][-1].mean())}
         if steps[0] == 0:
             fields["score_before"] = float(scores[0].mean())
-        groups = sweep.groups(config)
-        if behaviour is not None:
-            gains = [mean_difference_interval(scores[-1, rows], behaviour) for rows in groups.values()]
-            fields |= {"behaviour_score": float(behaviour.mean()), "gain_interval": gains if config.sweep else gains[0]}
+        levels = {}
+        for name, theirs in others.items():
+            gains = [mean_difference_interval(scores[-1, rows], theirs) for rows in groups.values()]
+            over = "" if name == "behaviour" else f"_over_{name}"
+            fields[f"{name}_score"] = float(theirs.mean())
+            fields[f"gain{over}_interval"] = gains if config.sweep else gains[0]
+            levels["behaviour policy" if name == "behaviour" else Path(rival).name] = fields[f"{name}_score"]
+        if "behaviour" in others:
+            fields["best_episode_score"] = levels["best episode of the data"] = float(others["behaviour"].max())
         plot_learning_curve(
             {name: (steps, scores[:, rows].mean(-1)) for name, rows in groups.items()}, workdir / "learning_curve.png",
-            behaviour_score=fields.get("behaviour_score"), title=f"{config.agent.name}: {subject}",
-            score=experiment.headline.label,
+            levels=levels, title=f"{config.agent.name}: {subject}", score=experiment.headline.label,
         )
         return fields
 
     return experiment._replace(finish=finish)
+
+
+def last_scores(rival: Path, experiment: Experiment) -> np.ndarray:
+    """The scores of the last evaluation of a finished run on the experiment's data, all seeds and episodes: [N].
+
+    Raises:
+      FileNotFoundError or ValueError: it is no finished run, or one on other data.
+    """
+    field = "config.rival"
+    inputs = read_json(rival / "provenance.json")["inputs"]
+    if not (rival / "result.json").exists():
+        raise ValueError(f"{field}: {rival} is not finished: give its command again")
+    for name in ("checksum", "env_id"):
+        if inputs.get(name) != experiment.inputs.get(name):
+            raise ValueError(
+                f"{field}: {rival} has the {name} {inputs.get(name)}, and this run {experiment.inputs.get(name)}: "
+                "name a run on the same data"
+            )
+    return read_outcomes(rival / "outcomes.npz").values[outcome_name(experiment.headline)][-1].ravel()

@@ -54,14 +54,14 @@ def test_the_closed_forms_tell_the_settings_apart():
     assert REWARDS.mean() + 0.01 < mild < greedy - 0.1 and greedy < REWARDS.max() - 0.05
 
 
-def update(actions, slopes=(1.0, 1.0), rewards=0.0, **settings) -> tuple[TrainState, TrainState, Metrics]:
+def update(actions, slopes=(1.0, 1.0), rewards=0.0, name="xql", **settings) -> tuple[TrainState, TrainState, Metrics]:
     """One update from networks that are zero but for the target critics, Q_i(s, a) = slopes[i] * a: so V is 0 too."""
     data = transitions(1.0, actions, rewards)
     data = jax.tree.map(lambda x: jnp.tile(x, (MANY // SIZE, *[1] * (x.ndim - 1))), data)
-    shapes = jax.eval_shape(make_agent("xql").init, jax.random.key(0), data)
+    shapes = jax.eval_shape(make_agent(name).init, jax.random.key(0), data)
     state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     linear_critics(state.target_params["critic"], slopes)
-    return state, *update_of("xql", **settings)(state, data, jax.random.key(1))
+    return state, *update_of(name, **settings)(state, data, jax.random.key(1))
 
 
 def clipped(actions, **settings) -> float:
@@ -110,3 +110,10 @@ def test_the_critics_loss_is_a_line_beyond_huber_delta(reward, huber):
     assert make_config("xql").huber_delta == 20.0
     _, _, metrics = update(0.0, rewards=reward)  # Q = 0, and both critics add
     assert metrics["critic/loss"] == pytest.approx(2 * huber, rel=1e-5)
+
+
+def test_f_dvl_fits_v_at_uniform_actions_too():
+    """Q = 10 a lies 4 below V = 0 at three tenths of the uniform actions, and at none of the data's."""
+    for count in (0, 1, 3):
+        far = update(0.0, (10.0, 10.0), name="fdvl", random_actions=count)[2]["value/far"]
+        assert far == pytest.approx(0.3 * count / (1 + count), abs=0.03)

@@ -231,6 +231,10 @@ def test_leaves_of_a_run_are_read_by_name(tmp_path):
     step, found = checkpoint.load_leaves(tmp_path, {name: lambda shape: SHARDING for name in wanted})
     assert step == 20 and found.keys() == {"params/net/out", "opt_state/0/mu/net/out"}
     np.testing.assert_array_equal(found["params/net/out"], result.state.params["net"]["out"])
+    earlier, other = checkpoint.load_leaves(tmp_path, {"params/net/out": lambda shape: SHARDING}, step=10)
+    assert earlier == 10 and not np.array_equal(other["params/net/out"], found["params/net/out"])
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step 15: it has \[10, 20\]"):
+        checkpoint.load_leaves(tmp_path, {}, step=15)
 
 
 def test_the_state_of_a_run_is_read_by_others(tmp_path):

@@ -19,7 +19,7 @@ from rl_jax.data.locomotion import collect as collect_module
 from rl_jax.data.locomotion.builder import Locomotion, locomotion_config
 from rl_jax.data.locomotion.collect import collect
 from rl_jax.data.locomotion.policies import POLICY_DIR, load_policy, policy_from_arrays
-from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, roll_out_block
+from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
 from rl_jax.data.locomotion.sets import DIMENSIONS, ENV_IDS, SETS
 from tests.data.sets import assert_same
 
@@ -111,7 +111,7 @@ def test_every_policy_reaches_its_published_return(path):
     else:
         published, spread = float(arrays["eval_return_mean3"]), 0.0
     steps = roll_out_block(str(arrays["eval_env"]), policy_from_arrays(arrays), (0,), 0, 16_000, stochastic=False)
-    returns = np.add.reduceat(steps["rewards"].astype(np.float64), np.cumsum(steps["lengths"]) - steps["lengths"])
+    returns = returns_of(steps)
     # Few published episodes: allow their standard error, ours, and chaos of 10% between simulator versions.
     error = 3 * np.hypot(spread / np.sqrt(10), returns.std() / np.sqrt(3)) + 0.1 * abs(published) + 25
     assert abs(returns.mean() - published) < error
@@ -175,7 +175,7 @@ def test_time_out_is_truncation():
 
 def test_a_killed_maker_leaves_nothing_for_good(tmp_path):
     arguments = dict(num_steps=100_000, data_dir=str(tmp_path))
-    program = f"from rl_jax.data.load import load_dataset; load_dataset('locomotion/hopper-random', **{arguments!r})"
+    program = f"from rl_jax.data.load import load_dataset; load_dataset('locomotion-2/hopper-random', **{arguments!r})"
     maker = subprocess.Popen([sys.executable, "-c", program], env=environment())
     folder = tmp_path / "locomotion" / locomotion_config("hopper-random", 100_000).name
     deadline = time.monotonic() + 120
@@ -187,22 +187,22 @@ def test_a_killed_maker_leaves_nothing_for_good(tmp_path):
     assert not (folder / "1.0.0").exists()
     with pytest.MonkeyPatch.context() as patch:  # the same set, made of one short roll-out to save time
         patch.setattr("rl_jax.data.locomotion.builder.collect", lambda *_: collect(SETS["hopper-random"], 100, 0, 1))
-        dataset = load_dataset("locomotion/hopper-random", **arguments)
+        dataset = load_dataset("locomotion-2/hopper-random", **arguments)
     assert len(dataset.episodes) == 100
     assert [path.name for path in folder.iterdir()] == ["1.0.0"]
 
 
 def test_loading_makes_the_set_once(tmp_path, capfd):
-    first = load_dataset("locomotion/hopper-random", num_steps=300, data_dir=str(tmp_path))
+    first = load_dataset("locomotion-2/hopper-random", num_steps=300, data_dir=str(tmp_path))
     assert capfd.readouterr().out == ""
     folder = tmp_path / "locomotion" / locomotion_config("hopper-random", 300).name / "1.0.0"
     made = os.stat(folder / "dataset_info.json").st_mtime_ns
-    second = load_dataset("locomotion/hopper-random", num_steps=300, data_dir=str(tmp_path))
+    second = load_dataset("locomotion-2/hopper-random", num_steps=300, data_dir=str(tmp_path))
     assert os.stat(folder / "dataset_info.json").st_mtime_ns == made
     assert first.checksum == second.checksum and first.env_id == "Hopper-v4"
     assert_same(second.episodes, collected("hopper-random", 300))
     assert tfds.builder_from_directory(str(folder)).info.splits["train"].num_examples == first.episodes.num_episodes
-    other = load_dataset("locomotion/hopper-random", num_steps=200, seed=3, data_dir=str(tmp_path))
+    other = load_dataset("locomotion-2/hopper-random", num_steps=200, seed=3, data_dir=str(tmp_path))
     assert len(other.episodes) == 200 and other.checksum != first.checksum
     # A set is an ordinary RLDS folder: by path it is the same set.
     assert load_dataset("", path=str(folder), data_dir=str(tmp_path)).checksum == first.checksum
@@ -211,7 +211,7 @@ def test_loading_makes_the_set_once(tmp_path, capfd):
 def test_two_processes_make_one_set(tmp_path):
     program = (
         "import sys; from rl_jax.data.load import load_dataset;"
-        "print(load_dataset('locomotion/hopper-random', num_steps=300, data_dir=sys.argv[1]).checksum)"
+        "print(load_dataset('locomotion-2/hopper-random', num_steps=300, data_dir=sys.argv[1]).checksum)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) for _ in range(2)]

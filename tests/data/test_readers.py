@@ -278,9 +278,9 @@ def test_missing_and_unknown(tmp_path):
     (tmp_path / "table.csv").write_text("1,2")
     with pytest.raises(ValueError, match="table.csv: unknown format; expected an .hdf5 file"):
         load(tmp_path / "table.csv", tmp_path)
-    message = "unknown data set 'locomotion/hoper-medium': did you mean locomotion/hopper-medium"
+    message = "unknown data set 'locomotion-2/hoper-medium': did you mean locomotion-2/hopper-medium"
     with pytest.raises(ValueError, match=message):
-        load_dataset("locomotion/hoper-medium")
+        load_dataset("locomotion-2/hoper-medium")
 
 
 def test_num_steps_of_a_path(tmp_path):
@@ -356,7 +356,7 @@ def test_a_set_on_disk_is_called_as_its_file_is(tmp_path, where, name):
 def test_the_name_of_a_built_in_set_is_no_label_of_a_file(tmp_path):
     np.savez(tmp_path / "mine.npz", **vars_of(make_episodes()))
     arguments = {"path": str(tmp_path / "mine.npz"), "data_dir": str(tmp_path / "store")}
-    assert load_dataset("locomotion/hopper-medium", **arguments).inputs["dataset"] == "mine"
+    assert load_dataset("locomotion-2/hopper-medium", **arguments).inputs["dataset"] == "mine"
     assert load_dataset("label", **arguments).name == "label"
 
 

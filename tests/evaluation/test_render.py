@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from rl_jax.evaluation.render import draw_film_strip, record_rollout, write_animation
+from rl_jax.evaluation.render import draw_film_strips, record_rollout, write_animation
 
 LENGTHS = [0.4, 0.45, 0.5, 0.39]  # torso, thigh, leg, foot: from and to in hopper.xml
 
@@ -34,11 +34,12 @@ def test_an_episode_ends_where_the_task_ends_it():
 
 
 def test_pictures_are_written_whole(rollout, tmp_path):
-    draw_film_strip(rollout, tmp_path / "strip.png", frames=4, title="Hopper")
+    draw_film_strips({"one": rollout, "two": rollout}, tmp_path / "strip.png", frames=4)
     picture = imread(tmp_path / "strip.png")
     blue = (np.abs(picture[..., :3] - np.array([0, 0x72, 0xB2]) / 255) < 0.02).all(-1)
-    columns = blue.any(0)
+    columns, rows = blue.any(0), blue.any(1)
     assert np.sum(columns[1:] & ~columns[:-1]) == 4, "four bodies side by side"
+    assert np.sum(rows[1:] & ~rows[:-1]) == 2, "two roll-outs, one above the other"
     write_animation(rollout, tmp_path / "film.gif", frames_per_second=50)
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == 8  # 15 steps of 8 ms, every second one

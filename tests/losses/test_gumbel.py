@@ -47,6 +47,10 @@ def test_gumbel_loss_by_hand():
     # Clipped at 0.5, which is then m: exp(-0.5) (exp(0.5) - 0.5 - 1) and exp(-0.5) (1/e + 1 - 1)
     clipped = (np.exp(0.5) - 1.5 + 1 / E) / np.exp(0.5) / 2
     assert gumbel_loss(jnp.array([1.0, -1.0]), 1.0, 0.5).mean() == pytest.approx(clipped, rel=1e-5)
+    # Errors beside it count for m alone: m = 2, but not below the batch's own 1, and clipped at 1.5.
+    for beside, max_clip, m in (([2.0, 0.0], np.inf, 2.0), ([-3.0], np.inf, 1.0), ([9.0], 1.5, 1.5)):
+        loss = gumbel_loss(jnp.array([1.0, -1.0]), 1.0, max_clip, beside=jnp.array(beside))
+        assert loss.shape == (2,) and loss.mean() == pytest.approx((E - 2 + 1 / E) / 2 * np.exp(-m), rel=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0.3, 1.0, 5.0])

@@ -74,7 +74,7 @@ def test_the_picture_shows_mean_interval_and_behaviour(tmp_path, monkeypatch):
     steps = np.arange(0, 50_001, 10_000)
     values = np.random.default_rng(0).normal(50, 5, size=(len(steps), 4))
     curves = {"IQL": (steps, values), "BC": (steps, values[:, :1])}
-    plot_learning_curve(curves, tmp_path / "curve.png", behaviour_score=44.0, title="hopper-medium")
+    plot_learning_curve(curves, tmp_path / "curve.png", levels={"behaviour policy": 44.0}, title="hopper-medium")
     (axes,) = figures[0].axes
     iql, bc, behaviour = axes.lines
     np.testing.assert_allclose(iql.get_xydata(), np.stack([steps, values.mean(1)], 1))

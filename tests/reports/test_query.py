@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensorboardX import SummaryWriter
 
-from rl_jax.evaluation.scores import normalized_score
+from rl_jax.data.scores import normalized_score
 from rl_jax.reports.compare import Cell, Group, common_grid, improvements, make_cells, total_interval
 from rl_jax.reports.filters import parse, select
 from rl_jax.reports.query import Query, answer

@@ -33,7 +33,7 @@ def locomotion_config(set_name: str, num_steps: int | None = None, seed: int = 0
 class Locomotion(tfds.core.GeneratorBasedBuilder):
     """Episodes of Gymnasium's MuJoCo tasks under embedded behaviour policies of many strengths."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = [locomotion_config(name) for name in SETS]
 
     def _info(self) -> tfds.core.DatasetInfo:

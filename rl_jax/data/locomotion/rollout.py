@@ -5,6 +5,7 @@ Roll-out workers import this module, so it needs numpy, Gymnasium and MuJoCo alo
 
 import functools
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -70,3 +71,9 @@ def roll_out_block(
         "terminated": ends[valid],
         "lengths": lengths[touched],
     }
+
+
+def returns_of(steps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Undiscounted returns, [E] float64, of the episodes of `roll_out_block`."""
+    lengths = steps["lengths"]
+    return np.add.reduceat(steps["rewards"].astype(np.float64), np.cumsum(lengths) - lengths)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rl_jax.evaluation.scores import REFERENCE_RETURNS, has_references, normalized_score
+from rl_jax.data.scores import REFERENCE_RETURNS, has_references, normalized_score
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v4", "HalfCheetah-v5", "Walker2d-v2", "Ant-v4", "some_module:Hopper-v4"])

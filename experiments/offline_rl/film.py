@@ -1,0 +1,72 @@
+"""Draws the policy of a finished run beside the policy behind its data, as film.png in the run's folder.
+
+    python -m experiments.offline_rl.film --run=runs/offline_rl_quick
+
+The run is one of experiments.offline_rl.train in a task that moves in the x-z plane: Hopper, HalfCheetah, Walker2d. The
+first seed acts at its mode. A behaviour policy is drawn where the data are a built-in set, its last one with its noise.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from rl_jax.control.agents import make_agent
+from rl_jax.control.offline import load, offline_experiment, on_raw_observations
+from rl_jax.core.checkpoint import load_state
+from rl_jax.core.files import read_json
+from rl_jax.core.runtime import run_binary
+from rl_jax.data.load import PREFIX, Dataset
+from rl_jax.data.locomotion.policies import load_policy
+from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.scores import normalized_score
+from rl_jax.evaluation.render import draw_film_strips, record_rollout
+
+_RUN = flags.DEFINE_string("run", None, "The --workdir of a finished run.", required=True)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the start of the episodes.")
+
+ActIn = Callable[[np.ndarray], np.ndarray]  # observation [O] -> action [A]
+
+
+def learnt_policy(run: Path, config: ConfigDict, dataset: Dataset) -> ActIn:
+    """The mode of the first seed's policy in a run's newest checkpoint."""
+    state = load_state(run, offline_experiment(config, dataset).program(config), config.num_seeds)
+    first = jax.tree.map(lambda x: x[0], (state.params, state.extra))
+    policy = jax.jit(on_raw_observations(make_agent(config, dataset.episodes.actions.shape[1])))
+    return lambda observation: policy(first, observation[None].astype(np.float32), jax.random.key(0), 0.0)[0]
+
+
+def behaviour_policy(dataset: Dataset) -> dict[str, ActIn]:
+    """The last policy behind a built-in set, with its noise, by its name; empty for another set."""
+    if dataset.name.removeprefix(PREFIX) not in SETS:
+        return {}
+    name = SETS[dataset.name.removeprefix(PREFIX)].policies[-1]
+    policy, generator = load_policy(name), np.random.default_rng(_SEED.value)
+    noise = lambda: generator.standard_normal((1, dataset.episodes.actions.shape[1]))  # noqa: E731
+    return {f"behaviour policy, {name}": lambda observation: policy.act(observation[None], noise())[0]}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
+    run = Path(_RUN.value)
+    config = ConfigDict(read_json(run / "config.json"))
+    if "dataset" not in config or config.dataset.context_length:
+        raise ValueError(f"{run}: no run of experiments.offline_rl.train whose policy acts on one observation")
+    dataset = load(config.dataset)
+    policies = behaviour_policy(dataset) | {config.agent.name: learnt_policy(run, config, dataset)}
+    rollouts = {}
+    for name, act in policies.items():
+        rollout = record_rollout(dataset.env_id, act, seed=_SEED.value)
+        score = normalized_score(dataset.env_id, rollout.rewards.sum())
+        rollouts[f"{name}: normalised score {score:.1f}"] = rollout
+        print(f"{name}: score {score:.1f} in {len(rollout.rewards)} steps")
+    draw_film_strips(rollouts, run / "film.png")
+    print(run / "film.png")
+
+
+if __name__ == "__main__":
+    run_binary(main)

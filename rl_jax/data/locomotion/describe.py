@@ -1,0 +1,126 @@
+"""Prints what the `locomotion` sets and their behaviour policies are like: the tables of docs/data.md.
+
+    python -m rl_jax.data.locomotion.describe [--sets=hopper-medium,hopper-expert] [--num_steps=100000]
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+from absl import flags
+
+from rl_jax.core.config import unknown
+from rl_jax.core.runtime import run_binary
+from rl_jax.data.load import PREFIX, Dataset, load_dataset
+from rl_jax.data.locomotion.policies import Policy, load_policy
+from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
+from rl_jax.data.locomotion.sets import SETS, TIME_LIMIT
+from rl_jax.data.scores import normalized_score
+
+_SETS = flags.DEFINE_list("sets", list(SETS), "Names such as hopper-medium.")
+_NUM_STEPS = flags.DEFINE_integer("num_steps", 100_000, "Of each set; 0 for its full size.", lower_bound=0)
+
+BLOCKS = 3  # of episodes of a policy's samples, and as many of its mode
+FACE = 0.999  # a component beyond it lies at a face of the box
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a policy does in its task; scores are D4RL's normalised ones.
+
+    Attributes:
+      samples: scores of episodes that it acts in with its noise, [E].
+      mode: scores of episodes that it acts in without, [E].
+      noise: root mean square of what the noise adds to a component of an action, where half of the box is 1.
+      faces: share of the samples' components that lie at a face of the box.
+      lengths: of the samples' episodes, [E].
+    """
+
+    samples: np.ndarray
+    mode: np.ndarray
+    noise: float
+    faces: float
+    lengths: np.ndarray
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why a set of the policy could not show what a learner has learnt; empty where it can.
+
+    X        """
+        wrong = []
+        if self.mode.mean() < 0.95 * self.samples.mean():
+            wrong.append("its mode scores under 95% of its samples")
+        if not 0.1 <= self.noise <= 0.5:
+            wrong.append("its noise is not in 0.1 to 0.5")
+        if self.faces >= 0.4:
+            wrong.append("40% of its actions are at the faces")
+        return wrong
+
+
+def facts(policy: Policy, env_id: str) -> Facts:
+    """Acts in BLOCKS blocks of episodes with the policy's noise, and in as many without."""
+    samples, modes = (
+        [roll_out_block(env_id, policy, (0,), block, BLOCK_EPISODES * TIME_LIMIT, noisy) for block in range(BLOCKS)]
+        for noisy in (True, False)
+    )
+    observations, actions = (np.concatenate([block[name] for block in samples]) for name in ("observations", "actions"))
+    scores = [
+        normalized_score(env_id, np.concatenate([returns_of(block) for block in blocks])) for blocks in (samples, modes)
+    ]
+    return Facts(
+        *scores,
+        noise=float(np.sqrt(np.mean(np.square(actions - policy.act(observations, None))))),
+        faces=float(np.mean(np.abs(actions) > FACE)),
+        lengths=np.concatenate([block["lengths"] for block in samples]),
+    )
+
+
+def policy_row(name: str, policy: Policy, env_id: str) -> tuple[str, ...]:
+    found = facts(policy, env_id)
+    return (
+        name, spread(found.samples), f"{found.mode.mean():.1f}", f"{found.noise:.2f}", f"{100 * found.faces:.0f}%",
+        spread(found.lengths, 0), "; ".join(found.misfits) or "fit",
+    )
+
+
+def set_row(dataset: Dataset) -> tuple[str, ...]:
+    episodes, spec = dataset.episodes, SETS[dataset.name.removeprefix(PREFIX)]
+    scores = normalized_score(dataset.env_id, episodes.returns)
+    return (
+        spec.name, f"{spec.num_steps:,}", ", ".join(spec.policies), spread(episodes.returns, 0), f"{scores.mean():.1f}",
+        f"{np.average(scores, weights=episodes.lengths):.1f}", f"{scores.max():.1f}", spread(episodes.lengths, 0),
+        f"{100 * np.mean(np.abs(episodes.actions) > FACE):.0f}%",
+    )
+
+
+def spread(values: np.ndarray, digits: int = 1) -> str:
+    return f"{np.mean(values):.{digits}f} +- {np.std(values):.{digits}f}"
+
+
+def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    for row in (heads, ("---",) * len(heads), *rows):
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --sets=hopper-medium")
+    for name in _SETS.value:
+        if name not in SETS:
+            raise ValueError(unknown("set", name, SETS))
+    specs = [SETS[name] for name in _SETS.value]
+    print_table(
+        ("set", "steps", "behaviour policies, in equal shares of the steps", "return of an episode",
+         "score by episodes", "by steps", "of the best", "episode length", "at the faces"),
+        (set_row(load_dataset(PREFIX + spec.name, num_steps=_NUM_STEPS.value or None)) for spec in specs),
+    )
+    print()
+    env_ids = {policy: spec.env_id for spec in specs for policy in spec.policies}
+    print_table(
+        ("policy", "score of its samples", "of its mode", "noise", "at the faces", "episode length", "verdict"),
+        (policy_row(name, load_policy(name), env_id) for name, env_id in sorted(env_ids.items())),
+    )
+
+
+if __name__ == "__main__":
+    run_binary(main)

@@ -1,0 +1,69 @@
+"""Makes a behaviour policy of the `locomotion` sets of a snapshot of SAC.
+
+    python -m rl_jax.data.locomotion.embed --run=runs/sac-hopper --step=50000 --out=sac_hopper_050k.npz
+
+The run is one of `experiments.offline_rl.finetune --config=configs/offline_to_online.py:sac/<task>`, with a
+--config.checkpoint.keep that keeps the step. `policies/SOURCE.md` describes the layout of the file.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import SingleDeviceSharding
+
+from rl_jax.core.checkpoint import load_leaves
+from rl_jax.core.files import atomically, read_json
+from rl_jax.core.runtime import run_binary
+from rl_jax.data.locomotion.policies import policy_from_arrays
+from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
+from rl_jax.data.locomotion.sets import TIME_LIMIT
+
+_RUN = flags.DEFINE_string("run", None, "The --workdir of a run of SAC, whose first seed acts.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "Of which checkpoint; by default the newest.")
+_OUT = flags.DEFINE_string("out", None, "The npz file to write.", required=True)
+
+LAYER = "params/actor/params/MLP_0/Dense_{}/{}"
+
+
+def policy_arrays(run: str | Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a policy's file: SAC's actor as float16, and the returns of BLOCK_EPISODES of its mode.
+
+    Raises:
+      FileNotFoundError: there is no such run or checkpoint.
+      ValueError: the run is not one of SAC.
+    """
+    config = read_json(Path(run) / "config.json")
+    if config.get("agent", {}).get("name") != "sac":
+        raise ValueError(f"{run}: no run of SAC: name one of configs/offline_to_online.py:sac/<task>")
+    last = len(config["agent"]["hidden_dims"])
+    names = [LAYER.format(i, part) for i in range(last + 1) for part in ("kernel", "bias")]
+    device = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    _, leaves = load_leaves(run, {name: lambda shape: device for name in names}, step)
+    arrays = {
+        f"{letter}{i}": np.asarray(leaves[LAYER.format(i, part)][0], np.float16)
+        for i in range(last + 1) for letter, part in (("W", "kernel"), ("b", "bias"))
+    }
+    # The last layer has two heads: the mean, and the logarithm of the deviation.
+    for letter, name in (("W", "logstd_W"), ("b", "logstd_b")):
+        arrays[f"{letter}{last}"], arrays[name] = np.split(arrays[f"{letter}{last}"], 2, axis=-1)
+    arrays |= {"n_layers": np.int32(last + 1), "activation": np.array("relu"), "head": np.array("tanh")}
+    modes = roll_out_block(
+        config["env_id"], policy_from_arrays(arrays), (0,), 0, BLOCK_EPISODES * TIME_LIMIT, stochastic=False
+    )
+    return arrays | {"eval_env": np.array(config["env_id"]), "eval_returns": returns_of(modes)}
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
+    arrays = policy_arrays(_RUN.value, _STEP.value)
+    with atomically(_OUT.value) as file:
+        np.savez_compressed(file, **arrays)
+    returns = arrays["eval_returns"]
+    print(f"{_OUT.value}: {arrays['eval_env']}, return of the mode {returns.mean():.0f} +- {returns.std():.0f}")
+
+
+if __name__ == "__main__":
+    run_binary(main)
