@@ -1,16 +1,19 @@
 """`load_dataset`: any data set by name (the built-in sets) or by path (the format is found out from the files)."""
 
 import dataclasses
+import importlib
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from rl_jax.core.config import unknown
 from rl_jax.core.files import exclusive
+from rl_jax.data.adroit.sets import SETS as ADROIT_SETS
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
 from rl_jax.data.episodes import Episodes, check_episodes
 from rl_jax.data.locomotion.sets import SETS
@@ -20,7 +23,9 @@ from rl_jax.data.readers.npz import is_npz, read_npz
 from rl_jax.data.readers.rlds import is_rlds, read_rlds
 from rl_jax.data.writer import prepare
 
-PREFIX = "locomotion/"
+# Families of built-in sets; rl_jax/data/<family>/builder.py makes them.
+FAMILIES = {"locomotion": SETS, "adroit": ADROIT_SETS}
+BUILT_IN = {f"{family}/{name}": spec for family, sets in FAMILIES.items() for name, spec in sets.items()}
 READERS = (
     ("D4RL HDF5", is_d4rl_hdf5, read_d4rl_hdf5),
     ("npz", is_npz, read_npz),
@@ -40,11 +45,25 @@ class Dataset:
     source: str  # one line: where the data come from
     # What else the data record of the task: kwargs, max_episode_steps and additional_wrappers of Gymnasium's EnvSpec.
     env_spec: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    time_limit: int | None = None  # of the task, where episodes of the data may be longer
 
     @property
     def inputs(self) -> dict[str, str]:
         """What a run that reads the set says of it in its provenance."""
         return {"dataset": self.name, "source": self.source, "checksum": self.checksum}
+
+    @property
+    def behaviour_returns(self) -> np.ndarray:
+        """Returns of the behaviour policy, to compare with those of other policies in the task: [at least 1] float64.
+
+        Those of complete episodes, or of the first `time_limit` steps of an episode.
+        """
+        if self.time_limit is None:
+            return self.episodes.complete_returns
+        if (longer := int((self.episodes.lengths > self.time_limit).sum())):
+            logging.info("%s: of %d episodes only the first %d steps, the task's time limit, count as behaviour",
+                         self.name, longer, self.time_limit)
+        return self.episodes.returns_within(self.time_limit)
 
 
 def load_dataset(
@@ -75,12 +94,11 @@ def load_dataset(
 
 
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
-    known = [PREFIX + set_name for set_name in SETS]
-    if name not in known:
-        raise ValueError(f"{unknown('data set', name, known)} (a set on disk needs its path)")
-    from rl_jax.data.locomotion.builder import make_builder  # here because it imports TFDS
-
-    builder = make_builder(name.removeprefix(PREFIX), num_steps, seed, folder)
+    if name not in BUILT_IN:
+        raise ValueError(f"{unknown('data set', name, list(BUILT_IN))} (a set on disk needs its path)")
+    family, _, set_name = name.partition("/")
+    make_builder = importlib.import_module(f"rl_jax.data.{family}.builder").make_builder  # here: it imports TFDS
+    builder = make_builder(set_name, num_steps, seed, folder)
     set_folder = Path(builder.data_dir)
     with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
         if not set_folder.exists():
@@ -88,7 +106,9 @@ def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> 
                 shutil.rmtree(left_over)
             prepare(builder)
     episodes, info = _decode_cached("RLDS", read_rlds, set_folder, folder, action_bound=1.0)
-    return Dataset(episodes, name, info["env_id"], info["checksum"], f"made here: {builder.builder_config.description}")
+    source = f"made here: {builder.builder_config.description}"
+    time_limit = getattr(BUILT_IN[name], "time_limit", None)
+    return Dataset(episodes, name, info["env_id"], info["checksum"], source, time_limit=time_limit)
 
 
 def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Dataset:
@@ -112,7 +132,7 @@ def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Da
         checksum = content_checksum(episodes)
     for remark in info.get("remarks", ()):
         logging.warning("%s: %s", path, remark)
-    if not name or name.startswith(PREFIX):
+    if not name or name in BUILT_IN:
         name = own_name(path)
     return Dataset(episodes, name, info["env_id"], checksum, f"{kind} set at {path}", info.get("env_spec", {}))
 

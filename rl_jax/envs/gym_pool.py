@@ -282,6 +282,8 @@ def _find_spaces(env_id: str, spec: Any, env_kwargs: Mapping[str, Any], savable:
     gymnasium = require("gymnasium", "mujoco")
     try:
         env = make_env(spec, env_kwargs)
+    except MissingExtraError:
+        raise
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise MissingExtraError(f"{env_id} cannot be made: {error} (pip install 'rl_jax[mujoco]')") from error
     except Exception as error:

@@ -50,14 +50,19 @@ class Locomotion(tfds.core.GeneratorBasedBuilder):
 
 def make_builder(set_name: str, num_steps: int | None, seed: int, data_dir: Path) -> Locomotion:
     """The builder of `set_name` with this many steps and this seed; another size or seed lives in another folder."""
-    config = locomotion_config(set_name, num_steps, seed)
-    builder_class = Locomotion
-    if config.name not in Locomotion.builder_configs:
+    return builder_with(Locomotion, locomotion_config(set_name, num_steps, seed), data_dir)
+
+
+def builder_with(
+    builder_class: type[tfds.core.GeneratorBasedBuilder], config: tfds.core.BuilderConfig, data_dir: Path
+) -> tfds.core.GeneratorBasedBuilder:
+    """The builder of a configuration that its class need not list."""
+    if config.name not in builder_class.builder_configs:
         # TFDS logs a long warning about a configuration that its class does not list.
-        class Custom(Locomotion, skip_registration=True):
+        class Custom(builder_class, skip_registration=True):
             """The builder with this one configuration."""
 
-            name = Locomotion.name
+            name = builder_class.name
             BUILDER_CONFIGS = [config]
 
         builder_class = Custom
