@@ -75,7 +75,7 @@ def task_of(config: ConfigDict, dataset: Dataset) -> Task:
     """The task of a data set: the one that `config.dataset.env_id` names, and otherwise the one that the data record.
 
     A recorded specification holds also where the configuration repeats its id, with the module that registers it: only
-    a person may say what is imported, unless it is a module of `rl_jax.envs`.
+    a person may say what is imported.
 
     Raises:
       ValueError: neither names the task, the data name a module to import, there is no such task, or the data were
@@ -84,7 +84,7 @@ def task_of(config: ConfigDict, dataset: Dataset) -> Task:
     given, recorded = config.dataset.env_id, dataset.env_id
     if not given and not recorded:
         raise ValueError(f"{dataset.name} does not say its task: give --config.dataset.env_id, e.g. Hopper-v4")
-    if not given and ":" in recorded and not recorded.startswith("rl_jax.envs."):
+    if not given and ":" in recorded:
         raise ValueError(
             f"{dataset.name} has the task {recorded!r}, which names a module to import: where that is what you want, "
             f"give --config.dataset.env_id={recorded}"

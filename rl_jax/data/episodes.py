@@ -69,6 +69,14 @@ class Episodes:
         whole = self.terminated[self.starts + self.lengths - 1] | (self.lengths >= num_steps)
         return returns[whole] if whole.any() else returns
 
+    def stretch_returns(self, num_steps: int) -> np.ndarray:
+        """Returns of consecutive stretches of `num_steps` steps wherever episodes end, [at least 1] float64.
+
+        What is left over at the end is not counted; a set that is shorter than that is one stretch.
+        """
+        count = max(len(self) // num_steps, 1)
+        return self.rewards[: count * num_steps].astype(np.float64).reshape(count, -1).sum(1)
+
     def to_transitions(self, columns: Sequence[str] = (), discount: float = 1.0) -> Transitions:
         """All steps as transitions, in order; host arrays.
 

@@ -1,7 +1,6 @@
 """`load_dataset`: any data set by name (the built-in sets) or by path (the format is found out from the files)."""
 
 import dataclasses
-import importlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -13,19 +12,20 @@ from absl import logging
 
 from rl_jax.core.config import unknown
 from rl_jax.core.files import exclusive
-from rl_jax.data.adroit.sets import SETS as ADROIT_SETS
+from rl_jax.data.adroit import sets as adroit
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
 from rl_jax.data.episodes import Episodes, check_episodes
-from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.locomotion.sets import SETS as LOCOMOTION_SETS
+from rl_jax.data.pointmaze.sets import EPISODE_STEPS
+from rl_jax.data.pointmaze.sets import SETS as POINTMAZE_SETS
 from rl_jax.data.readers.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from rl_jax.data.readers.minari import is_minari, read_minari
 from rl_jax.data.readers.npz import is_npz, read_npz
 from rl_jax.data.readers.rlds import is_rlds, read_rlds
 from rl_jax.data.writer import prepare
 
-# Families of built-in sets; rl_jax/data/<family>/builder.py makes them.
-FAMILIES = {"locomotion": SETS, "adroit": ADROIT_SETS}
-BUILT_IN = {f"{family}/{name}": spec for family, sets in FAMILIES.items() for name, spec in sets.items()}
+FAMILIES = {"locomotion": LOCOMOTION_SETS, "pointmaze": POINTMAZE_SETS, "adroit": adroit.SETS}
+BUILT_IN = tuple(f"{family}/{name}" for family, sets in FAMILIES.items() for name in sets)
 READERS = (
     ("D4RL HDF5", is_d4rl_hdf5, read_d4rl_hdf5),
     ("npz", is_npz, read_npz),
@@ -45,7 +45,6 @@ class Dataset:
     source: str  # one line: where the data come from
     # What else the data record of the task: kwargs, max_episode_steps and additional_wrappers of Gymnasium's EnvSpec.
     env_spec: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    time_limit: int | None = None  # of the task, where episodes of the data may be longer
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -54,16 +53,18 @@ class Dataset:
 
     @property
     def behaviour_returns(self) -> np.ndarray:
-        """Returns of the behaviour policy, to compare with those of other policies in the task: [at least 1] float64.
+        """Returns that the task would have given to who recorded the data, one an episode of it: [at least 1] float64.
 
-        Those of complete episodes, or of the first `time_limit` steps of an episode.
+        They are those of the episodes that the task ended; of data that are one trajectory, cut at other steps than the
+        task's limit, those of stretches of that many steps; of Adroit's demonstrations, which are longer than the task,
+        those of their first steps.
         """
-        if self.time_limit is None:
-            return self.episodes.complete_returns
-        if (longer := int((self.episodes.lengths > self.time_limit).sum())):
-            logging.info("%s: of %d episodes only the first %d steps, the task's time limit, count as behaviour",
-                         self.name, longer, self.time_limit)
-        return self.episodes.returns_within(self.time_limit)
+        if steps := EPISODE_STEPS.get(self.env_id):
+            return self.episodes.stretch_returns(steps)
+        if self.env_id == adroit.ENV_ID:
+            logging.info("%s: as behaviour count the first %d steps of an episode", self.name, adroit.TIME_LIMIT)
+            return self.episodes.returns_within(adroit.TIME_LIMIT)
+        return self.episodes.complete_returns
 
 
 def load_dataset(
@@ -95,10 +96,16 @@ def load_dataset(
 
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
     if name not in BUILT_IN:
-        raise ValueError(f"{unknown('data set', name, list(BUILT_IN))} (a set on disk needs its path)")
-    family, _, set_name = name.partition("/")
-    make_builder = importlib.import_module(f"rl_jax.data.{family}.builder").make_builder  # here: it imports TFDS
-    builder = make_builder(set_name, num_steps, seed, folder)
+        raise ValueError(f"{unknown('data set', name, BUILT_IN)} (a set on disk needs its path)")
+    # Here because they import TFDS.
+    from rl_jax.data.adroit.builder import Adroit
+    from rl_jax.data.builder import make_builder
+    from rl_jax.data.locomotion.builder import Locomotion
+    from rl_jax.data.pointmaze.builder import Pointmaze
+
+    family, set_name = name.split("/")
+    family_builder = {"locomotion": Locomotion, "pointmaze": Pointmaze, "adroit": Adroit}[family]
+    builder = make_builder(family_builder, set_name, num_steps, seed, folder)
     set_folder = Path(builder.data_dir)
     with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
         if not set_folder.exists():
@@ -106,9 +113,7 @@ def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> 
                 shutil.rmtree(left_over)
             prepare(builder)
     episodes, info = _decode_cached("RLDS", read_rlds, set_folder, folder, action_bound=1.0)
-    source = f"made here: {builder.builder_config.description}"
-    time_limit = getattr(BUILT_IN[name], "time_limit", None)
-    return Dataset(episodes, name, info["env_id"], info["checksum"], source, time_limit=time_limit)
+    return Dataset(episodes, name, info["env_id"], info["checksum"], f"made here: {builder.builder_config.description}")
 
 
 def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Dataset:

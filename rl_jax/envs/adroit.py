@@ -5,7 +5,7 @@ arXiv 1709.10087 (DAPG). Model and observations are gymnasium-robotics' AdroitHa
 authors, to which D4RL's reference returns belong. One sign differs: gymnasium-robotics up to 1.4.2 pays for the
 distance between palm and handle where the authors charge for it.
 
-Importing this module registers the task: Gymnasium makes it as `rl_jax.envs.adroit:Adroit/Door-v1`.
+Importing this module registers door-v1, which `EnvPool` knows by itself; Gymnasium makes `rl_jax.envs.adroit:door-v1`.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from rl_jax.core.extras import require
+from rl_jax.data.adroit.sets import ENV_ID, TIME_LIMIT
 
 gymnasium = require("gymnasium", "adroit")
 
-TIME_LIMIT = 200  # steps of 0.01 s
 FULLY_OPEN = 1.57  # rad
 # Of an observation [39]: joints of arm and hand 0..26, latch 27; both angles in rad, positions in m.
 HINGE, PALM, HANDLE = 28, slice(29, 32), slice(32, 35)
@@ -87,4 +87,4 @@ class AdroitDoor(gymnasium.Env):
         mujoco.mj_setState(model, self._door.data, state[3:], mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
-gymnasium.register("Adroit/Door-v1", entry_point=f"{__name__}:AdroitDoor", max_episode_steps=TIME_LIMIT)
+gymnasium.register(ENV_ID, entry_point=f"{__name__}:AdroitDoor", max_episode_steps=TIME_LIMIT)

@@ -8,7 +8,7 @@ import pytest
 
 from rl_jax.core.arrays import read_arrays
 from rl_jax.core.extras import MissingExtraError
-from rl_jax.data.adroit.sets import DIMENSIONS, ENV_ID, TIME_LIMIT
+from rl_jax.data.adroit.sets import ENV_ID, SETS, TIME_LIMIT
 from rl_jax.envs.adroit import HINGE, door_reward
 from rl_jax.envs.gym_pool import EnvPool, find_spec
 from rl_jax.evaluation.scores import reference_returns
@@ -65,7 +65,7 @@ def test_a_saved_pool_goes_on_bitwise_and_pays_the_authors_reward():
     rng, active = np.random.default_rng(0), np.ones(1, bool)
     actions = rng.uniform(-1, 1, (40, 1, 28))
     with EnvPool(ENV_ID, 1, savable=True) as pool:
-        assert (pool.observation_space.shape, pool.action_space.shape) == tuple((size,) for size in DIMENSIONS)
+        assert (*pool.observation_space.shape, *pool.action_space.shape) == SETS["door-human"].dimensions == (39, 28)
         first = pool.reset(np.array([3]))[0]
         for action in actions[:20]:
             pool.step(action, active)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rl_jax.core.arrays import read_arrays
 from rl_jax.core.extras import require
-from rl_jax.data.adroit.sets import ENV_ID, FOLDER
+from rl_jax.data.adroit.sets import FOLDER, IMPORTED_ID
 from rl_jax.data.episodes import Episodes
 
 DEMONSTRATIONS = FOLDER / "door_human.npz"
@@ -21,9 +21,12 @@ def replay_demonstrations(num_steps: int) -> Iterator[Episodes]:
 
     Raises:
       MissingExtraError: the simulator is not installed.
+      ValueError: there are fewer steps.
     """
-    environment = require("gymnasium", "adroit").make(ENV_ID, disable_env_checker=True).unwrapped
     arrays = read_arrays(DEMONSTRATIONS)  # actions [N, 28] in [-1, 1], lengths [E], door_positions [E, 3]
+    if not 1 <= num_steps <= len(arrays["actions"]):
+        raise ValueError(f"adroit/door-human: num_steps is {num_steps}, expected 1 to {len(arrays['actions'])}")
+    environment = require("gymnasium", "adroit").make(IMPORTED_ID, disable_env_checker=True).unwrapped
     parts = np.split(arrays["actions"], np.cumsum(arrays["lengths"])[:-1])
     for actions, position in zip(parts, arrays["door_positions"], strict=True):
         episode = replay(environment, position, actions[:num_steps])

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ENV_ID = "rl_jax.envs.adroit:Adroit/Door-v1"
+ENV_ID = "door-v1"
+IMPORTED_ID = f"rl_jax.envs.adroit:{ENV_ID}"  # for Gymnasium, with the module that registers it
 TIME_LIMIT = 200  # steps; a demonstration is longer
-DIMENSIONS = (39, 28)  # observation, action
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +16,18 @@ class AdroitSet:
     name: str
     policies: tuple[str, ...]  # as `load_policy` takes them
     num_steps: int
+    behaviour: str
     env_id: str = ENV_ID
-    time_limit: int = TIME_LIMIT
+    dimensions: tuple[int, int] = (39, 28)  # of observations and actions
 
 
 SETS = {
-    spec.name: spec
-    for spec in (AdroitSet("door-human", (), 6729), AdroitSet("door-expert", (str(FOLDER / "door_expert"),), 1_000_000))
+    "door-human": AdroitSet(
+        "door-human", (), 6729,
+        "which changes nothing, replayed from 25 human demonstrations of DAPG's authors; as behaviour count the first "
+        f"{TIME_LIMIT} steps of each",
+    ),
+    "door-expert": AdroitSet(
+        "door-expert", (str(FOLDER / "door_expert"),), 1_000_000, "of the expert of DAPG's authors with its own noise"
+    ),
 }

@@ -31,6 +31,15 @@ class LocomotionSet:
     def env_id(self) -> str:
         return ENV_IDS[self.task]
 
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Of observations and actions."""
+        return DIMENSIONS[self.task]
+
+    @property
+    def behaviour(self) -> str:
+        return f"in equal shares of: {', '.join(self.policies)}"
+
 
 def _sets() -> dict[str, LocomotionSet]:
     table = {}
