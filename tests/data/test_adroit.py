@@ -17,6 +17,7 @@ from rl_jax.data.adroit.sets import ENV_ID, FOLDER, IMPORTED_ID, SETS
 from rl_jax.data.episodes import check_episodes, concatenate_episodes
 from rl_jax.data.load import Dataset, load_dataset
 from rl_jax.data.locomotion.policies import load_policy
+from rl_jax.data.readers.d4rl_hdf5 import _task
 from tests.data.sets import assert_same, make_episode
 
 RECORDED = Path(__file__).parents[1] / "golden" / "dapg_door.npz"
@@ -119,6 +120,11 @@ def test_presets_have_corls_settings():
     assert offline_rl.get_config("cql/adroit-door-human").agent.conservatism == 1.0
     with pytest.raises(ValueError, match="edac/adroit-door-human"):
         offline_rl.get_config("edac/adroit-door-human")  # nobody has published settings
+
+
+def test_d4rls_own_files_tell_their_task():
+    assert [_task(["door", kind, "v1"]) for kind in ("human", "cloned", "expert")] == [ENV_ID] * 3
+    assert _task(["door", "opening"]) == _task(["door"]) == ""
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rl_jax.core.arrays import readable
+from rl_jax.data.adroit.sets import ENV_ID as DOOR
 from rl_jax.data.episodes import Episodes, starts_from_ends
 from rl_jax.data.pointmaze.sets import EPISODE_STEPS
 from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
@@ -71,6 +72,8 @@ def read_d4rl_hdf5(path: Path) -> tuple[Episodes, dict]:
 
 def _task(words: list[str]) -> str:
     """Of a file's name such as hopper_medium-v2, or maze2d-umaze-sparse-v1, whose task has a reward; "" if unknown."""
+    if words[0] == "door" and words[1:2] in (["human"], ["cloned"], ["expert"]):  # door_opening is another task
+        return DOOR
     maze = "-".join(word for word in words if word != "sparse")
     return maze if maze in EPISODE_STEPS else TASKS.get(words[0], "")
 
