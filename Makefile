@@ -71,7 +71,7 @@ benchmark: $(STAMP)  ## measure updates per second and compile time
 .PHONY: lock
 lock:  ## write requirements.lock again from setup.cfg (needs uv; LOCK_FLAGS=--upgrade takes the newest versions)
 	@$(UV) pip compile --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" --quiet \
-		--extra mujoco --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
+		--extra mujoco --extra adroit --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
 
 .PHONY: clean
 clean:  ## remove .venv and the caches; runs/ stays

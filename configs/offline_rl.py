@@ -1,4 +1,4 @@
-"""Offline RL on the `locomotion` sets.
+"""Offline RL on the `locomotion`, `pointmaze` and `adroit` sets.
 
     python -m experiments.offline_rl.train --config=configs/offline_rl.py:PRESET --workdir=DIR
 
@@ -12,6 +12,13 @@ Presets:
                       cal_ql, iql, xql, rebrac, sac_n, edac, dt. Scores that they reached with fewer updates stand in
                       experiments/offline_rl/README.md; at 40,000: td3_bc/walker2d-medium 69, iql/walker2d-medium 62
                       (behaviour 59).
+  <agent>/pointmaze-<maze>
+                      CORL's settings for D4RL's maze2d: umaze, medium, large, each also with -dense behind it, e.g.
+                      td3_bc/pointmaze-umaze or iql/pointmaze-large-dense. Agents: bc, bc10, td3_bc, awac, iql, and
+                      for sparse rewards rebrac.
+  <agent>/adroit-door-human
+                      25 demonstrations of people at Adroit's door, with CORL's settings: bc, bc10, td3_bc, awac, cql or
+                      iql. Needs the extra adroit; CORL's scores on D4RL's set are between -1 and 6 (docs/data.md).
   full                the authors' settings with 16 seeds side by side on the whole hopper-medium: for one GPU.
   tiny                seconds: what the tests run.
   tiny-<agent>        the same with another agent.
@@ -21,7 +28,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from rl_jax.control.recipes import RECIPES, from_recipe, tiny
+from rl_jax.control.recipes import DATA_SETS, RECIPES, from_recipe, tiny
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -33,7 +40,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets |= {f"tiny-{agent}": functools.partial(tiny, recipe) for agent, recipe in RECIPES.items()}
     presets |= {
         f"{agent}/{name}": functools.partial(from_recipe, recipe, name)
-        for agent, recipe in RECIPES.items() for name in SETS
+        for agent, recipe in RECIPES.items() for name in DATA_SETS if name in SETS or name in recipe.by_set
     }
     return from_preset("offline_rl", presets, preset)
 

@@ -34,7 +34,7 @@ HEIGHT = {package: height for height, packages in enumerate(FLOORS) for package 
 OPTIONAL = [
     "gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "safetensors", "wandb"
 ]
-LOCKED_EXTRAS = ["mujoco", "atari", "minigrid", "datasets", "analysis", "generative", "notebooks", "test"]
+LOCKED_EXTRAS = ["mujoco", "adroit", "atari", "minigrid", "datasets", "analysis", "generative", "notebooks", "test"]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 
 

@@ -15,4 +15,4 @@ def experiment(config: ConfigDict) -> Experiment:
     if "judged_rows" in config:
         return stability_experiment(config, dataset)
     make = imitation_experiment if "expert" in config else offline_experiment
-    return with_learning_curve(config, make(config, dataset), dataset.episodes.complete_returns)
+    return with_learning_curve(config, make(config, dataset), dataset.behaviour_returns)

@@ -15,4 +15,4 @@ def experiment(config: ConfigDict) -> Experiment:
         return with_learning_curve(config, from_scratch_experiment(config))
     dataset = load(config.dataset)
     make = offline_to_online_experiment if "collect" in config else offline_experiment
-    return with_learning_curve(config, make(config, dataset), dataset.episodes.complete_returns)
+    return with_learning_curve(config, make(config, dataset), dataset.behaviour_returns)

@@ -19,9 +19,9 @@ from rl_jax.control.offline import load, offline_experiment, on_raw_observations
 from rl_jax.core.checkpoint import load_state
 from rl_jax.core.files import read_json
 from rl_jax.core.runtime import run_binary
-from rl_jax.data.load import PREFIX, Dataset
+from rl_jax.data.load import Dataset
 from rl_jax.data.locomotion.policies import load_policy
-from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.locomotion.sets import FAMILY, SETS
 from rl_jax.data.scores import normalized_score
 from rl_jax.evaluation.render import draw_film_strips, record_rollout
 
@@ -41,9 +41,10 @@ def learnt_policy(run: Path, config: ConfigDict, dataset: Dataset) -> ActIn:
 
 def behaviour_policy(dataset: Dataset) -> dict[str, ActIn]:
     """The last policy behind a built-in set, with its noise, by its name; empty for another set."""
-    if dataset.name.removeprefix(PREFIX) not in SETS:
+    family, _, set_name = dataset.name.partition("/")
+    if family != FAMILY:
         return {}
-    name = SETS[dataset.name.removeprefix(PREFIX)].policies[-1]
+    name = SETS[set_name].policies[-1]
     policy, generator = load_policy(name), np.random.default_rng(_SEED.value)
     noise = lambda: generator.standard_normal((1, dataset.episodes.actions.shape[1]))  # noqa: E731
     return {f"behaviour policy, {name}": lambda observation: policy.act(observation[None], noise())[0]}

@@ -1,4 +1,4 @@
-"""Trains an offline RL agent on a locomotion set, or on your own data, and evaluates it in MuJoCo.
+"""Trains an offline RL agent on a built-in set, or on your own data, and evaluates it in MuJoCo.
 
     python -m experiments.offline_rl.train --config=configs/offline_rl.py:quick --workdir=runs/hopper
     python -m experiments.offline_rl.train --config=configs/offline_rl.py:td3_bc/walker2d-medium --workdir=runs/walker

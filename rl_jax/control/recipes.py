@@ -7,7 +7,15 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents import awac, bc, cql, dt, edac, iql, rebrac, sac, td3_bc, xql
 from rl_jax.core.config import core_config
-from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.adroit import sets as adroit
+from rl_jax.data.locomotion.sets import FAMILY, SETS
+from rl_jax.data.pointmaze import sets as pointmaze
+
+# What presets call the sets: hopper-medium is locomotion-2/hopper-medium, pointmaze-umaze is pointmaze/umaze.
+POINTMAZE = tuple(f"pointmaze-{name}" for name in pointmaze.SETS)
+DATA_SETS = {name: f"{FAMILY}/{name}" for name in SETS}
+DATA_SETS |= dict(zip(POINTMAZE, (f"pointmaze/{name}" for name in pointmaze.SETS), strict=True))
+DATA_SETS |= {f"adroit-{name}": f"adroit/{name}" for name in adroit.SETS}
 
 
 class Recipe(NamedTuple):
@@ -16,7 +24,7 @@ class Recipe(NamedTuple):
     Attributes:
       default_config: of the agent.
       settings: what the authors set besides, by dotted field of the whole configuration.
-      by_set: what they set for one data set, by its name.
+      by_set: what they set for one data set, by its name in presets.
     """
 
     default_config: Callable[[], ConfigDict]
@@ -25,7 +33,7 @@ class Recipe(NamedTuple):
 
 
 def from_recipe(recipe: Recipe, name: str) -> ConfigDict:
-    """An agent's authors' settings on a data set of `SETS`, at their length."""
+    """An agent's authors' settings on a data set of `DATA_SETS`, at their length."""
     config = core_config()
     config.agent = recipe.default_config()
     config.batch_size = 256
@@ -39,7 +47,7 @@ def from_recipe(recipe: Recipe, name: str) -> ConfigDict:
     config.eval_episodes = 10
     config.rival = ""  # the --workdir of a finished run on the same data, to be held against
     config.dataset = {
-        "name": f"locomotion-2/{name}",
+        "name": DATA_SETS[name],
         "path": "",  # a D4RL HDF5 file, a Minari or RLDS folder, an npz: read instead of the built-in set
         "env_id": "",  # the task to evaluate in, where the data do not say
         "num_steps": 0,  # 0: the set's full size
@@ -113,16 +121,42 @@ _XQL = {
 _TARGETS = {"hopper": 3600.0, "halfcheetah": 12000.0, "walker2d": 5000.0}
 _DT = {name: {"agent.target_return": _TARGETS[name.split("-")[0]]} for name in SETS}
 
+
+def _mazes(settings: Mapping[str, Any] = {}, dense: bool = True) -> dict[str, Mapping[str, Any]]:
+    """By set: what CORL sets for maze2d, the same for all mazes. It judges by 100 episodes.
+
+    Not here are CQL, which learns its weight there, SAC-N, EDAC and DT; ReBRAC has no settings for dense rewards.
+    """
+    return {name: {"eval_episodes": 100, **settings} for name in POINTMAZE if dense or not name.endswith("-dense")}
+
+
+_MAZE_IQL = {"dataset.normalize_observations": True, "dataset.normalize_rewards": False}
+_MAZE_REBRAC = {"batch_size": 256, "agent.actor_penalty": 0.003, "agent.critic_penalty": 0.001}
+
+
+def _door(settings: Mapping[str, Any] = {}) -> dict[str, Mapping[str, Any]]:
+    """By set: what CORL sets for door-human, but judged by 100 episodes and not 10, where one that opens the door moves
+    the mean by several points. CORL's policy of IQL also has a dropout of 0.1, which ours has not.
+    """
+    return {"adroit-door-human": {"eval_episodes": 100, **settings}}
+
+
+_AWAC = {"agent.temperature": 10.0}  # CORL: lambda = 0.1, here and for the mazes
+_DOOR_CQL = {"agent.conservatism": 1.0, "agent.actor_learning_rate": 1e-4}
+_DOOR_IQL = {"agent.expectile": 0.8, "dataset.normalize_observations": True, "dataset.normalize_rewards": False}
+
 RECIPES = {
-    "bc": Recipe(bc.default_config, {"dataset.normalize_observations": True}),
-    "bc10": Recipe(bc.default_config, {"dataset.normalize_observations": True, "dataset.top_fraction": 0.1}),
-    "td3_bc": Recipe(td3_bc.default_config, {"dataset.normalize_observations": True}),
-    "awac": Recipe(awac.default_config, {"dataset.normalize_observations": True}),
-    "iql": Recipe(iql.default_config, {"dataset.normalize_rewards": True}),
+    "bc": Recipe(bc.default_config, {"dataset.normalize_observations": True}, _mazes() | _door()),
+    "bc10": Recipe(
+        bc.default_config, {"dataset.normalize_observations": True, "dataset.top_fraction": 0.1}, _mazes() | _door()
+    ),
+    "td3_bc": Recipe(td3_bc.default_config, {"dataset.normalize_observations": True}, _mazes() | _door()),
+    "awac": Recipe(awac.default_config, {"dataset.normalize_observations": True}, _mazes(_AWAC) | _door(_AWAC)),
+    "iql": Recipe(iql.default_config, {"dataset.normalize_rewards": True}, _mazes(_MAZE_IQL) | _door(_DOOR_IQL)),
     "xql": Recipe(xql.default_config, {"dataset.normalize_rewards": True}, _XQL),
     "cql": Recipe(
         cql.default_config, {"dataset.normalize_observations": True},
-        {"hopper-medium": {"dataset.normalize_rewards": True}},
+        {"hopper-medium": {"dataset.normalize_rewards": True}, **_door(_DOOR_CQL)},
     ),
     "cal_ql": Recipe(
         cql.cal_ql_config,
@@ -135,7 +169,7 @@ RECIPES = {
     "rebrac": Recipe(
         rebrac.default_config, {"batch_size": 1024, "dataset.columns": ("next_actions",)},
         {name: {"agent.actor_penalty": actor, "agent.critic_penalty": critic}
-         for name, (actor, critic) in _REBRAC.items()},
+         for name, (actor, critic) in _REBRAC.items()} | _mazes(_MAZE_REBRAC, dense=False),
     ),
     # CORL's own results come from batches of 4096 at a learning rate of 8e-4.
     "dt": Recipe(

@@ -59,6 +59,24 @@ class Episodes:
         whole = ~cut | (self.lengths == max(self.lengths[cut], default=0))
         return self.returns[whole]
 
+    def returns_within(self, num_steps: int) -> np.ndarray:
+        """Undiscounted returns of the first `num_steps` steps of each episode, [at least 1] float64.
+
+        An episode that the data set breaks off before that is left out; where that leaves none, all count.
+        """
+        step = np.arange(len(self)) - np.repeat(self.starts, self.lengths)
+        returns = np.add.reduceat(np.where(step < num_steps, self.rewards.astype(np.float64), 0.0), self.starts)
+        whole = self.terminated[self.starts + self.lengths - 1] | (self.lengths >= num_steps)
+        return returns[whole] if whole.any() else returns
+
+    def stretch_returns(self, num_steps: int) -> np.ndarray:
+        """Returns of consecutive stretches of `num_steps` steps wherever episodes end, [at least 1] float64.
+
+        What is left over at the end is not counted; a set that is shorter than that is one stretch.
+        """
+        count = max(len(self) // num_steps, 1)
+        return self.rewards[: count * num_steps].astype(np.float64).reshape(count, -1).sum(1)
+
     def to_transitions(self, columns: Sequence[str] = (), discount: float = 1.0) -> Transitions:
         """All steps as transitions, in order; host arrays.
 

@@ -7,20 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from rl_jax.core.config import unknown
 from rl_jax.core.files import exclusive
+from rl_jax.data.adroit import sets as adroit
 from rl_jax.data.cache import content_checksum, files_checksum, open_cached
 from rl_jax.data.episodes import Episodes, check_episodes
-from rl_jax.data.locomotion.sets import SETS
+from rl_jax.data.locomotion import sets as locomotion
+from rl_jax.data.pointmaze import sets as pointmaze
 from rl_jax.data.readers.d4rl_hdf5 import is_d4rl_hdf5, read_d4rl_hdf5
 from rl_jax.data.readers.minari import is_minari, read_minari
 from rl_jax.data.readers.npz import is_npz, read_npz
 from rl_jax.data.readers.rlds import is_rlds, read_rlds
 from rl_jax.data.writer import prepare
 
-PREFIX = "locomotion-2/"
+FAMILIES = {locomotion.FAMILY: locomotion.SETS, "pointmaze": pointmaze.SETS, "adroit": adroit.SETS}
+BUILT_IN = tuple(f"{family}/{name}" for family, sets in FAMILIES.items() for name in sets)
 READERS = (
     ("D4RL HDF5", is_d4rl_hdf5, read_d4rl_hdf5),
     ("npz", is_npz, read_npz),
@@ -45,6 +49,21 @@ class Dataset:
     def inputs(self) -> dict[str, str]:
         """What a run that reads the set says of it in its provenance."""
         return {"dataset": self.name, "source": self.source, "checksum": self.checksum}
+
+    @property
+    def behaviour_returns(self) -> np.ndarray:
+        """Returns that the task would have given to who recorded the data, one an episode of it: [at least 1] float64.
+
+        They are those of the episodes that the task ended; of data that are one trajectory, cut at other steps than the
+        task's limit, those of stretches of that many steps; of Adroit's demonstrations, which are longer than the task,
+        those of their first steps.
+        """
+        if steps := pointmaze.EPISODE_STEPS.get(self.env_id):
+            return self.episodes.stretch_returns(steps)
+        if self.env_id == adroit.ENV_ID:
+            logging.info("%s: as behaviour count the first %d steps of an episode", self.name, adroit.TIME_LIMIT)
+            return self.episodes.returns_within(adroit.TIME_LIMIT)
+        return self.episodes.complete_returns
 
 
 def load_dataset(
@@ -75,12 +94,17 @@ def load_dataset(
 
 
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
-    known = [PREFIX + set_name for set_name in SETS]
-    if name not in known:
-        raise ValueError(f"{unknown('data set', name, known)} (a set on disk needs its path)")
-    from rl_jax.data.locomotion.builder import make_builder  # here because it imports TFDS
+    if name not in BUILT_IN:
+        raise ValueError(f"{unknown('data set', name, BUILT_IN)} (a set on disk needs its path)")
+    # Here because they import TFDS.
+    from rl_jax.data.adroit.builder import Adroit
+    from rl_jax.data.builder import make_builder
+    from rl_jax.data.locomotion.builder import Locomotion
+    from rl_jax.data.pointmaze.builder import Pointmaze
 
-    builder = make_builder(name.removeprefix(PREFIX), num_steps, seed, folder)
+    family, set_name = name.split("/")
+    family_builder = {locomotion.FAMILY: Locomotion, "pointmaze": Pointmaze, "adroit": Adroit}[family]
+    builder = make_builder(family_builder, set_name, num_steps, seed, folder)
     set_folder = Path(builder.data_dir)
     with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
         if not set_folder.exists():
@@ -112,7 +136,7 @@ def _load_path(name: str, path: Path, num_steps: int | None, folder: Path) -> Da
         checksum = content_checksum(episodes)
     for remark in info.get("remarks", ()):
         logging.warning("%s: %s", path, remark)
-    if not name or name.startswith(PREFIX):
+    if not name or name in BUILT_IN:
         name = own_name(path)
     return Dataset(episodes, name, info["env_id"], checksum, f"{kind} set at {path}", info.get("env_spec", {}))
 

@@ -22,6 +22,8 @@ from rl_jax.envs.worker import ArraySpec, EnvGroup, EnvPoolError, array_specs, m
 __all__ = ["EnvPool", "EnvPoolError"]
 
 _SAVED = ("seeds", "actions", "observations", "steps", "physics")
+# The first word of an id -> the module here that registers it.
+OWN_TASKS = {"maze2d": "rl_jax.envs.point_maze", "door": "rl_jax.envs.adroit"}
 MIN_ENVS_FOR_WORKERS = 4  # a smaller pool is stepped in this process: starting workers takes a second
 
 
@@ -268,6 +270,7 @@ def find_spec(env_id: str) -> Any:
     """Gymnasium's EnvSpec of an id, or of `module:Id-v0`; ValueError where there is none."""
     gymnasium = require("gymnasium", "mujoco")
     module, _, name = env_id.rpartition(":")
+    module = module or OWN_TASKS.get(name.partition("-")[0], "")
     try:
         if module:
             importlib.import_module(module)
@@ -282,6 +285,8 @@ def _find_spaces(env_id: str, spec: Any, env_kwargs: Mapping[str, Any], savable:
     gymnasium = require("gymnasium", "mujoco")
     try:
         env = make_env(spec, env_kwargs)
+    except MissingExtraError:
+        raise
     except (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError) as error:
         raise MissingExtraError(f"{env_id} cannot be made: {error} (pip install 'rl_jax[mujoco]')") from error
     except Exception as error:

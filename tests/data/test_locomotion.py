@@ -13,14 +13,16 @@ import psutil
 import pytest
 import tensorflow_datasets as tfds
 
+from rl_jax.data.builder import set_config
 from rl_jax.data.episodes import check_episodes, concatenate_episodes
 from rl_jax.data.load import load_dataset
 from rl_jax.data.locomotion import collect as collect_module
-from rl_jax.data.locomotion.builder import Locomotion, locomotion_config
+from rl_jax.data.locomotion.builder import Locomotion
 from rl_jax.data.locomotion.collect import collect
 from rl_jax.data.locomotion.policies import POLICY_DIR, load_policy, policy_from_arrays
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
 from rl_jax.data.locomotion.sets import DIMENSIONS, ENV_IDS, SETS
+from rl_jax.data.progress import ProgressBar
 from tests.data.sets import assert_same
 
 
@@ -177,25 +179,25 @@ def test_a_killed_maker_leaves_nothing_for_good(tmp_path):
     arguments = dict(num_steps=100_000, data_dir=str(tmp_path))
     program = f"from rl_jax.data.load import load_dataset; load_dataset('locomotion-2/hopper-random', **{arguments!r})"
     maker = subprocess.Popen([sys.executable, "-c", program], env=environment())
-    folder = tmp_path / "locomotion" / locomotion_config("hopper-random", 100_000).name
+    folder = tmp_path / "locomotion" / set_config(SETS["hopper-random"], 100_000).name
     deadline = time.monotonic() + 120
     while not list(folder.glob("incomplete.*")):
         assert time.monotonic() < deadline and maker.poll() is None
         time.sleep(0.05)
     maker.send_signal(signal.SIGKILL)
     maker.wait()
-    assert not (folder / "1.0.0").exists()
+    assert not (folder / "2.0.0").exists()
     with pytest.MonkeyPatch.context() as patch:  # the same set, made of one short roll-out to save time
         patch.setattr("rl_jax.data.locomotion.builder.collect", lambda *_: collect(SETS["hopper-random"], 100, 0, 1))
         dataset = load_dataset("locomotion-2/hopper-random", **arguments)
     assert len(dataset.episodes) == 100
-    assert [path.name for path in folder.iterdir()] == ["1.0.0"]
+    assert [path.name for path in folder.iterdir()] == ["2.0.0"]
 
 
 def test_loading_makes_the_set_once(tmp_path, capfd):
     first = load_dataset("locomotion-2/hopper-random", num_steps=300, data_dir=str(tmp_path))
     assert capfd.readouterr().out == ""
-    folder = tmp_path / "locomotion" / locomotion_config("hopper-random", 300).name / "1.0.0"
+    folder = tmp_path / "locomotion" / set_config(SETS["hopper-random"], 300).name / "2.0.0"
     made = os.stat(folder / "dataset_info.json").st_mtime_ns
     second = load_dataset("locomotion-2/hopper-random", num_steps=300, data_dir=str(tmp_path))
     assert os.stat(folder / "dataset_info.json").st_mtime_ns == made
@@ -269,7 +271,7 @@ def test_the_progress_bar_is_for_terminals(monkeypatch):
         stream = io.StringIO()
         stream.isatty = lambda: terminal
         monkeypatch.setattr(sys, "stderr", stream)
-        with collect_module._ProgressBar("hopper-medium", 10) as advance:
+        with ProgressBar("hopper-medium", 10) as advance:
             advance(10)
         return stream.getvalue()
 

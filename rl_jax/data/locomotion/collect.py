@@ -21,6 +21,7 @@ from rl_jax.core.extras import require
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES
 from rl_jax.data.locomotion.sets import TIME_LIMIT, LocomotionSet
+from rl_jax.data.progress import ProgressBar
 
 PACKAGE_ROOT = Path(__file__).parents[3]
 
@@ -109,7 +110,7 @@ def collect(spec: LocomotionSet, num_steps: int, seed: int, num_workers: int | N
     if num_steps < len(spec.policies):
         raise ValueError(f"{spec.name}: num_steps is {num_steps}, expected at least {len(spec.policies)}, one a policy")
     num_workers = num_workers or available_cores()
-    with WorkerPool(num_workers) as pool, _ProgressBar(spec.name, num_steps) as advance:
+    with WorkerPool(num_workers) as pool, ProgressBar(spec.name, num_steps) as advance:
         for index, (policy, share) in enumerate(zip(spec.policies, shares)):
             job = {"env_id": spec.env_id, "policy": policy, "seed_sequence": [seed, index]}
             for part in _collect_share(pool, job, int(share), num_workers):
@@ -144,25 +145,3 @@ def _to_episodes(arrays: dict[str, np.ndarray]) -> Episodes:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _ProgressBar:
-    """A progress bar on standard error, silent when that is not a terminal; entering it gives `advance(steps)`."""
-
-    def __init__(self, name: str, total: int):
-        from rich import console, progress
-
-        terminal = console.Console(stderr=True)
-        columns = (
-            progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
-            progress.TextColumn("steps"), progress.TimeRemainingColumn(),
-        )
-        self._bar = progress.Progress(*columns, console=terminal, disable=not terminal.is_terminal)
-        self._task = self._bar.add_task(f"collecting {name}", total=total)
-
-    def __enter__(self):
-        self._bar.start()
-        return lambda steps: self._bar.advance(self._task, steps)
-
-    def __exit__(self, *exception) -> None:
-        self._bar.stop()

@@ -11,10 +11,10 @@ from absl import flags
 
 from rl_jax.core.config import unknown
 from rl_jax.core.runtime import run_binary
-from rl_jax.data.load import PREFIX, Dataset, load_dataset
+from rl_jax.data.load import Dataset, load_dataset
 from rl_jax.data.locomotion.policies import Policy, load_policy
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
-from rl_jax.data.locomotion.sets import SETS, TIME_LIMIT
+from rl_jax.data.locomotion.sets import FAMILY, SETS, TIME_LIMIT
 from rl_jax.data.scores import normalized_score
 
 _SETS = flags.DEFINE_list("sets", list(SETS), "Names such as hopper-medium.")
@@ -84,7 +84,7 @@ def policy_row(name: str, policy: Policy, env_id: str) -> tuple[str, ...]:
 
 
 def set_row(dataset: Dataset) -> tuple[str, ...]:
-    episodes, spec = dataset.episodes, SETS[dataset.name.removeprefix(PREFIX)]
+    episodes, spec = dataset.episodes, SETS[dataset.name.removeprefix(f"{FAMILY}/")]
     scores = normalized_score(dataset.env_id, episodes.returns)
     return (
         spec.name, f"{spec.num_steps:,}", ", ".join(spec.policies), spread(episodes.returns, 0), f"{scores.mean():.1f}",
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
     print_table(
         ("set", "steps", "behaviour policies, in equal shares of the steps", "return of an episode",
          "score by episodes", "by steps", "of the best", "episode length", "at the faces"),
-        (set_row(load_dataset(PREFIX + spec.name, num_steps=_NUM_STEPS.value or None)) for spec in specs),
+        (set_row(load_dataset(f"{FAMILY}/{spec.name}", num_steps=_NUM_STEPS.value or None)) for spec in specs),
     )
     print()
     env_ids = {policy: spec.env_id for spec in specs for policy in spec.policies}

@@ -48,7 +48,7 @@ class Policy:
 
 
 def load_policy(name: str) -> Policy:
-    """Reads the embedded policy `name` (a file of `policies/` without its suffix)."""
+    """Reads the embedded policy `name`: a file of `policies/`, or of an absolute path, without its suffix."""
     path = POLICY_DIR / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such behaviour policy")

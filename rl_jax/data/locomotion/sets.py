@@ -6,6 +6,8 @@ data, and so the edition is part of a set's name.
 
 import dataclasses
 
+FAMILY = "locomotion-2"  # what the names of the sets begin with
+
 ENV_IDS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4"}
 TIME_LIMIT = 1000  # steps, of every task
 DIMENSIONS = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6)}  # observation, action
@@ -34,6 +36,15 @@ class LocomotionSet:
     @property
     def env_id(self) -> str:
         return ENV_IDS[self.task]
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """Of observations and actions."""
+        return DIMENSIONS[self.task]
+
+    @property
+    def behaviour(self) -> str:
+        return f"in equal shares of: {', '.join(self.policies)}"
 
 
 def _sets() -> dict[str, LocomotionSet]:

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from rl_jax.core.arrays import readable
+from rl_jax.data.adroit.sets import ENV_ID as DOOR
 from rl_jax.data.episodes import Episodes, starts_from_ends
+from rl_jax.data.pointmaze.sets import EPISODE_STEPS
 from rl_jax.data.readers.fields import flat_flags, flat_steps, require_fields
 from rl_jax.data.readers.hdf5 import open_hdf5, read_fields
 
@@ -62,10 +64,18 @@ def read_d4rl_hdf5(path: Path) -> tuple[Episodes, dict]:
         episodes = _without_successors(steps, terminated, timeouts & ~terminated)
     if not len(episodes):
         raise ValueError(f"{path}: no episode has two steps, so no step has a known successor")
-    env_id = TASKS.get(path.stem.lower().replace("-", "_").split("_")[0], "")
+    env_id = _task(path.stem.lower().replace("-", "_").split("_"))
     if env_id:
         remarks.append(f"its task is guessed from the file's name, {env_id}: --config.dataset.env_id names another")
     return episodes, {"env_id": env_id, "remarks": remarks}
+
+
+def _task(words: list[str]) -> str:
+    """Of a file's name such as hopper_medium-v2, or maze2d-umaze-sparse-v1, whose task has a reward; "" if unknown."""
+    if words[0] == "door" and words[1:2] in (["human"], ["cloned"], ["expert"]):  # door_opening is another task
+        return DOOR
+    maze = "-".join(word for word in words if word != "sparse")
+    return maze if maze in EPISODE_STEPS else TASKS.get(words[0], "")
 
 
 def _with_successors(

@@ -1,0 +1,1 @@
+"""The `pointmaze` sets: a ball that a controller steers through D4RL's mazes."""
