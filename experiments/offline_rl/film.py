@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import load, offline_experiment, on_raw_observations
+from rl_jax.control.tasks import task_of
 from rl_jax.core.checkpoint import load_state
 from rl_jax.core.files import read_json
 from rl_jax.core.runtime import run_binary
@@ -23,10 +24,10 @@ from rl_jax.data.load import Dataset
 from rl_jax.data.locomotion.policies import load_policy
 from rl_jax.data.locomotion.sets import FAMILY, SETS
 from rl_jax.data.scores import normalized_score
-from rl_jax.evaluation.render import draw_film_strips, record_rollout
+from rl_jax.evaluation.render import Rollout, draw_film_strips, record_rollout
 
 _RUN = flags.DEFINE_string("run", None, "The --workdir of a finished run.", required=True)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the start of the episodes.")
+_EPISODE = flags.DEFINE_integer("episode", 0, "Which start: the seed of the reset.")
 
 ActIn = Callable[[np.ndarray], np.ndarray]  # observation [O] -> action [A]
 
@@ -39,34 +40,41 @@ def learnt_policy(run: Path, config: ConfigDict, dataset: Dataset) -> ActIn:
     return lambda observation: policy(first, observation[None].astype(np.float32), jax.random.key(0), 0.0)[0]
 
 
-def behaviour_policy(dataset: Dataset) -> dict[str, ActIn]:
+def behaviour_policy(dataset: Dataset, seed: int) -> dict[str, ActIn]:
     """The last policy behind a built-in set, with its noise, by its name; empty for another set."""
     family, _, set_name = dataset.name.partition("/")
     if family != FAMILY:
         return {}
     name = SETS[set_name].policies[-1]
-    policy, generator = load_policy(name), np.random.default_rng(_SEED.value)
+    policy, generator = load_policy(name), np.random.default_rng(seed)
     noise = lambda: generator.standard_normal((1, dataset.episodes.actions.shape[1]))  # noqa: E731
     return {f"behaviour policy, {name}": lambda observation: policy.act(observation[None], noise())[0]}
+
+
+def rollouts_of(run: Path, seed: int = 0) -> dict[str, Rollout]:
+    """An episode of the behaviour policy, if it is known, and one of a finished run's policy, by name and score.
+
+    Raises:
+      FileNotFoundError or ValueError: the run is not one of an offline agent whose policy sees one observation.
+    """
+    config = ConfigDict(read_json(run / "config.json"))
+    if "dataset" not in config or config.dataset.context_length:
+        raise ValueError(f"{run}: no run of experiments.offline_rl.train whose policy acts on one observation")
+    dataset, found = load(config.dataset), {}
+    policies = behaviour_policy(dataset, seed) | {config.agent.name: learnt_policy(run, config, dataset)}
+    for name, act in policies.items():
+        rollout = record_rollout(task_of(config, dataset).env_id, act, seed=seed)
+        score = normalized_score(dataset.env_id, rollout.rewards.sum())
+        found[f"{name}: normalised score {score:.1f}"] = rollout
+    return found
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
-    run = Path(_RUN.value)
-    config = ConfigDict(read_json(run / "config.json"))
-    if "dataset" not in config or config.dataset.context_length:
-        raise ValueError(f"{run}: no run of experiments.offline_rl.train whose policy acts on one observation")
-    dataset = load(config.dataset)
-    policies = behaviour_policy(dataset) | {config.agent.name: learnt_policy(run, config, dataset)}
-    rollouts = {}
-    for name, act in policies.items():
-        rollout = record_rollout(dataset.env_id, act, seed=_SEED.value)
-        score = normalized_score(dataset.env_id, rollout.rewards.sum())
-        rollouts[f"{name}: normalised score {score:.1f}"] = rollout
-        print(f"{name}: score {score:.1f} in {len(rollout.rewards)} steps")
-    draw_film_strips(rollouts, run / "film.png")
-    print(run / "film.png")
+    rollouts = rollouts_of(Path(_RUN.value), _EPISODE.value)
+    draw_film_strips(rollouts, Path(_RUN.value) / "film.png")
+    print(f"{Path(_RUN.value) / 'film.png'}: {'; '.join(rollouts)}")
 
 
 if __name__ == "__main__":

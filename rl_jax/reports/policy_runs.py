@@ -75,12 +75,13 @@ def last_scores(rival: Path, experiment: Experiment) -> np.ndarray:
     """The scores of the last evaluation of a finished run on the experiment's data, all seeds and episodes: [N].
 
     Raises:
-      FileNotFoundError or ValueError: it is no finished run, or one on other data.
+      FileNotFoundError: it is no finished run.
+      ValueError: it is one on other data.
     """
     field = "config.rival"
-    inputs = read_json(rival / "provenance.json")["inputs"]
     if not (rival / "result.json").exists():
-        raise ValueError(f"{field}: {rival} is not finished: give its command again")
+        raise FileNotFoundError(f"{field}: {rival} is not the folder of a finished run: give the --workdir of one")
+    inputs = read_json(rival / "provenance.json")["starts"][-1]["inputs"]
     for name in ("checksum", "env_id"):
         if inputs.get(name) != experiment.inputs.get(name):
             raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from configs import offline_rl
+from experiments.offline_rl import film
 from experiments.offline_rl.experiment import experiment
 from rl_jax.core.main import run
 from rl_jax.core.outcomes import read_outcomes
@@ -58,6 +59,32 @@ def test_a_d4rl_file_runs_to_its_last_line_and_a_second_start_trains_nothing(dat
     config.agent.learning_rate = 0.5
     with pytest.raises(ValueError, match="agent.learning_rate: 0.0003 there, 0.5 here"):
         run(experiment, config, tmp_path)
+
+
+def test_a_run_is_held_against_a_rival_on_the_same_data_and_filmed(dataset, tmp_path):
+    rival, other = configured("tiny-bc", dataset), dataset | {"dataset.num_steps": 260}
+    run(experiment, rival, tmp_path / "BC")
+    config = configured("tiny-td3_bc", dataset, {"rival": str(tmp_path / "BC")})
+    result = run(experiment, config, tmp_path / "run")
+    theirs = read_outcomes(tmp_path / "BC" / "outcomes.npz").values["normalized_score"][-1]
+    assert result["rival_score"] == pytest.approx(theirs.mean())
+    low, high = result["gain_over_rival_interval"]
+    assert low <= result["score"] - result["rival_score"] <= high
+    assert result["best_episode_score"] > result["behaviour_score"]
+    for name, fields, message in (
+        ("other", other, "BC has the checksum .*, and this run .*: name a run on the same data"),
+        ("absent", dataset | {"rival": str(tmp_path / "no")}, "config.rival: .*no is not the folder of a finished run: give"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            run(experiment, configured("tiny-td3_bc", {"rival": str(tmp_path / "BC")}, fields), tmp_path / name)
+        assert not (tmp_path / name).exists()
+    (tmp_path / "BC" / "result.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.rival: .*BC is not the folder of a finished run"):
+        run(experiment, configured("tiny-td3_bc", dataset, {"rival": str(tmp_path / "BC")}), tmp_path / "late")
+
+    rollouts = film.rollouts_of(tmp_path / "run")
+    (title,) = rollouts  # the data are a file: no behaviour policy is known
+    assert title.startswith("td3_bc: normalised score") and len(rollouts[title].rewards) > 5
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from absl import flags
 from rl_jax.core.config import unknown
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.load import Dataset, load_dataset
-from rl_jax.data.locomotion.policies import Policy, load_policy
-from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
+from rl_jax.data.locomotion.collect import WorkerPool, available_cores
+from rl_jax.data.locomotion.policies import load_policy
+from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of
 from rl_jax.data.locomotion.sets import FAMILY, SETS, TIME_LIMIT
 from rl_jax.data.scores import normalized_score
 
@@ -57,26 +58,28 @@ class Facts:
         return wrong
 
 
-def facts(policy: Policy, env_id: str) -> Facts:
-    """Acts in BLOCKS blocks of episodes with the policy's noise, and in as many without."""
-    samples, modes = (
-        [roll_out_block(env_id, policy, (0,), block, BLOCK_EPISODES * TIME_LIMIT, noisy) for block in range(BLOCKS)]
+def facts(pool: WorkerPool, policy: str, env_id: str) -> Facts:
+    """Acts in BLOCKS blocks of episodes with the noise of an embedded policy, and in as many without."""
+    job = {"env_id": env_id, "policy": policy, "seed_sequence": [0], "max_steps": BLOCK_EPISODES * TIME_LIMIT}
+    futures = [
+        [pool.submit({**job, "block": block, "stochastic": noisy}) for block in range(BLOCKS)]
         for noisy in (True, False)
-    )
+    ]
+    samples, modes = ([future.result() for future in blocks] for blocks in futures)
     observations, actions = (np.concatenate([block[name] for block in samples]) for name in ("observations", "actions"))
     scores = [
         normalized_score(env_id, np.concatenate([returns_of(block) for block in blocks])) for blocks in (samples, modes)
     ]
     return Facts(
         *scores,
-        noise=float(np.sqrt(np.mean(np.square(actions - policy.act(observations, None))))),
+        noise=float(np.sqrt(np.mean(np.square(actions - load_policy(policy).act(observations, None))))),
         faces=float(np.mean(np.abs(actions) > FACE)),
         lengths=np.concatenate([block["lengths"] for block in samples]),
     )
 
 
-def policy_row(name: str, policy: Policy, env_id: str) -> tuple[str, ...]:
-    found = facts(policy, env_id)
+def policy_row(pool: WorkerPool, name: str, env_id: str) -> tuple[str, ...]:
+    found = facts(pool, name, env_id)
     return (
         name, spread(found.samples), f"{found.mode.mean():.1f}", f"{found.noise:.2f}", f"{100 * found.faces:.0f}%",
         spread(found.lengths, 0), "; ".join(found.misfits) or "fit",
@@ -116,10 +119,11 @@ def main(argv: list[str]) -> None:
     )
     print()
     env_ids = {policy: spec.env_id for spec in specs for policy in spec.policies}
-    print_table(
-        ("policy", "score of its samples", "of its mode", "noise", "at the faces", "episode length", "verdict"),
-        (policy_row(name, load_policy(name), env_id) for name, env_id in sorted(env_ids.items())),
-    )
+    with WorkerPool(available_cores()) as pool:
+        print_table(
+            ("policy", "score of its samples", "of its mode", "noise", "at the faces", "episode length", "verdict"),
+            (policy_row(pool, name, env_id) for name, env_id in sorted(env_ids.items())),
+        )
 
 
 if __name__ == "__main__":

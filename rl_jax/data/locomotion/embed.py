@@ -1,6 +1,6 @@
 """Makes a behaviour policy of the `locomotion` sets of a snapshot of SAC.
 
-    python -m rl_jax.data.locomotion.embed --run=runs/sac-hopper --step=50000 --out=sac_hopper_050k.npz
+    python -m rl_jax.data.locomotion.embed --source=runs/sac-hopper --step=50000 --out=sac_hopper_050k.npz
 
 The run is one of `experiments.offline_rl.finetune --config=configs/offline_to_online.py:sac/<task>`, with a
 --config.checkpoint.keep that keeps the step. `policies/SOURCE.md` describes the layout of the file.
@@ -20,7 +20,7 @@ from rl_jax.data.locomotion.policies import policy_from_arrays
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
 from rl_jax.data.locomotion.sets import TIME_LIMIT
 
-_RUN = flags.DEFINE_string("run", None, "The --workdir of a run of SAC, whose first seed acts.", required=True)
+_SOURCE = flags.DEFINE_string("source", None, "The --workdir of a run of SAC, whose first seed acts.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "Of which checkpoint; by default the newest.")
 _OUT = flags.DEFINE_string("out", None, "The npz file to write.", required=True)
 
@@ -58,7 +58,7 @@ def policy_arrays(run: str | Path, step: int | None = None) -> dict[str, np.ndar
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
-    arrays = policy_arrays(_RUN.value, _STEP.value)
+    arrays = policy_arrays(_SOURCE.value, _STEP.value)
     with atomically(_OUT.value) as file:
         np.savez_compressed(file, **arrays)
     returns = arrays["eval_returns"]

@@ -27,7 +27,8 @@ def main() -> None:
         if job["policy"] not in policies:
             policies[job["policy"]] = load_policy(job["policy"])
         arrays = roll_out_block(
-            job["env_id"], policies[job["policy"]], tuple(job["seed_sequence"]), job["block"], job["max_steps"]
+            job["env_id"], policies[job["policy"]], tuple(job["seed_sequence"]), job["block"], job["max_steps"],
+            job.get("stochastic", True),
         )
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
