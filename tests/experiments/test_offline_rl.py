@@ -73,7 +73,7 @@ def test_a_run_is_held_against_a_rival_on_the_same_data_and_filmed(dataset, tmp_
     assert result["best_episode_score"] > result["behaviour_score"]
     for name, fields, message in (
         ("other", other, "BC has the checksum .*, and this run .*: name a run on the same data"),
-        ("absent", dataset | {"rival": str(tmp_path / "no")}, "config.rival: .*no is not the folder of a finished run: give"),
+        ("absent", dataset | {"rival": str(tmp_path / "no")}, "config.rival: .*no is not the folder of a finished run"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             run(experiment, configured("tiny-td3_bc", {"rival": str(tmp_path / "BC")}, fields), tmp_path / name)
