@@ -77,8 +77,7 @@ def _scan_folder(root: Path) -> Iterator[tuple[Path, Run]]:
         else:
             events = sorted(folder / file for file in files if file.startswith("events.out.tfevents"))
             if events:
-                load = functools.partial(read_events, events)
-                pairs.append((folder, _foreign_run(name, notes[folder], "tensorboard", load, folder, folder.name)))
+                pairs += _event_runs(folder, events, name, notes[folder])
             prefix = f"{name}/" if folder != root else ""
             pairs += _export_runs([folder / file for file in sorted(files)], notes[folder], prefix)
         for above in (folder, *folder.parents):
@@ -207,6 +206,21 @@ def _text(value: Any) -> str:
 
 def _read_own(path: Path, num_runs: int) -> list[Series]:
     return read_metrics_file(path, num_runs) if path.exists() else []
+
+
+def _event_runs(
+    folder: Path, events: Sequence[Path], name: str, notes: Mapping[str, Any]
+) -> list[tuple[Path, Run]]:
+    """The runs of a folder's event files; what a single file holds is read when it is asked for."""
+    loads: list[Callable[[], list[Series]]] = [lambda: next(iter(read_events(events)), [])]
+    if len(events) > 1:
+        loads = [functools.partial(list, series) for series in read_events(events) or [[]]]
+    pairs = []
+    for number, load in enumerate(loads, start=1):
+        own = f" ({number})" if number > 1 else ""
+        run = _foreign_run(f"{name}{own}", notes, "tensorboard", load, folder, folder.name)
+        pairs.append((folder / own.strip(), run))
+    return pairs
 
 
 def _export_runs(paths: Sequence[Path], notes: Mapping[str, Any], prefix: str) -> list[tuple[Path, Run]]:
