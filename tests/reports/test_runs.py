@@ -287,7 +287,7 @@ def test_steps_that_go_back_leave_a_remark(tmp_path):
 def test_event_files_that_begin_anew_are_runs_of_their_own(tmp_path, caplog):
     """Of three seeds the third logs its first episode later than the others, as runs do whose episodes end by chance."""
     lates = enumerate((0, 0, 5))
-    seeds = [[(step + late, 100.0 * seed + step) for step in range(0, 200, 10)] for seed, late in lates]
+    seeds = [[(late + 10 * i, 100.0 * seed + i) for i in range(20)] for seed, late in lates]
     boards(tmp_path / "two", *seeds, [])
     runs = scan([tmp_path])
     assert [run.name for run in runs] == ["two", "two (2)", "two (3)"]
