@@ -78,9 +78,16 @@ def read_json(path: str | os.PathLike) -> Any:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it."""
+    """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it.
+
+    Whoever may read the file may lock it: a folder that several people share works with any umask that lets them read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)  # less the umask, as of any file
+    with open(descriptor) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also when the process is killed
         yield
 

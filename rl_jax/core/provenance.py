@@ -43,12 +43,13 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    # What an older release did not know had no effect: the core's defaults have none either.
+    # What an older release did not know had no effect: the core's defaults have none either, nor has what is empty.
     old, new = flat(plain_config(core_config())) | flat(read_json(path)), flat(plain_config(config))
     changed = [
         f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here"
         for name in sorted(old | new)
         if old.get(name) != new.get(name) and name.split(".")[0] not in MAY_CHANGE
+        and (name in old or new[name] not in ("", []))
     ]
     if changed:
         raise ValueError(

@@ -7,11 +7,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rl_jax.control.tasks import references_of
 from rl_jax.core import sweep
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.loop import Result
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.evaluation.scores import has_references, normalized_score
+from rl_jax.evaluation.scores import score_between
 from rl_jax.reports.curves import plot_learning_curve
 from rl_jax.reports.measures import outcome_name
 from rl_jax.reports.statistics import mean_difference_interval
@@ -32,8 +33,9 @@ def with_learning_curve(
     env_id, outcome = experiment.inputs["env_id"], outcome_name(experiment.headline)
     subject = experiment.inputs.get("dataset", env_id)
     behaviour = behaviour_returns
-    if behaviour is not None and has_references(env_id):
-        behaviour = normalized_score(env_id, behaviour)
+    references = references_of(env_id, config)
+    if behaviour is not None and references is not None:
+        behaviour = score_between(references, behaviour)
     if behaviour is not None:
         logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label, behaviour.mean())
 

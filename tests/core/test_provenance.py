@@ -36,6 +36,16 @@ def test_another_config_is_refused_and_named(tmp_path):
         check_same_run(tmp_path, toys.config(seed=1))
 
 
+def test_a_field_that_an_older_release_did_not_know_has_no_effect_while_it_is_empty(tmp_path):
+    record(tmp_path, toys.config(), 0, {})
+    config = toys.config()
+    config.later = {"name": "", "pair": ()}
+    check_same_run(tmp_path, config)
+    config.later.pair = (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"later.pair: 'absent' there, \[0.0, 1.0\] here"):
+        check_same_run(tmp_path, config)
+
+
 @pytest.mark.parametrize("field, value", [
     ("num_steps", 99), ("loop.chunk", 7), ("loop.on_nan", "skip"), ("checkpoint.keep", 4), ("mesh.data", 1),
     ("tensorboard", True), ("distributed.num_processes", 2), ("profile", 5), ("resident_rules", ((".*", "fsdp"),)),

@@ -39,6 +39,14 @@ def test_a_number_out_of_it_is_named(field, value, message):
         check_ranges({field: value})
 
 
+@pytest.mark.parametrize("pair", [(1.0,), (2.0, 1.0), (1.0, 1.0), (0.0, math.inf), (0.0, "1"), "12", 5.0, (True, 2.0)])
+def test_a_pair_is_two_finite_numbers_the_lower_one_first(pair):
+    with pytest.raises(ValueError, match="config.dataset.reference_returns=.*: must be two finite numbers, the lower"):
+        check_ranges({"dataset.reference_returns": pair})
+    for good in ((), (-1200.0, -150), [0, 1]):
+        check_ranges({"dataset.reference_returns": good})
+
+
 def test_what_is_no_number_or_unknown_passes():
     check_ranges({"batch_size": "many", "agent.norm": True, "agent.unheard_of": -3.0})
 
