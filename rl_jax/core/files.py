@@ -76,6 +76,18 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is damaged, it is no JSON ({error}): restore it from a copy") from error
 
 
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """What a JSON file holds that must be an object.
+
+    Raises:
+      ValueError: it is damaged, or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged, it is not a JSON object: restore it from a copy")
+    return found
+
+
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it.

@@ -42,6 +42,7 @@ RANGES: dict[str, Range] = {
     "seed": SEED, "num_seeds": COUNT, "num_steps": COUNT_OR_NONE, "chunk": COUNT, "log_every": COUNT,
     "eval_every": COUNT_OR_NONE, "every": COUNT_OR_NONE, "keep": COUNT, "profile": COUNT_OR_NONE,
     "mesh.seed": Range(-1), "mesh.data": Range(-1), "mesh.model": Range(-1),
+    "agent.num_steps": COUNT,  # of a roll-out
     "num_processes": COUNT_OR_NONE, "process_id": Range(-1),
     # Of batches, data and evaluations
     "batch_size": COUNT, "buffer_size": COUNT, "capacity": COUNT, "context_length": COUNT_OR_NONE,

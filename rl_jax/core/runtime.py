@@ -50,13 +50,31 @@ def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> N
         quiet_logging()
         try:
             main(argv)
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, RuntimeError) as error:
+            if not (message := for_user(error)):
+                raise
             logging.debug("traceback", exc_info=True)
-            fail(f"{error} (--verbosity=1 shows where)")
+            fail(f"{message} (--verbosity=1 shows where)")
 
     if importlib.metadata.version("jaxlib").startswith(EIGEN_FOR):
         add_xla_flag(EIGEN_CONVOLUTIONS)
     app.run(guarded, **app_arguments)
+
+
+def for_user(error: Exception) -> str:
+    """What an error that a user can mend says; "" for any other."""
+    if isinstance(error, MemoryError) and not str(error):
+        return "there is no memory left: give the process more of it, or use fewer seeds, smaller batches or less data"
+    if isinstance(error, USER_ERRORS):
+        return str(error) or type(error).__name__
+    if str(error) == "can't start new thread":
+        return f"{error}: give the process more memory, or more threads (ulimit -u)"
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"the devices have no memory left ({str(error).splitlines()[0]}): use fewer seeds, smaller batches or less "
+            "data, or more devices with an fsdp rule"
+        )
+    return ""
 
 
 def fail(message: str) -> None:
@@ -66,13 +84,18 @@ def fail(message: str) -> None:
 
 
 def quiet_logging() -> None:
-    """Sends logs to stderr and drops the chatter of libraries below a warning."""
+    """Sends logs to stderr; drops the chatter of libraries below a warning, and the tracebacks of their errors, which
+    are raised here too (--verbosity=1 shows them)."""
     logging.use_absl_handler()
-    handler = logging.get_absl_handler()
-    handler.addFilter(
-        lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
-        or f"{os.sep}site-packages{os.sep}" not in record.pathname
-    )
+    logging.get_absl_handler().addFilter(_worth_showing)
+
+
+def _worth_showing(record: Any) -> bool:
+    if f"{os.sep}site-packages{os.sep}" not in record.pathname:
+        return True
+    if logging.get_verbosity() < logging.DEBUG:
+        record.exc_info = record.exc_text = None
+    return record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
 
 
 def add_xla_flag(flag: str) -> None:

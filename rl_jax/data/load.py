@@ -71,7 +71,8 @@ def load_dataset(
     folder = Path(data_dir).expanduser()
     if path:
         return _load_path(name, Path(path).expanduser(), num_steps, folder)
-    return _load_builtin(name, num_steps, seed, folder)
+    with shared(folder):
+        return _load_builtin(name, num_steps, seed, folder)
 
 
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
@@ -83,7 +84,7 @@ def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> 
     builder = make_builder(name.removeprefix(PREFIX), num_steps, seed, folder)
     set_folder = Path(builder.data_dir)
     if not set_folder.exists():
-        with shared(folder), exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
+        with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
             if not set_folder.exists():  # nobody made it while this process waited
                 for left_over in set_folder.parent.glob("incomplete.*"):  # of a process that was killed while it wrote
                     shutil.rmtree(left_over)

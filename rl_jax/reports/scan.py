@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_jax.core.config import flat
-from rl_jax.core.files import read_json
+from rl_jax.core.files import read_object
 from rl_jax.core.metrics import last_step
 from rl_jax.reports.runs import COLUMNS, Run, read_table
 from rl_jax.reports.series import Series, read_chart, read_events, read_history, read_metrics_file
@@ -90,7 +90,7 @@ def _scan_folder(root: Path) -> Iterator[tuple[Path, Run]]:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    notes = _read_object(path)
+    notes = read_object(path)
     reserved = sorted(set(COLUMNS) & set(notes) - {"seed"})
     if reserved:
         raise ValueError(f"{path}: {reserved[0]!r} is a name of the table itself, take another")
@@ -98,13 +98,6 @@ def _read_notes(path: Path) -> dict[str, Any]:
     for name in HINTS:
         _field(path, notes, name, str, "")
     return notes
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object: restore it from a copy")
-    return found
 
 
 def _field(path: Path, where: Mapping[str, Any], name: str, kind: type, *default: Any) -> Any:
@@ -124,7 +117,7 @@ def _field(path: Path, where: Mapping[str, Any], name: str, kind: type, *default
 
 def _read_starts(path: Path) -> list[dict[str, Any]]:
     """The starts of a provenance.json, whose fields are of the right kinds."""
-    starts = _field(path, _read_object(path), "starts", list)
+    starts = _field(path, read_object(path), "starts", list)
     if not starts:
         raise ValueError(f"{path} is damaged: it names no start: restore it from a copy")
     for start in starts:
@@ -146,7 +139,7 @@ def _read_starts(path: Path) -> list[dict[str, Any]]:
 
 def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
     """A run that `core.loop` wrote."""
-    config, starts = flat(_read_object(folder / CONFIG)), _read_starts(folder / PROVENANCE)
+    config, starts = flat(read_object(folder / CONFIG)), _read_starts(folder / PROVENANCE)
     first, count, num_steps = (
         _field(folder / CONFIG, config, field, int) for field in ("seed", "num_seeds", "num_steps")
     )

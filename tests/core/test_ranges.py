@@ -29,6 +29,7 @@ def test_its_ends(allowed, inside, outside):
     ("agent.discount", 1.5, r"config.agent.discount=1.5: must be in \[0, 1\]"),
     ("agent.learning_rate", -1.0, "config.agent.learning_rate=-1.0: must be above 0"),
     ("agent.learning_rate", math.nan, "config.agent.learning_rate=nan: must be above 0"),
+    ("agent.num_steps", 0, "config.agent.num_steps=0: must be at least 1"),
     ("batch_size", 0, "config.batch_size=0: must be at least 1"),
     ("dataset.context_length", -1, "config.dataset.context_length=-1: must be at least 0"),
     ("agent.buffer_size", 0, "config.agent.buffer_size=0: must be at least 1"),

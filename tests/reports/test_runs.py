@@ -285,7 +285,7 @@ def test_steps_that_go_back_leave_a_remark(tmp_path):
 
 
 def test_event_files_that_begin_anew_are_runs_of_their_own(tmp_path, caplog):
-    """Of three seeds the third logs its first episode later than the others, as runs do whose episodes end by chance."""
+    """Of three seeds the third logs its first episode later, as runs do whose episodes end by chance."""
     lates = enumerate((0, 0, 5))
     seeds = [[(late + 10 * i, 100.0 * seed + i) for i in range(20)] for seed, late in lates]
     boards(tmp_path / "two", *seeds, [])
