@@ -27,6 +27,10 @@ PREEMPTED_EXIT_CODE = 75
 EIGEN_CONVOLUTIONS, EIGEN_FOR = "--xla_cpu_experimental_ynn_fusion_type=individual_dot", "0.10."
 
 
+NO_THREAD = "can't start new thread"  # CPython's message where memory or a limit of the system has no place for one
+SECONDS_TO_END = 10
+
+
 class NonFiniteError(FloatingPointError):
     """Training met a NaN or an infinity; the message names the metric and the window of steps."""
 
@@ -48,13 +52,20 @@ def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> N
 
     def guarded(argv: Sequence[str]) -> None:
         quiet_logging()
+        hook, sys.unraisablehook = sys.unraisablehook, _log_unraisable
         try:
             main(argv)
         except (*USER_ERRORS, RuntimeError) as error:
             if not (message := for_user(error)):
                 raise
             logging.debug("traceback", exc_info=True)
+            if NO_THREAD in message:
+                # What waits for a thread that never started may wait for ever, at the interpreter's end too.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(SECONDS_TO_END)
             fail(f"{message} (--verbosity=1 shows where)")
+        finally:
+            sys.unraisablehook = hook
 
     if importlib.metadata.version("jaxlib").startswith(EIGEN_FOR):
         add_xla_flag(EIGEN_CONVOLUTIONS)
@@ -67,7 +78,7 @@ def for_user(error: Exception) -> str:
         return "there is no memory left: give the process more of it, or use fewer seeds, smaller batches or less data"
     if isinstance(error, USER_ERRORS):
         return str(error) or type(error).__name__
-    if str(error) == "can't start new thread":
+    if str(error) == NO_THREAD:
         return f"{error}: give the process more memory, or more threads (ulimit -u)"
     if "RESOURCE_EXHAUSTED" in str(error):
         return (
@@ -90,8 +101,13 @@ def quiet_logging() -> None:
     logging.get_absl_handler().addFilter(_worth_showing)
 
 
+def _log_unraisable(raised: Any) -> None:
+    """What a library's callback raised where nobody can catch it, such as after an error that ended the loop."""
+    logging.debug("%s in %r", raised.exc_value or raised.exc_type, raised.object)
+
+
 def _worth_showing(record: Any) -> bool:
-    if f"{os.sep}site-packages{os.sep}" not in record.pathname:
+    if f"{os.sep}site-packages{os.sep}" not in record.pathname and record.name != "asyncio":
         return True
     if logging.get_verbosity() < logging.DEBUG:
         record.exc_info = record.exc_text = None

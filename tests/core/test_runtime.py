@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 
 import jax
 import pytest
@@ -159,7 +160,9 @@ def test_another_error_is_a_defect_and_a_preemption_has_its_code():
     def threadless(argv):
         raise RuntimeError("can't start new thread")
 
+    hook = sys.unraisablehook
     assert "thread: give the process more memory, or more threads" in run_main(lambda: run_binary(threadless)).stderr
+    assert 0 < signal.alarm(0) <= runtime.SECONDS_TO_END and sys.unraisablehook is hook
     with pytest.raises(KeyError):
         run_main(lambda: run_binary(broken))
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
