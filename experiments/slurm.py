@@ -18,7 +18,7 @@ from absl import logging
 
 from experiments.launch import ROOT
 from rl_jax.core.extras import require
-from rl_jax.core.files import read_json, write_atomically
+from rl_jax.core.files import read_object, write_atomically
 from rl_jax.reports.declaration import Run
 
 POLL_SECONDS = 0.5
@@ -88,7 +88,7 @@ class SlurmLauncher:
         executor = require("submitit", "slurm").AutoExecutor(folder / ".submitit", cluster=self._cluster)
         note = folder / f".{run.name}.job"
         if note.exists():
-            earlier = executor.job_class(**read_json(note))
+            earlier = executor.job_class(**read_object(note))
             if not earlier.done():
                 return SlurmJob(earlier)
         executor.update_parameters(name=run.name, **self._options)

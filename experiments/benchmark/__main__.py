@@ -14,7 +14,8 @@ variants run in turn, `--repeats` times, so that a busy machine slows them alike
 A ratio to a peer is of equal sizes: a variant of ours, `like_jax_corl` or `like_corl`, has the peer's widths, batch,
 sampled actions and number of updates fused in a call; the files of experiments/benchmark/peers say what else differs.
 
-`--suite=online` measures PPO on CartPole in environment steps a second, with all that learning takes. Variants:
+`--suite=online` measures PPO on CartPole, or with --mdp=NAME SQIRL's PPO in an MDP of BRIDGE, in environment steps a
+second, with all that learning takes. Variants:
   fused        the core's step: roll-outs and updates of many steps in one program; for 1 and for --seeds runs.
   purejaxrl    PureJaxRL's own PPO (only with --purejaxrl=DIR, a checkout of github.com/luchris429/purejaxrl, and its
                requirements gymnax<1 and distrax), whose settings ours are set to.
@@ -31,6 +32,12 @@ parameters, in bfloat16 on latents of 64x64, which takes an accelerator: images 
 sizes of a batch, and the most memory that the device held; and how many images fit, which is tried. The process takes
 XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves the rest to diffusers.
 
+`--suite=sharding` measures IQL's fused step on a mesh of all devices, with its state replicated and laid by the rule
+"fsdp", beside the same step jitted without a mesh on one device.
+
+--size=tiny makes every suite one of seconds, to see that it runs; its rates say nothing. `experiments/benchmark/\
+accelerator.sh` measures on one accelerator, in less than six minutes, what the README asks for.
+
 FLOPs and bytes of one update are XLA's counts for the plain variant; bytes are the operands and results of all of its
 operations, and of a policy that is not due in every update (TD3+BC, ReBRAC) the update in which it is due counts.
 `percent_of_sgemm` is the rate of floating-point operations over that of a large float32 matrix product measured in the
@@ -43,11 +50,12 @@ import json
 from absl import flags
 
 from experiments.benchmark.measuring import rates
-from experiments.benchmark.suites import generative, offline_rl, online
+from experiments.benchmark.suites import generative, offline_rl, online, sharding
 from rl_jax.core.runtime import run_binary
 
-SUITE = flags.DEFINE_enum("suite", "offline_rl", ["offline_rl", "online", "generative"], "What to measure.")
-SIZE = flags.DEFINE_enum("size", "small", list(generative.UNETS), "The U-Net of the generative suite.")
+SUITES = ["offline_rl", "online", "generative", "sharding"]
+SUITE = flags.DEFINE_enum("suite", "offline_rl", SUITES, "What to measure.")
+SIZE = flags.DEFINE_enum("size", "small", list(generative.UNETS), "The generative suite's U-Net; tiny: of any suite.")
 DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
@@ -56,16 +64,22 @@ AGENTS = list(offline_rl.AGENTS)
 AGENT = flags.DEFINE_multi_enum("agent", AGENTS, AGENTS, "Agents to measure; repeat it for several.")
 JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
 CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
+MDP = flags.DEFINE_string("mdp", "", "An MDP of BRIDGE that PPO is measured in, in place of CartPole.")
 PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose PPO to measure in the same run.")
 
 
 def main(argv: list[str]) -> None:
     del argv
     measure = functools.partial(rates, repeats=REPEATS.value, seconds=SECONDS.value)
+    tiny = SIZE.value == "tiny"
+    scale = offline_rl.TINY if tiny else offline_rl.FULL
     if SUITE.value == "offline_rl":
-        result = offline_rl.suite(measure, AGENT.value, SEEDS.value, JAX_CORL.value, CORL.value)
+        result = offline_rl.suite(measure, AGENT.value, SEEDS.value, JAX_CORL.value, CORL.value, scale)
     elif SUITE.value == "online":
-        result = online.suite(measure, SEEDS.value, PUREJAXRL.value)
+        steps = online.TINY_STEPS if tiny else online.STEPS
+        result = online.suite(measure, SEEDS.value, PUREJAXRL.value, MDP.value, steps)
+    elif SUITE.value == "sharding":
+        result = sharding.suite(measure, scale)
     else:
         result = generative.suite(measure, SIZE.value, DIFFUSERS.value)
     print(json.dumps(result), flush=True)

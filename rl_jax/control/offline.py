@@ -157,5 +157,5 @@ def offline_experiment(config: ConfigDict, dataset: Dataset, episodes: Episodes 
     judge = judge_in(task, config)
     return Experiment(
         lambda config: offline_program(config, data, judge, box), dataset.inputs | {"env_id": task.label},
-        headline_of(task.label),
+        headline_of(task.label, config),
     )

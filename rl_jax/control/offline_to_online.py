@@ -50,7 +50,7 @@ def offline_to_online_experiment(config: ConfigDict, dataset: Dataset) -> Experi
         feed = own_steps.feed(on_raw_observations(agent, box))
         return offline_program(config, data, judge, box)._replace(step=step, feed=feed)
 
-    return Experiment(program, dataset.inputs | {"env_id": task.label}, headline_of(task.label))
+    return Experiment(program, dataset.inputs | {"env_id": task.label}, headline_of(task.label, config))
 
 
 def as_prepared(

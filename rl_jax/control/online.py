@@ -84,4 +84,4 @@ def from_scratch_experiment(config: ConfigDict) -> Experiment:
             lambda key, resident: agent.init(key, example), step, judge(act, None), feed=own_steps.feed(act)
         )
 
-    return Experiment(program, {"env_id": config.env_id}, headline_of(config.env_id))
+    return Experiment(program, {"env_id": config.env_id}, headline_of(config.env_id, config))

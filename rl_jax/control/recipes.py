@@ -50,6 +50,8 @@ def from_recipe(recipe: Recipe, name: str) -> ConfigDict:
         "name": DATA_SETS[name],
         "path": "",  # a D4RL HDF5 file, a Minari or RLDS folder, an npz: read instead of the built-in set
         "env_id": "",  # the task to evaluate in, where the data do not say
+        # Returns that score 0 and 100, such as (-1200.0, -150.0), where a task has none published or these are to hold.
+        "reference_returns": (),
         "num_steps": 0,  # 0: the set's full size
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",

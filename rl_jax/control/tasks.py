@@ -15,7 +15,7 @@ from rl_jax.core.program import Evaluate, Evaluation, Key, PyTree, TrainState
 from rl_jax.core.runtime import from_main_process
 from rl_jax.data.checks import check_actions
 from rl_jax.data.load import Dataset
-from rl_jax.data.scores import has_references, normalized_score
+from rl_jax.data.scores import ReferenceReturns, has_references, reference_returns, score_between
 from rl_jax.envs.gym_pool import EnvPool, find_spec
 from rl_jax.evaluation.context import Context
 from rl_jax.evaluation.rollouts import Act, PolicyEvaluator
@@ -112,9 +112,17 @@ def _recorded(env_id: str, strict: bool, dataset: Dataset) -> dict[str, Any]:
     return kwargs if limit in (None, registered.max_episode_steps) else kwargs | {"max_episode_steps": limit}
 
 
-def headline_of(label: str) -> Metric:
-    """The normalised score where the task of this label has published reference returns, and otherwise the return."""
-    return SCORE if has_references(label) else RETURN
+def references_of(label: str, config: ConfigDict) -> ReferenceReturns | None:
+    """What returns in the task of this label are normalised by: `config.dataset.reference_returns`, or what is
+    published of the task; None where there is neither."""
+    if "dataset" in config and config.dataset.reference_returns:
+        return ReferenceReturns(*config.dataset.reference_returns)
+    return reference_returns(label) if has_references(label) else None
+
+
+def headline_of(label: str, config: ConfigDict) -> Metric:
+    """The normalised score where the task of this label has reference returns, and otherwise the return."""
+    return RETURN if references_of(label, config) is None else SCORE
 
 
 def check_task(pool: EnvPool, dataset: Dataset) -> None:
@@ -142,7 +150,7 @@ def judge_in(task: Task, config: ConfigDict) -> Judge:
     The outcomes are "return", "length" and, where the task has one, "normalized_score". The simulators live on the main
     process alone; they are opened at the first evaluation and shared by all policies that are judged.
     """
-    episodes = config.eval_episodes
+    episodes, references = config.eval_episodes, references_of(task.label, config)
     pool = functools.cache(lambda: task.open(config.num_seeds * episodes))
 
     def judge(act: Act, context: Context | None) -> Evaluate:
@@ -157,8 +165,8 @@ def judge_in(task: Task, config: ConfigDict) -> Judge:
                 return {"return": results.returns.tolist(), "length": results.lengths.tolist()}
 
             outcomes = {name: np.array(values) for name, values in from_main_process(roll_out).items()}
-            if has_references(task.label):
-                outcomes["normalized_score"] = normalized_score(task.label, outcomes["return"])
+            if references is not None:
+                outcomes["normalized_score"] = score_between(references, outcomes["return"])
             return Evaluation(outcomes=outcomes)
 
         return evaluate

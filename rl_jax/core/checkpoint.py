@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization
 
-from rl_jax.core.files import read_json
+from rl_jax.core.files import naming, read_object
 from rl_jax.core.fused import fingerprint, init_runs, run_keys
 from rl_jax.core.mesh import path_name
 from rl_jax.core.program import Program, PyTree, TrainState
@@ -128,14 +128,17 @@ class Checkpointer:
         if self._has_source:
             items["source"] = _SourceSave(source)
         metrics = None if score is None else {"score": score}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        with naming(self.directory):
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def wait(self) -> None:
         """Blocks until the last save is committed."""
-        self._manager.wait_until_finished()
+        with naming(self.directory):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        self._manager.close()
+        with naming(self.directory):
+            self._manager.close()
 
     def restore(self, abstract: TrainState) -> Restored | None:
         """The newest sound checkpoint, placed as `abstract` says; None where there is none.
@@ -193,7 +196,7 @@ class Checkpointer:
 
     def _compare(self, step: int, abstract: TrainState) -> None:
         """Raises CheckpointMismatchError naming the first array that differs, or the number of processes of a Feed."""
-        records = read_json(self.directory / str(step) / "records" / "metadata")
+        records = read_object(self.directory / str(step) / "records" / "metadata")
         if (found := records.get("format", 1)) != FORMAT:
             raise CheckpointMismatchError(
                 f"checkpoint of step {step} in {self.directory} has format {found}, and this release reads {FORMAT}: "

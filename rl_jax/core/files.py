@@ -76,11 +76,30 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path} is damaged, it is no JSON ({error}): restore it from a copy") from error
 
 
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+    """What a JSON file holds that must be an object.
+
+    Raises:
+      ValueError: it is damaged, or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged, it is not a JSON object: restore it from a copy")
+    return found
+
+
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it."""
+    """Holds an exclusive lock on the file `path` (made if missing, kept afterwards); waits for whoever holds it.
+
+    Whoever may read the file may lock it: a folder that several people share works with any umask that lets them read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)  # less the umask, as of any file
+    with open(descriptor) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, also when the process is killed
         yield
 

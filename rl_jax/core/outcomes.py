@@ -65,7 +65,10 @@ def read_outcomes(path: str | os.PathLike) -> Outcomes:
         arrays = read_arrays(path)
         steps, seconds = (arrays.pop(name) for name in AXES)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a record of outcomes: {error}") from error
+        raise ValueError(f"{path} is not a record of outcomes: {error}: restore it from a copy") from error
     if any(x.ndim != 3 or len(x) != len(steps) for x in arrays.values()) or len(seconds) != len(steps):
-        raise ValueError(f"{path} is not a record of outcomes: its arrays are not [T, S, E] with T = {len(steps)}")
+        raise ValueError(
+            f"{path} is not a record of outcomes: its arrays are not [T, S, E] with T = {len(steps)}: restore it from "
+            "a copy"
+        )
     return Outcomes(steps, seconds, arrays)

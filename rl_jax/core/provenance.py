@@ -21,7 +21,7 @@ import psutil
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, flat
-from rl_jax.core.files import read_json, write_atomically
+from rl_jax.core.files import read_object, write_atomically
 from rl_jax.core.runtime import Preempted
 from rl_jax.core.sweep import labels
 
@@ -43,12 +43,13 @@ def check_same_run(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    # What an older release did not know had no effect: the core's defaults have none either.
-    old, new = flat(plain_config(core_config())) | flat(read_json(path)), flat(plain_config(config))
+    # What an older release did not know had no effect: the core's defaults have none either, nor has what is empty.
+    old, new = flat(plain_config(core_config())) | flat(read_object(path)), flat(plain_config(config))
     changed = [
         f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here"
         for name in sorted(old | new)
         if old.get(name) != new.get(name) and name.split(".")[0] not in MAY_CHANGE
+        and (name in old or new[name] not in ("", []))
     ]
     if changed:
         raise ValueError(
@@ -62,11 +63,27 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
     Raises:
       ValueError: the file is damaged.
     """
-    record = read_json(path)
-    starts = record.get("starts") if isinstance(record, dict) else None
+    starts = read_object(path).get("starts")
     if not isinstance(starts, list) or not starts or not all(isinstance(start, dict) for start in starts):
         raise ValueError(f"{path} is damaged, it lists no starts: restore it from a copy, or use another --workdir")
+    for start in starts:
+        for name, found in (("inputs", start.get("inputs")), ("end", start.get("end", {}))):
+            if not isinstance(found, dict):
+                raise ValueError(
+                    f"{path} is damaged, the {name} of a start is {found!r}: restore it from a copy, or use another "
+                    "--workdir"
+                )
     return starts
+
+
+def _time(path: Path, start: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromisoformat(start["time"]).astimezone()
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged, the time of a start is {start.get('time')!r}: restore it from a copy, or use another "
+            "--workdir"
+        ) from error
 
 
 def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any]) -> float:
@@ -84,6 +101,7 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
     """
     path = workdir / "provenance.json"
     starts = read_starts(path) if path.exists() else []
+    begin = _time(path, starts[0]) if starts else None
     extra = json.loads(json.dumps(dict(extra)))
     for start in starts[:1]:
         for name, value in start["inputs"].items():
@@ -115,8 +133,8 @@ def record(workdir: Path, config: ConfigDict, step: int, extra: Mapping[str, Any
     )
     write_atomically(workdir / "config.json", json.dumps(plain_config(config), indent=1) + "\n")
     write_atomically(path, json.dumps({"starts": starts}, indent=1) + "\n")
-    first, now = (datetime.fromisoformat(starts[i]["time"]) for i in (0, -1))
-    return max(0.0, (now - first).total_seconds())
+    now = _time(path, starts[-1])
+    return max(0.0, (now - (begin or now)).total_seconds())
 
 
 def record_end(workdir: Path, step: int, error: BaseException | None, seconds: Mapping[str, float]) -> None:

@@ -42,6 +42,7 @@ RANGES: dict[str, Range] = {
     "seed": SEED, "num_seeds": COUNT, "num_steps": COUNT_OR_NONE, "chunk": COUNT, "log_every": COUNT,
     "eval_every": COUNT_OR_NONE, "every": COUNT_OR_NONE, "keep": COUNT, "profile": COUNT_OR_NONE,
     "mesh.seed": Range(-1), "mesh.data": Range(-1), "mesh.model": Range(-1),
+    "agent.num_steps": COUNT,  # of a roll-out
     "num_processes": COUNT_OR_NONE, "process_id": Range(-1),
     # Of batches, data and evaluations
     "batch_size": COUNT, "buffer_size": COUNT, "capacity": COUNT, "context_length": COUNT_OR_NONE,
@@ -74,6 +75,9 @@ RANGES: dict[str, Range] = {
     "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
 }
 
+# Fields of two finite numbers, the lower one first, or of none.
+PAIRS = frozenset({"reference_returns"})
+
 
 def range_of(name: str) -> Range | None:
     """The range of a dotted field, by its whole name or by the last part of it."""
@@ -81,14 +85,24 @@ def range_of(name: str) -> Range | None:
 
 
 def check_ranges(fields: Mapping[str, Any]) -> None:
-    """Raises ValueError naming the first field whose number is out of its range, and what it may be.
+    """Raises ValueError naming the first field whose number is out of its range, or whose pair is none, and what it may
+    be.
 
     Args:
       fields: values by dotted name.
     """
     for name, value in fields.items():
+        if name.rsplit(".", 1)[-1] in PAIRS and value and not _is_pair(value):
+            raise ValueError(f"config.{name}={value}: must be two finite numbers, the lower one first, or ()")
         allowed = range_of(name)
         if allowed is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if value not in allowed:
             raise ValueError(f"config.{name}={value}: must be {allowed}")
+
+
+def _is_pair(value: Any) -> bool:
+    numbers = isinstance(value, list | tuple) and len(value) == 2 and all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value
+    )
+    return numbers and value[0] < value[1]

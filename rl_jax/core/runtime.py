@@ -27,6 +27,10 @@ PREEMPTED_EXIT_CODE = 75
 EIGEN_CONVOLUTIONS, EIGEN_FOR = "--xla_cpu_experimental_ynn_fusion_type=individual_dot", "0.10."
 
 
+NO_THREAD = "can't start new thread"  # CPython's message where memory or a limit of the system has no place for one
+SECONDS_TO_END = 10
+
+
 class NonFiniteError(FloatingPointError):
     """Training met a NaN or an infinity; the message names the metric and the window of steps."""
 
@@ -48,15 +52,40 @@ def run_binary(main: Callable[[Sequence[str]], None], **app_arguments: Any) -> N
 
     def guarded(argv: Sequence[str]) -> None:
         quiet_logging()
+        hook, sys.unraisablehook = sys.unraisablehook, _log_unraisable
         try:
             main(argv)
-        except USER_ERRORS as error:
+        except (*USER_ERRORS, RuntimeError) as error:
+            if not (message := for_user(error)):
+                raise
             logging.debug("traceback", exc_info=True)
-            fail(f"{error} (--verbosity=1 shows where)")
+            if NO_THREAD in message:
+                # What waits for a thread that never started may wait for ever, at the interpreter's end too.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(SECONDS_TO_END)
+            fail(f"{message} (--verbosity=1 shows where)")
+        finally:
+            sys.unraisablehook = hook
 
     if importlib.metadata.version("jaxlib").startswith(EIGEN_FOR):
         add_xla_flag(EIGEN_CONVOLUTIONS)
     app.run(guarded, **app_arguments)
+
+
+def for_user(error: Exception) -> str:
+    """What an error that a user can mend says; "" for any other."""
+    if isinstance(error, MemoryError) and not str(error):
+        return "there is no memory left: give the process more of it, or use fewer seeds, smaller batches or less data"
+    if isinstance(error, USER_ERRORS):
+        return str(error) or type(error).__name__
+    if str(error) == NO_THREAD:
+        return f"{error}: give the process more memory, or more threads (ulimit -u)"
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            f"the devices have no memory left ({str(error).splitlines()[0]}): use fewer seeds, smaller batches or less "
+            "data, or more devices with an fsdp rule"
+        )
+    return ""
 
 
 def fail(message: str) -> None:
@@ -66,13 +95,23 @@ def fail(message: str) -> None:
 
 
 def quiet_logging() -> None:
-    """Sends logs to stderr and drops the chatter of libraries below a warning."""
+    """Sends logs to stderr; drops the chatter of libraries below a warning, and the tracebacks of their errors, which
+    are raised here too (--verbosity=1 shows them)."""
     logging.use_absl_handler()
-    handler = logging.get_absl_handler()
-    handler.addFilter(
-        lambda record: record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
-        or f"{os.sep}site-packages{os.sep}" not in record.pathname
-    )
+    logging.get_absl_handler().addFilter(_worth_showing)
+
+
+def _log_unraisable(raised: Any) -> None:
+    """What a library's callback raised where nobody can catch it, such as after an error that ended the loop."""
+    logging.debug("%s in %r", raised.exc_value or raised.exc_type, raised.object)
+
+
+def _worth_showing(record: Any) -> bool:
+    if f"{os.sep}site-packages{os.sep}" not in record.pathname and record.name != "asyncio":
+        return True
+    if logging.get_verbosity() < logging.DEBUG:
+        record.exc_info = record.exc_text = None
+    return record.levelno >= logging.converter.ABSL_TO_STANDARD[logging.WARNING]
 
 
 def add_xla_flag(flag: str) -> None:

@@ -1,12 +1,14 @@
 """An array cache: decoded episodes as .npy files that are memory-mapped, keyed by the checksum of what was decoded."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from absl import logging
 from rl_jax.core.files import naming
 from rl_jax.data.episodes import STEP_FIELDS, Episodes
 
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # of a folder or file that is another user's, or read-only
 FORMAT = 2  # raise when the layout below or the meaning of a reader's output changes
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what the content of a damaged entry raises
 
@@ -42,6 +45,20 @@ def content_checksum(episodes: Episodes) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Says what to do where files of `folder`, which may be several users', are closed to this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        raise PermissionError(
+            f"{error}: you may not read or write there: have its owner open it (chmod -R a+rX to read, a+rwX to add to "
+            f"it), or name another folder than {folder} with --config.dataset.data_dir"
+        ) from error
+
+
 def open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dict]]) -> tuple[Episodes, dict]:
     """The memory-mapped episodes cached under `key`, decoded and stored first if they are not there.
 
@@ -58,14 +75,21 @@ def open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dic
       The episodes (read-only memory maps) and the stored dict, to which "checksum" (content_checksum) was added.
 
     Raises:
-      OSError: the entry cannot be written; the message names the folder.
+      OSError: the entry cannot be written, or is closed to this user; the message names the folder.
       ValueError: it is damaged and another user's, so that it cannot be made anew.
     """
+    with shared(folder):
+        return _open_cached(folder, key, decode)
+
+
+def _open_cached(folder: Path, key: str, decode: Callable[[], tuple[Episodes, dict]]) -> tuple[Episodes, dict]:
     entry = folder / f"{key}-{FORMAT}"
     if entry.exists():
         try:
             return _read(entry)
         except DAMAGE as error:
+            if isinstance(error, OSError) and error.errno in CLOSED:
+                raise  # it is not damaged, and not ours
             logging.warning("cache entry %s cannot be read (%s): making it anew", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     episodes, info = decode()

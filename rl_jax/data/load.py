@@ -13,7 +13,7 @@ from absl import logging
 from rl_jax.core.config import unknown
 from rl_jax.core.files import exclusive
 from rl_jax.data.adroit import sets as adroit
-from rl_jax.data.cache import content_checksum, files_checksum, open_cached
+from rl_jax.data.cache import content_checksum, files_checksum, open_cached, shared
 from rl_jax.data.episodes import Episodes, check_episodes
 from rl_jax.data.locomotion import sets as locomotion
 from rl_jax.data.pointmaze import sets as pointmaze
@@ -90,7 +90,8 @@ def load_dataset(
     folder = Path(data_dir).expanduser()
     if path:
         return _load_path(name, Path(path).expanduser(), num_steps, folder)
-    return _load_builtin(name, num_steps, seed, folder)
+    with shared(folder):
+        return _load_builtin(name, num_steps, seed, folder)
 
 
 def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> Dataset:
@@ -106,11 +107,12 @@ def _load_builtin(name: str, num_steps: int | None, seed: int, folder: Path) -> 
     family_builder = {locomotion.FAMILY: Locomotion, "pointmaze": Pointmaze, "adroit": Adroit}[family]
     builder = make_builder(family_builder, set_name, num_steps, seed, folder)
     set_folder = Path(builder.data_dir)
-    with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
-        if not set_folder.exists():
-            for left_over in set_folder.parent.glob("incomplete.*"):  # of a process that was killed while it wrote
-                shutil.rmtree(left_over)
-            prepare(builder)
+    if not set_folder.exists():
+        with exclusive(folder / "locks" / f"{builder.builder_config.name}.lock"):
+            if not set_folder.exists():  # nobody made it while this process waited
+                for left_over in set_folder.parent.glob("incomplete.*"):  # of a process that was killed while it wrote
+                    shutil.rmtree(left_over)
+                prepare(builder)
     episodes, info = _decode_cached("RLDS", read_rlds, set_folder, folder, action_bound=1.0)
     return Dataset(episodes, name, info["env_id"], info["checksum"], f"made here: {builder.builder_config.description}")
 

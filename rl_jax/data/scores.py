@@ -72,7 +72,11 @@ def normalized_score(env_id: str, returns: ArrayLike) -> np.ndarray:
     Raises:
       ValueError: the task has no published reference returns.
     """
-    reference = reference_returns(env_id)
+    return score_between(reference_returns(env_id), returns)
+
+
+def score_between(reference: ReferenceReturns, returns: ArrayLike) -> np.ndarray:
+    """The same, between reference returns of one's own."""
     return 100.0 * (np.asarray(returns, np.float64) - reference.random) / (reference.expert - reference.random)
 
 

@@ -25,7 +25,7 @@ from rl_jax.envs.physics import Physics
 ALIGNMENT = 64  # bytes: a cache line
 
 
-class EnvPoolError(RuntimeError):
+class EnvPoolError(ChildProcessError):
     """An environment of the pool failed, or the process that held it died; the pool is closed."""
 
 

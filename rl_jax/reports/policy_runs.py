@@ -7,12 +7,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rl_jax.control.tasks import references_of
 from rl_jax.core import sweep
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.files import read_json
 from rl_jax.core.loop import Result
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.data.scores import has_references, normalized_score
+from rl_jax.data.scores import score_between
 from rl_jax.reports.curves import plot_learning_curve
 from rl_jax.reports.measures import outcome_name
 from rl_jax.reports.statistics import mean_difference_interval
@@ -38,10 +39,10 @@ def with_learning_curve(
     subject = experiment.inputs.get("dataset", env_id)
     others = {}  # by name: scores of episodes that the run is held against, [N]
     if behaviour_returns is not None:
-        known = has_references(env_id)
-        others["behaviour"] = normalized_score(env_id, behaviour_returns) if known else behaviour_returns
-        logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label,
-                     others["behaviour"].mean())
+        references = references_of(env_id, config)
+        scored = behaviour_returns if references is None else score_between(references, behaviour_returns)
+        others["behaviour"] = scored
+        logging.info("%s: %s of the behaviour policy %.1f", subject, experiment.headline.label, scored.mean())
     if rival := config.get("rival", ""):
         others["rival"] = last_scores(Path(rival), experiment)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from rl_jax.core.files import read_json
+from rl_jax.core.files import read_object
 from rl_jax.core.metrics import recent_lines
 
 LIVE_SECONDS, LOG_SECONDS = 2.0, 60.0
@@ -48,7 +48,7 @@ class Status(NamedTuple):
 def status(workdir: Path) -> Status:
     """How far the run in a folder is; a file that is being written does not disturb."""
     try:
-        total = read_json(workdir / "config.json").get("num_steps")
+        total = read_object(workdir / "config.json").get("num_steps")
         lines = recent_lines(workdir / "metrics.jsonl")
     except (OSError, ValueError):
         return Status(None, None, None)

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rl_jax.core.arrays import read_arrays
-from rl_jax.core.files import atomically, exclusive, read_json, write_atomically
+from rl_jax.core.config import flat
+from rl_jax.core.files import atomically, exclusive, read_object, write_atomically
 from rl_jax.core.outcomes import read_outcomes
+from rl_jax.core.provenance import read_starts
 from rl_jax.reports.declaration import Run
 from rl_jax.reports.measures import Evaluations
 
@@ -46,29 +48,32 @@ def read_run(run: Run, workdir: Path, command: Sequence[str] = ()) -> Record:
       ValueError: a file is missing or damaged, a final outcome is not finite (its place is named), or the last
         evaluation is not of the run's end.
     """
-    summary = _read_json(workdir / RESULT)
+    summary = _read_object(workdir / RESULT)
     try:
         steps, seconds, outcomes = read_outcomes(workdir / "outcomes.npz")
     except FileNotFoundError as error:
         raise ValueError(f"{run.name}: {error.filename} is missing: the run has recorded no evaluation") from error
     if not outcomes or not len(steps):
         raise ValueError(f"{run.name}: {workdir / 'outcomes.npz'} holds no outcome")
-    if steps[-1] != summary["step"]:
-        raise ValueError(f"{workdir} was evaluated last at step {steps[-1]}, not at its end, {summary['step']}")
+    if steps[-1] != summary.get("step"):
+        raise ValueError(f"{workdir} was evaluated last at step {steps[-1]}, not at its end, {summary.get('step')}")
     for name, values in outcomes.items():
         if not np.isfinite(values[-1]).all():
             place = np.argwhere(~np.isfinite(values[-1]))[0].tolist()
             raise ValueError(f"{run.name}: the last {name} of seed, episode {place} is {values[-1][tuple(place)]}")
-    config, starts = _read_json(workdir / "config.json"), _read_json(workdir / "provenance.json")["starts"]
+    config, starts = _read_object(workdir / "config.json"), read_starts(workdir / "provenance.json")
+    first = config.get("seed", 0)
+    if not isinstance(first, int):
+        raise ValueError(f"{workdir / 'config.json'} is damaged: seed is {first!r}: restore it from a copy")
     seeds = next(iter(outcomes.values())).shape[1]
     about = {
         **identity(run),
         "command": list(command),
-        "seeds": list(range(config.get("seed", 0), config.get("seed", 0) + seeds)),
+        "seeds": list(range(first, first + seeds)),
         "step": int(steps[-1]),
         "inputs": starts[-1]["inputs"],
-        "git": _distinct(start["git"] for start in starts),
-        "devices": _distinct(start["devices"]["kind"] for start in starts),
+        "git": _distinct(start.get("git", {}) for start in starts),
+        "devices": _distinct(flat(start).get("devices.kind") for start in starts),
         "summary": summary,
     }
     return Record(json.loads(json.dumps(about)), Evaluations(steps, seconds, outcomes, summary))
@@ -110,7 +115,7 @@ def load_runs(outdir: Path) -> dict[str, Record]:
             steps, seconds = arrays[f"{name}/steps"], arrays[f"{name}/train_seconds"]
             runs[name] = Record(about, Evaluations(steps, seconds, outcomes, about["summary"]))
         return runs
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a file of scores: {error}; remove it to collect them again") from error
 
 
@@ -120,9 +125,9 @@ def identity(run: Run) -> dict[str, Any]:
     return json.loads(json.dumps(own))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path)
+        return read_object(path)
     except FileNotFoundError as error:
         raise ValueError(f"{path} is missing: the run is not finished") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_jax.core.config import flat
-from rl_jax.core.files import read_json
+from rl_jax.core.files import read_object
 from rl_jax.core.metrics import last_step
 from rl_jax.reports.runs import COLUMNS, Run, read_table
 from rl_jax.reports.series import Series, read_chart, read_events, read_history, read_metrics_file
@@ -77,8 +77,7 @@ def _scan_folder(root: Path) -> Iterator[tuple[Path, Run]]:
         else:
             events = sorted(folder / file for file in files if file.startswith("events.out.tfevents"))
             if events:
-                load = functools.partial(read_events, events)
-                pairs.append((folder, _foreign_run(name, notes[folder], "tensorboard", load, folder, folder.name)))
+                pairs += _event_runs(folder, events, name, notes[folder])
             prefix = f"{name}/" if folder != root else ""
             pairs += _export_runs([folder / file for file in sorted(files)], notes[folder], prefix)
         for above in (folder, *folder.parents):
@@ -91,7 +90,7 @@ def _scan_folder(root: Path) -> Iterator[tuple[Path, Run]]:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    notes = _read_object(path)
+    notes = read_object(path)
     reserved = sorted(set(COLUMNS) & set(notes) - {"seed"})
     if reserved:
         raise ValueError(f"{path}: {reserved[0]!r} is a name of the table itself, take another")
@@ -99,13 +98,6 @@ def _read_notes(path: Path) -> dict[str, Any]:
     for name in HINTS:
         _field(path, notes, name, str, "")
     return notes
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object: restore it from a copy")
-    return found
 
 
 def _field(path: Path, where: Mapping[str, Any], name: str, kind: type, *default: Any) -> Any:
@@ -125,7 +117,7 @@ def _field(path: Path, where: Mapping[str, Any], name: str, kind: type, *default
 
 def _read_starts(path: Path) -> list[dict[str, Any]]:
     """The starts of a provenance.json, whose fields are of the right kinds."""
-    starts = _field(path, _read_object(path), "starts", list)
+    starts = _field(path, read_object(path), "starts", list)
     if not starts:
         raise ValueError(f"{path} is damaged: it names no start: restore it from a copy")
     for start in starts:
@@ -147,7 +139,7 @@ def _read_starts(path: Path) -> list[dict[str, Any]]:
 
 def _own_run(folder: Path, name: str, notes: Mapping[str, Any]) -> Run:
     """A run that `core.loop` wrote."""
-    config, starts = flat(_read_object(folder / CONFIG)), _read_starts(folder / PROVENANCE)
+    config, starts = flat(read_object(folder / CONFIG)), _read_starts(folder / PROVENANCE)
     first, count, num_steps = (
         _field(folder / CONFIG, config, field, int) for field in ("seed", "num_seeds", "num_steps")
     )
@@ -207,6 +199,21 @@ def _text(value: Any) -> str:
 
 def _read_own(path: Path, num_runs: int) -> list[Series]:
     return read_metrics_file(path, num_runs) if path.exists() else []
+
+
+def _event_runs(
+    folder: Path, events: Sequence[Path], name: str, notes: Mapping[str, Any]
+) -> list[tuple[Path, Run]]:
+    """The runs of a folder's event files; what a single file holds is read when it is asked for."""
+    loads: list[Callable[[], list[Series]]] = [lambda: next(iter(read_events(events)), [])]
+    if len(events) > 1:
+        loads = [functools.partial(list, series) for series in read_events(events) or [[]]]
+    pairs = []
+    for number, load in enumerate(loads, start=1):
+        own = f" ({number})" if number > 1 else ""
+        run = _foreign_run(f"{name}{own}", notes, "tensorboard", load, folder, folder.name)
+        pairs.append((folder / own.strip(), run))
+    return pairs
 
 
 def _export_runs(paths: Sequence[Path], notes: Mapping[str, Any], prefix: str) -> list[tuple[Path, Run]]:

@@ -26,6 +26,7 @@ WALL_SECONDS = "time/wall_seconds"
 MAX_RECORD = 1 << 30
 # Longer records are pictures and texts; to compute the checksum of a longer one takes a while.
 MAX_CHECKED = 1 << 16
+KEPT = 0.1  # of what is there, at the least, by a run that was started again from a checkpoint
 MAX_STEP = 1 << 53  # up to here a float holds every whole number
 
 
@@ -47,6 +48,14 @@ class _Builder:
     def __init__(self) -> None:
         self._points: dict[tuple[str, int | None], list[tuple[float, float, float]]] = {}
         self._remarks: dict[str, dict[str, None]] = collections.defaultdict(dict)
+        self.begin = math.inf  # of the clock, where points have its times
+
+    def left(self, firsts: Mapping[str, float]) -> float | None:
+        """The largest share of a metric's points that lies before the step given for the metric; None where the run has
+        none of these metrics."""
+        shared = [(self._points.get((metric, 0)), first) for metric, first in firsts.items()]
+        shares = (sum(point[0] < first for point in points) / len(points) for points, first in shared if points)
+        return max(shares, default=None)
 
     def add(self, metric: str, column: int | None, step: float, wall_seconds: float, value: float) -> None:
         points = self._points.setdefault((metric, column), [])
@@ -100,33 +109,60 @@ def read_metrics_file(path: Path, num_runs: int) -> list[Series]:
     return builder.series()
 
 
-def read_events(paths: Iterable[Path]) -> list[Series]:
-    """Reads the scalars of one run's TensorBoard event files; wall seconds count from its first event.
+def read_events(paths: Iterable[Path]) -> list[list[Series]]:
+    """Reads the scalars of one folder's TensorBoard event files: the series of each run in it.
 
-    What a restarted run writes again replaces what it wrote before: from the step that its START event names, or, where
-    it has none, from the first step of each metric in the later file, with a remark, because that file may be another
-    run's. A last record that is cut off is passed over.
+    A later file goes on with the run before it where it names its START, or begins in the midst of what is there: from
+    its first step on, of each metric, its values replace the earlier ones, with a remark. One that would leave less
+    than KEPT of every metric is a run of its own. Wall seconds count from a run's first event; a last record that is
+    cut off is passed over.
 
     Raises:
-      ValueError: a file is damaged; it and the byte are named.
+      ValueError: a file is damaged, and it and the byte are named, or goes on with one of several runs.
     """
-    builder, begin = _Builder(), None
+    runs: list[_Builder] = []
     for path in sorted(paths):
-        known: set[str] = set()
-        for event in _events(path):
-            begin = event.wall_time if begin is None else min(begin, event.wall_time)
-            if event.session_log.status == event.session_log.START:
-                builder.drop_from(event.step)
-            for value in event.summary.value:
-                number = _scalar(value)
-                if number is None:
-                    continue
-                if value.tag not in known:
-                    why = f"{path.name} begins at step {event.step} again (two runs need a folder each)"
-                    builder.drop_from(event.step, value.tag, why)
-                    known.add(value.tag)
-                builder.add(value.tag, 0, event.step, event.wall_time, _number(number))
-    return [series._replace(wall_seconds=series.wall_seconds - begin) for series in builder.series()]
+        events = list(_events(path))
+        points = [
+            (value.tag, event.step, event.wall_time, number)
+            for event in events for value in event.summary.value if (number := _scalar(value)) is not None
+        ]
+        firsts: dict[str, int] = {}
+        for tag, step, _, _ in points:
+            firsts.setdefault(tag, step)
+        if not firsts:
+            continue
+        started = [event.step for event in events if event.session_log.status == event.session_log.START]
+        left = {number: share for number, run in enumerate(runs) if (share := run.left(firsts)) is not None}
+        known = [runs[number] for number in left]
+        if known and not started and max(left.values()) < KEPT:
+            known = []
+        elif not known and len(runs) == 1:  # other metrics of the one run
+            known = runs
+        if len(known) > 1:
+            raise ValueError(
+                f"{path} goes on with one of {len(known)} runs whose event files lie in its folder: move the files of "
+                "each run into a folder of its own"
+            )
+        if not known:
+            runs.append(_Builder())
+        run = known[0] if known else runs[-1]
+        for step in started:
+            run.drop_from(step, why=f"{path.name} starts again at step {step}")
+        for tag, step in firsts.items():
+            run.drop_from(step, tag, f"{path.name} begins at step {step} again (two runs need a folder each)")
+        for event in events:
+            run.begin = min(run.begin, event.wall_time)
+        for tag, step, wall_time, number in points:
+            run.add(tag, 0, step, wall_time, _number(number))
+    if len(runs) > 1:
+        logging.warning(
+            "%s: its event files begin anew and are read as %d runs: where one of them is another one that was started "
+            "again, remove the earlier file", path.parent, len(runs),
+        )
+    return [
+        [series._replace(wall_seconds=series.wall_seconds - run.begin) for series in run.series()] for run in runs
+    ]
 
 
 def _events(path: Path) -> Iterator[Any]:

@@ -7,10 +7,21 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import offline_rl
 from rl_jax.control.offline import in_box, load, offline_experiment, on_raw_observations
-from rl_jax.control.tasks import RETURN, SCORE, ActionBox, Task, action_box, check_task, headline_of, task_of
+from rl_jax.control.tasks import (
+    RETURN,
+    SCORE,
+    ActionBox,
+    Task,
+    action_box,
+    check_task,
+    headline_of,
+    references_of,
+    task_of,
+)
 from rl_jax.core.loop import run
 from rl_jax.data.episodes import STEP_FIELDS
 from rl_jax.data.load import Dataset
@@ -105,8 +116,18 @@ def test_no_module_is_imported_because_data_name_it(tmp_path, monkeypatch):
 
 
 def test_references_are_of_tasks_as_they_are_registered():
-    assert headline_of("Hopper-v5") == SCORE
-    assert headline_of(Task("Hopper-v5", {"max_episode_steps": 15}).label) == headline_of("Pendulum-v1") == RETURN
+    config = config_of()
+    assert headline_of("Hopper-v5", config) == SCORE
+    other = Task("Hopper-v5", {"max_episode_steps": 15}).label
+    assert headline_of(other, config) == headline_of("Pendulum-v1", config) == RETURN
+
+
+def test_references_of_ones_own_make_scores_of_any_task():
+    config = config_of(**{"dataset.reference_returns": (-100.0, 300.0)})
+    assert references_of("Pendulum-v1", config) == references_of("Hopper-v4", config) == (-100.0, 300.0)
+    assert headline_of("Pendulum-v1", config) == SCORE
+    assert references_of("Pendulum-v1", config_of()) is None
+    assert references_of("Hopper-v4", config_of()) == references_of("Hopper-v4", ConfigDict({})) == (-20.272305, 3234.3)
 
 
 def test_the_first_action_outside_the_box_is_a_warning(caplog):
@@ -172,5 +193,10 @@ def test_any_task_trains_and_is_judged_by_its_return(tmp_path):
     assert config.dataset.name == data.name == "wide"
     experiment = offline_experiment(config, data)
     assert experiment.headline == RETURN and experiment.inputs["env_id"] == "Wide-v0"
+    config.dataset.reference_returns = (5.0, 15.0)
+    experiment = offline_experiment(config, data)
+    assert experiment.headline == SCORE
     last = run(experiment, config, tmp_path / "run").evaluations[-1]
-    assert 8.0 < np.mean(last["eval/return"]) < 10.0  # cloned; without the box's map it would be 1 at most
+    returned = np.mean(last["eval/return"])
+    assert 8.0 < returned < 10.0  # cloned; without the box's map it would be 1 at most
+    np.testing.assert_allclose(np.mean(last["eval/normalized_score"]), 10 * (returned - 5), rtol=1e-5)

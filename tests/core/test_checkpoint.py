@@ -1,5 +1,6 @@
 """Checkpoints: what is saved, what is kept, and what damage does."""
 
+import errno
 import json
 import zlib
 from types import SimpleNamespace
@@ -255,3 +256,18 @@ def test_a_run_that_has_not_saved_has_no_state(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         checkpoint.load_state(tmp_path, toys.program(), 1)
+
+
+def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
+    checkpointer = Checkpointer(tmp_path, keep=5, has_source=False)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpointer._manager, "save", full)
+        patched.setattr(checkpointer._manager, "wait_until_finished", full)
+        for fails in (lambda: checkpointer.save(1, state_of(1.0), {}), checkpointer.wait):
+            with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}'"):
+                fails()
+    checkpointer.close()

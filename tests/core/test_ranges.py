@@ -29,6 +29,7 @@ def test_its_ends(allowed, inside, outside):
     ("agent.discount", 1.5, r"config.agent.discount=1.5: must be in \[0, 1\]"),
     ("agent.learning_rate", -1.0, "config.agent.learning_rate=-1.0: must be above 0"),
     ("agent.learning_rate", math.nan, "config.agent.learning_rate=nan: must be above 0"),
+    ("agent.num_steps", 0, "config.agent.num_steps=0: must be at least 1"),
     ("batch_size", 0, "config.batch_size=0: must be at least 1"),
     ("dataset.context_length", -1, "config.dataset.context_length=-1: must be at least 0"),
     ("agent.buffer_size", 0, "config.agent.buffer_size=0: must be at least 1"),
@@ -37,6 +38,14 @@ def test_its_ends(allowed, inside, outside):
 def test_a_number_out_of_it_is_named(field, value, message):
     with pytest.raises(ValueError, match=message):
         check_ranges({field: value})
+
+
+@pytest.mark.parametrize("pair", [(1.0,), (2.0, 1.0), (1.0, 1.0), (0.0, math.inf), (0.0, "1"), "12", 5.0, (True, 2.0)])
+def test_a_pair_is_two_finite_numbers_the_lower_one_first(pair):
+    with pytest.raises(ValueError, match="config.dataset.reference_returns=.*: must be two finite numbers, the lower"):
+        check_ranges({"dataset.reference_returns": pair})
+    for good in ((), (-1200.0, -150), [0, 1]):
+        check_ranges({"dataset.reference_returns": good})
 
 
 def test_what_is_no_number_or_unknown_passes():

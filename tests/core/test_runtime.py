@@ -1,8 +1,11 @@
 """The process: clusters it recognises, signals it hears, how a binary ends."""
 
+import logging
 import os
 import signal
+import sys
 
+import jax
 import pytest
 
 from rl_jax.core import main, runtime
@@ -17,6 +20,7 @@ from rl_jax.core.runtime import (
     run_binary,
     start_process,
 )
+from rl_jax.envs.gym_pool import EnvPoolError
 from tests.binaries import run_main
 from tests.core import binary
 
@@ -128,6 +132,12 @@ def test_the_determinism_of_a_run_is_asked_for_before_anything_starts(monkeypatc
     (OSError("a\nb"), "error: a b (--verbosity=1 shows where)\n"),
     (MemoryError("too\nlarge "), "error: too large (--verbosity=1 shows where)\n"),
     (NonFiniteError("loss is nan"), "error: loss is nan (--verbosity=1 shows where)\n"),
+    (EnvPoolError("Toy-v0 cannot be made"), "error: Toy-v0 cannot be made (--verbosity=1 shows where)\n"),
+    (MemoryError(), "error: there is no memory left: give the process more of it, or use fewer seeds, smaller batches "
+     "or less data (--verbosity=1 shows where)\n"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nand more"),
+     "error: the devices have no memory left (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.): use fewer seeds, "
+     "smaller batches or less data, or more devices with an fsdp rule (--verbosity=1 shows where)\n"),
 ])
 def test_an_error_of_the_user_is_one_line(error, line):
     def broken(argv):
@@ -144,6 +154,29 @@ def test_another_error_is_a_defect_and_a_preemption_has_its_code():
     def stopped(argv):
         raise Preempted(3)
 
+    def miscompiled(argv):
+        raise jax.errors.JaxRuntimeError("INTERNAL: x")
+
+    def threadless(argv):
+        raise RuntimeError("can't start new thread")
+
+    hook = sys.unraisablehook
+    assert "thread: give the process more memory, or more threads" in run_main(lambda: run_binary(threadless)).stderr
+    assert 0 < signal.alarm(0) <= runtime.SECONDS_TO_END and sys.unraisablehook is hook
     with pytest.raises(KeyError):
         run_main(lambda: run_binary(broken))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run_main(lambda: run_binary(miscompiled))
     assert run_main(lambda: run_binary(stopped)).code == PREEMPTED_EXIT_CODE == 75
+
+
+def test_a_librarys_error_is_shown_without_its_traceback():
+    """It is raised in the main thread too."""
+    def recorded(path, level):
+        return logging.LogRecord("absl", level, path, 1, "no", (), (ValueError, ValueError("x"), None))
+
+    library, own = (f"{os.sep}{folder}{os.sep}x.py" for folder in ("site-packages", "rl_jax"))
+    error, chatter = recorded(library, logging.ERROR), recorded(library, logging.INFO)
+    ours = recorded(own, logging.INFO)
+    assert [runtime._worth_showing(record) for record in (error, chatter, ours)] == [True, False, True]
+    assert error.exc_info is None and ours.exc_info

@@ -100,6 +100,56 @@ def test_other_users_may_read_an_entry(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {0o644}
 
 
+def test_other_users_may_take_a_lock(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with exclusive(tmp_path / "locks" / "set.lock"):
+            pass
+    finally:
+        os.umask(before)
+    lock = tmp_path / "locks" / "set.lock"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (lock.parent, lock)] == [0o755, 0o644]
+    lock.chmod(0o444)  # as another user sees it
+    lock.parent.chmod(0o555)
+    program = (
+        "import os, sys; from pathlib import Path; from rl_jax.core.files import exclusive\n"
+        "if os.getuid() == 0: os.seteuid(65534)\n"
+        "with exclusive(Path(sys.argv[1])): print('in')"
+    )
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    done = subprocess.run([sys.executable, "-c", program, str(lock)], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True)
+    assert done.stdout == "in\n", done.stderr
+
+
+def closed(path, number=errno.EACCES):
+    return OSError(number, os.strerror(number), str(path))
+
+
+def test_an_entry_that_is_closed_to_this_user_stays_and_is_named(tmp_path, monkeypatch):
+    open_cached(tmp_path, "key", lambda: (make_episodes(), {}))
+    entry = next(tmp_path.iterdir())
+
+    def read_text(path):
+        raise closed(path)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(PermissionError, match="denied: '.*key-2/info.json': you may not .* --config.dataset.d"):
+        open_cached(tmp_path, "key", lambda: pytest.fail("decoded"))
+    assert entry.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_this_user_may_not_add_to_is_named(tmp_path, monkeypatch, number):
+    def mkdir(path, *args, **kwargs):
+        raise closed(path, number)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(PermissionError, match=f"have its owner open it .* name another folder than {tmp_path} with"):
+        open_cached(tmp_path, "key", lambda: (make_episodes(), {}))
+
+
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -9,9 +9,9 @@ import pytest
 from rl_jax.core.arrays import read_arrays
 from rl_jax.core.extras import MissingExtraError
 from rl_jax.data.adroit.sets import ENV_ID, SETS, TIME_LIMIT
+from rl_jax.data.scores import reference_returns
 from rl_jax.envs.adroit import HINGE, door_reward
 from rl_jax.envs.gym_pool import EnvPool, find_spec
-from rl_jax.evaluation.scores import reference_returns
 
 RECORDED = Path(__file__).parents[1] / "golden" / "dapg_door.npz"
 

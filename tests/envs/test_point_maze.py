@@ -8,8 +8,8 @@ import pytest
 
 from rl_jax.data.pointmaze.maze import MAZES, Ball
 from rl_jax.data.pointmaze.sets import SETS
+from rl_jax.data.scores import normalized_score
 from rl_jax.envs.gym_pool import EnvPool, find_spec
-from rl_jax.evaluation.scores import normalized_score
 
 MASS = 1000 * 4 / 3 * math.pi * 0.1**3  # kg
 

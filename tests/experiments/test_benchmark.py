@@ -3,7 +3,10 @@
 import functools
 import json
 import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -15,17 +18,10 @@ from experiments.benchmark import __main__ as binary
 from experiments.benchmark import measuring
 from experiments.benchmark.measuring import Variant, rates
 from experiments.benchmark.peers import checkout
-from experiments.benchmark.suites import generative, offline_rl, online
+from experiments.benchmark.suites import generative, offline_rl, online, sharding
 from rl_jax.control.recipes import RECIPES
-from rl_jax.generative.unet import UNetConfig
 
 QUICK = functools.partial(rates, repeats=1, seconds=0.0)
-TINY_DT = {"agent.embedding_dim": 16, "agent.num_layers": 1, "agent.num_heads": 1, "batch_size": 8}
-TINY_UNET = UNetConfig(
-    sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4,
-    down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=8,
-    attention_head_dim=2,
-)
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +33,9 @@ def one_device(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Suites of a few updates on little data."""
-    monkeypatch.setattr(offline_rl, "SIZE", 2000)
-    monkeypatch.setattr(offline_rl, "MAX_CHUNK", 2)
-    monkeypatch.setattr(offline_rl, "SIZES", {"dt": TINY_DT})
-    monkeypatch.setattr(online, "STEPS", 1024)
-    monkeypatch.setattr(generative, "UNETS", {size: (TINY_UNET, 2, 4) for size in ("small", "sampled")})
+    """Suites of a few updates on little data, whatever size is asked for."""
+    monkeypatch.setattr(offline_rl, "FULL", offline_rl.TINY._replace(fields={}))
+    monkeypatch.setattr(generative, "UNETS", {size: generative.UNETS["tiny"] for size in ("small", "tiny")})
     monkeypatch.setattr(generative, "MODEL_CALLS", 2)
 
 
@@ -89,20 +82,69 @@ def test_the_binary_prints_one_line_about_an_agent_and_its_peer(monkeypatch, cap
 
 
 def test_a_plain_loop_draws_sequences_for_an_agent_that_reads_them():
-    variant = offline_rl.plain(offline_rl.make_config("dt"), offline_rl.synthetic_episodes())
+    tiny = offline_rl.TINY
+    variant = offline_rl.plain(offline_rl.make_config("dt", tiny), offline_rl.synthetic_episodes(tiny.steps))
     assert variant.run() > 0 and variant.flops > 0
 
 
-def test_the_online_suite_counts_environment_steps():
-    result = online.suite(QUICK, seeds=1)  # twice the same program: the session's cache has the second
+@pytest.mark.parametrize("name, mdp", [
+    ("ppo", ""), pytest.param("ppo_freeway_10_fs30", "freeway_10_fs30", marks=pytest.mark.slow),
+])
+def test_the_online_suite_counts_environment_steps(name, mdp):
+    # Twice the same program: the session's cache has the second.
+    result = online.suite(QUICK, 1, mdp=mdp, steps=online.TINY_STEPS)
     assert result.keys() == {
-        "suite", "device", "seeds", "ppo_env_steps_per_s", "ppo_env_steps_per_s_1_seeds", "ppo_compile_s",
-        "ppo_compile_s_1_seeds",
+        "suite", "device", "seeds", f"{name}_env_steps_per_s", f"{name}_env_steps_per_s_1_seeds", f"{name}_compile_s",
+        f"{name}_compile_s_1_seeds",
     }
     assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))
 
 
-@pytest.mark.parametrize("size", ["sampled", pytest.param("small", marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_a_mesh_of_one_device_is_measured_beside_none():
+    result = sharding.suite(QUICK, offline_rl.TINY)
+    assert result["devices"] == jax.device_count() and result["ratio_of_fsdp_to_no_mesh"] == pytest.approx(
+        result["iql_updates_per_s_fsdp"] / result["iql_updates_per_s_no_mesh"]
+    )
+    assert all(value > 0 for name, value in result.items() if name.startswith("iql_"))
+
+
+@pytest.mark.slow
+def test_the_script_for_an_accelerator_leaves_a_line_a_measurement(tmp_path):
+    """All of it, small, on a CPU; what fails leaves a line and the others run."""
+    script = Path(__file__).parents[2] / "experiments" / "benchmark" / "accelerator.sh"
+    environment = {**os.environ, "PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([script, tmp_path, "tiny"], env=environment, capture_output=True, text=True, check=True)
+    machine, *lines = map(json.loads, (tmp_path / "benchmark_cpu.jsonl").read_text().splitlines())
+    assert machine["device"] == "cpu" and machine["jax"] == jax.__version__
+    suites = ["offline_rl", "online", "sharding", "generative"]
+    assert [line.get("suite", line) for line in lines] == suites, done.stderr
+    assert {"iql_updates_per_s", "iql_updates_per_s_16_seeds"} <= lines[0].keys()
+
+
+def test_the_script_for_an_accelerator_says_what_fails_and_goes_on(tmp_path):
+    """By an interpreter that finds a device and fails in every measurement, with a word on the last line."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        "#!/bin/sh\ncase \"$*\" in\n"
+        "*'-m experiments.benchmark'*) echo 'Out of \"memory\"' >&2; exit 1 ;;\n"
+        "*find_spec*) echo mujoco ;;\n"
+        "*device_kind*) printf 'nvidia_h100\\ngpu\\n{}\\n' ;;\n"
+        f"*) exec {sys.executable} \"$@\" ;;\nesac\n"
+    )
+    fake.chmod(0o755)
+    script = Path(__file__).parents[2] / "experiments" / "benchmark" / "accelerator.sh"
+    environment = {**os.environ, "PYTHON": str(fake)}
+    done = subprocess.run([script, tmp_path], env=environment, capture_output=True, text=True, check=True)
+    assert "missing: mujoco (make setup installs them)" in done.stderr
+    _, *lines = map(json.loads, (tmp_path / "benchmark_nvidia_h100.jsonl").read_text().splitlines())
+    assert [line["error"] for line in lines] == ['Out of "memory"'] * 4
+    assert "--size=sd15" in lines[-1]["measurement"]
+    limits = re.findall(r"^(?:measure|timeout --kill-after=2) (\d+) ", script.read_text(), re.MULTILINE)
+    assert len(limits) == 5 and sum(map(int, limits)) + 2 * len(limits) < 360
+
+
+@pytest.mark.parametrize("size", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
 def test_the_generative_suite_samples_and_the_small_u_net_trains(size):
     result = generative.suite(QUICK, size)
     assert result["parameters"] > 1e3 and result["images_per_s"] > 0

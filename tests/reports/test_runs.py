@@ -265,18 +265,45 @@ def test_what_a_restart_writes_again_replaces_what_was_there(tmp_path, purge):
     assert series.steps.tolist() == [0, 10, 15] and series.values.tolist() == [1.0, 7.0, 8.0]
 
 
-def test_steps_that_go_back_and_files_that_begin_again_leave_a_remark(tmp_path):
+def boards(folder, *files, **kwargs):
+    """Event files that are called by their numbers."""
+    for number, points in enumerate(files):
+        board(folder, points, suffix=".new", **kwargs)
+        path = next(path for path in folder.iterdir() if path.name.endswith(".new"))
+        path.rename(path.with_name(f"events.out.tfevents.{number}"))
+
+
+def test_steps_that_go_back_leave_a_remark(tmp_path):
     board(tmp_path / "back", [(0, 1.0), (10, 2.0), (20, 3.0), (10, 7.0)])
-    for seed in ("0", "1"):
-        board(tmp_path / "two", [(0, 1.0), (10, float(seed))], suffix=f".{seed}")
-        path = next(path for path in (tmp_path / "two").iterdir() if path.name.endswith(f".{seed}"))
-        path.rename(path.with_name(f"events.out.tfevents.{seed}"))
-    back, two = (run.find("charts/return", 0) for run in scan([tmp_path]))
+    boards(tmp_path / "on", [(0, 1.0), (10, 2.0), (20, 3.0)], [(20, 5.0)])
+    back, on = (run.find("charts/return", 0) for run in scan([tmp_path]))
     assert back.steps.tolist() == [0, 10] and back.values.tolist() == [1.0, 7.0]
     assert back.remarks == ("its steps go back from 20 to 10: 2 earlier values of charts/return are replaced",)
-    assert two.values.tolist() == [1.0, 1.0]
-    (remark,) = two.remarks
-    assert remark.startswith("events.out.tfevents.1 begins at step 0 again (two runs need a folder each): 2 earlier")
+    assert on.steps.tolist() == [0, 10, 20] and on.values.tolist() == [1.0, 2.0, 5.0]
+    (remark,) = on.remarks
+    assert remark.startswith("events.out.tfevents.1 begins at step 20 again (two runs need a folder each): 1 earlier")
+
+
+def test_event_files_that_begin_anew_are_runs_of_their_own(tmp_path, caplog):
+    """Of three seeds the third logs its first episode later, as runs do whose episodes end by chance."""
+    lates = enumerate((0, 0, 5))
+    seeds = [[(late + 10 * i, 100.0 * seed + i) for i in range(20)] for seed, late in lates]
+    boards(tmp_path / "two", *seeds, [])
+    runs = scan([tmp_path])
+    assert [run.name for run in runs] == ["two", "two (2)", "two (3)"]
+    found = [run.find("charts/return", 0) for run in runs]
+    assert [series.values.tolist() for series in found] == [[value for _, value in seed] for seed in seeds]
+    assert [series.remarks for series in found] == [()] * 3 and "are read as 3 runs" in caplog.text
+    boards(tmp_path / "one", [(0, 1.0), (10, 2.0)])
+    board(tmp_path / "one", [(0, 3.0)], tag="losses/critic", suffix=".z")  # other metrics are of the same run
+    assert set(scan([tmp_path / "one"])[0].series) == {("charts/return", 0), ("losses/critic", 0)}
+
+
+def test_a_file_that_goes_on_with_one_of_two_runs_is_an_error(tmp_path):
+    start, rest = [(0, 1.0), (10, 2.0)], [(10, 3.0), (20, 4.0)]
+    boards(tmp_path / "two", start, start, rest)
+    with pytest.raises(ValueError, match="two/events.out.tfevents.2 goes on with one of 2 runs .*: move the files"):
+        scan([tmp_path])
 
 
 def test_tensors_of_tensorflow_2_are_numbers_and_others_are_passed_over(tmp_path):

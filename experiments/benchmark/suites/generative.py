@@ -21,6 +21,13 @@ from rl_jax.generative.unet import UNet, UNetConfig, guidance_embedding
 MODEL_CALLS = 8  # of a sampler
 # By size: the U-Net, images a batch, and tokens of a prompt.
 UNETS = {
+    "tiny": (
+        UNetConfig(
+            sample_size=8, in_channels=3, out_channels=3, block_out_channels=(8,), layers_per_block=1,
+            norm_num_groups=4, down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+            cross_attention_dim=8, attention_head_dim=2,
+        ), 2, 4,
+    ),
     "small": (
         UNetConfig(
             sample_size=32, in_channels=3, out_channels=3, block_out_channels=(64, 96, 128), layers_per_block=1,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,14 +18,15 @@ from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import agent_data, offline_program
 from rl_jax.control.recipes import RECIPES
 from rl_jax.control.tasks import SCORE
+from rl_jax.core.config import flat
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.program import Metrics, TrainState
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.sequences import sequences_at
 
-SIZE, OBSERVATION, ACTION = 100_000, 11, 3
-# Updates in one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
-MAX_CHUNK, CALL_FLOPS = 250, 1.5e11
+OBSERVATION, ACTION = 11, 3
+# Operations of one call: enough for the call to cost nothing beside them, few enough to look at the clock often.
+CALL_FLOPS = 1.5e11
 # The first recipe of each agent; the others (10%-BC, Cal-QL) differ by their data or by a term.
 AGENTS: dict[str, str] = {}
 for _name, _recipe in RECIPES.items():
@@ -33,8 +34,28 @@ for _name, _recipe in RECIPES.items():
 SIZES = {"sac": {"agent.num_critics": 10}, "edac": {"agent.num_critics": 10}}
 
 
+class Scale(NamedTuple):
+    """How large a suite is.
+
+    Attributes:
+      steps: of the made-up data.
+      max_chunk: updates in one call, at most.
+      fields: of the configuration of every agent that has them.
+    """
+
+    steps: int
+    max_chunk: int
+    fields: Mapping[str, Any] = {}
+
+
+FULL = Scale(100_000, 250)
+SMALL_NETWORKS = {"agent.hidden_dims": (16, 16), "agent.embedding_dim": 16, "agent.num_layers": 1, "agent.num_heads": 1}
+TINY = Scale(2000, 2, {"batch_size": 8, **SMALL_NETWORKS})  # seconds
+
+
 def suite(
-    measure: Measure, agents: Sequence[str] = tuple(AGENTS), seeds: int = 8, jax_corl: str = "", corl: str = ""
+    measure: Measure, agents: Sequence[str] = tuple(AGENTS), seeds: int = 8, jax_corl: str = "", corl: str = "",
+    scale: Scale = FULL,
 ) -> dict[str, Any]:
     """The figures of some of AGENTS, of one run and of `seeds` side by side.
 
@@ -45,24 +66,24 @@ def suite(
       ValueError: something else lies in the folder of a checkout.
     """
     folders = {"jax_corl": folder_of("jax_corl", jax_corl, "algos"), "corl": folder_of("corl", corl, "algorithms")}
-    episodes = synthetic_episodes()
+    episodes = synthetic_episodes(scale.steps)
     result: dict[str, Any] = {"suite": "offline_rl", "device": jax.devices()[0].device_kind, "seeds": seeds}
     for name in agents:
-        figures = figures_of(name, episodes, measure, seeds, folders)
+        figures = figures_of(name, episodes, measure, seeds, folders, scale)
         result |= {f"{name}_{figure}": value for figure, value in figures.items()}
     return result
 
 
 def figures_of(
-    name: str, episodes: Episodes, measure: Measure, seeds: int, folders: Mapping[str, Path | None]
+    name: str, episodes: Episodes, measure: Measure, seeds: int, folders: Mapping[str, Path | None], scale: Scale
 ) -> dict[str, float]:
     """The figures of one agent."""
-    loop = plain(make_config(name), episodes)
-    chunk = int(np.clip(CALL_FLOPS / loop.flops, 1, MAX_CHUNK))
-    one, many = (fused(make_config(name), episodes, number, chunk) for number in (1, seeds))
+    loop = plain(make_config(name, scale), episodes)
+    chunk = int(np.clip(CALL_FLOPS / loop.flops, 1, scale.max_chunk))
+    one, many = (fused(make_config(name, scale), episodes, number, chunk) for number in (1, seeds))
     peers = peers_of(name, episodes, chunk, folders)
     like = {
-        f"like_{library}": fused(make_config(name, peer.ours), episodes, 1, peer.fused)
+        f"like_{library}": fused(make_config(name, scale, peer.ours), episodes, 1, peer.fused)
         for library, peer in peers.items()
     }
     logging.info(
@@ -87,26 +108,28 @@ def figures_of(
     return figures
 
 
-def synthetic_episodes() -> Episodes:
-    """SIZE steps of Hopper's shapes in episodes of 1000, each ended by time."""
+def synthetic_episodes(steps: int) -> Episodes:
+    """So many steps of Hopper's shapes in episodes of 1000, each ended by time."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape, np.float32)
 
-    starts = np.arange(0, SIZE, 1000)
-    truncated = np.zeros(SIZE, bool)
+    starts = np.arange(0, steps, 1000)
+    truncated = np.zeros(steps, bool)
     truncated[starts + 999] = True
     return Episodes(
-        normal(SIZE, OBSERVATION), np.clip(normal(SIZE, ACTION), -1, 1), normal(SIZE), np.zeros(SIZE, bool), truncated,
-        normal(SIZE, OBSERVATION), starts,
+        normal(steps, OBSERVATION), np.clip(normal(steps, ACTION), -1, 1), normal(steps), np.zeros(steps, bool),
+        truncated, normal(steps, OBSERVATION), starts,
     )
 
 
-def make_config(name: str, overrides: Mapping[str, Any] = {}) -> ConfigDict:
-    """An agent's settings for hopper-medium, but for SIZES and `overrides`."""
+def make_config(name: str, scale: Scale = FULL, overrides: Mapping[str, Any] = {}) -> ConfigDict:
+    """An agent's settings for hopper-medium, but for SIZES, the scale's fields and `overrides`."""
     config = offline_rl.get_config(f"{AGENTS[name]}/hopper-medium")
-    config.update_from_flattened_dict({**SIZES.get(name, {}), **overrides})
+    known = flat(config)
+    own = {field: value for field, value in scale.fields.items() if field in known}
+    config.update_from_flattened_dict({**SIZES.get(name, {}), **own, **overrides})
     return config
 
 

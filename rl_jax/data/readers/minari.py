@@ -6,7 +6,7 @@ from typing import Any
 
 from rl_jax.core.arrays import readable
 from rl_jax.core.extras import require
-from rl_jax.core.files import read_json
+from rl_jax.core.files import read_object
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.readers.fields import episode, join, require_fields
 from rl_jax.data.readers.hdf5 import open_group, open_hdf5, read_fields
@@ -37,7 +37,7 @@ def read_minari(path: Path) -> tuple[Episodes, dict]:
     """
     folder = _data_folder(path)
     metadata_path = folder / "metadata.json"
-    metadata = read_json(metadata_path)
+    metadata = read_object(metadata_path)
     with readable(str(metadata_path), "metadata of a Minari set", "env_spec"):
         spec = json.loads(metadata.get("env_spec") or "{}") or {}
         env_id, env_spec = str(spec.get("id") or ""), {name: spec[name] for name in SPEC if spec.get(name)}
