@@ -106,7 +106,7 @@ def analyze(
 
 
 def lookahead_q(mdp: TabularMDP, max_k: int) -> np.ndarray:
-    """Q^1..Q^K of a deterministic MDP at every step, float64 [K, T, S, A]; what `analyze` compares, kept to be looked at.
+    """Q^1..Q^K of a deterministic MDP at every step, float64 [K, T, S, A]: what `analyze` compares and does not keep.
 
     Q^1 is the Q of the random policy, and Q^{k+1}_t(s, a) = r(s, a) + max_a' Q^k_{t+1}(s', a'). Q^T is the optimal Q.
     """

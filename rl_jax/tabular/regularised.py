@@ -72,6 +72,8 @@ def regularised_value(
     what the data do not."""
     mdp, data = check_mdp(mdp), _check_data(mdp, data)
     _check_alpha(alpha)
+    if np.shape(d) != data.shape:
+        raise ValueError(f"the visitation has shape {np.shape(d)}: give {list(data.shape)}")
     inside = data > 0
     if (d[~inside] > 0).any():
         return -np.inf
@@ -105,8 +107,9 @@ def solve_dual_v(
 def solve_dual_q(
     mdp: TabularMDP, policy: np.ndarray, data: np.ndarray, divergence: Divergence, *, discount: float, alpha: float
 ) -> Solution:
-    """min_Q (1 - gamma) Q(s_0, pi) + alpha E_{d_O}[f*((r + gamma Q(s', pi) - Q(s, a)) / alpha)]: the regularised value of
-    a policy [S, A], for it has one visitation alone. The best policy maximises it, and then it is dual-V's.
+    """min_Q (1 - gamma) Q(s_0, pi) + alpha E_{d_O}[f*((r + gamma Q(s', pi) - Q(s, a)) / alpha)].
+
+    It is the regularised value of the policy [S, A], which has one visitation alone; the best policy's is dual-V's.
 
     Args: as of `solve_dual_v`.
 

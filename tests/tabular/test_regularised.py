@@ -86,9 +86,9 @@ def test_total_variation_is_the_linear_programme_over_visitations():
     """Greatest d . r - alpha / 2 sum z, with z >= |d - d_O|."""
     data, alpha = data_of(MAZE), 0.1
     pairs, states = data.size, MAZE.num_states
-    flow = np.repeat(np.eye(states), 4, 1) - np.stack([inflow(MAZE, d) for d in np.eye(pairs).reshape(-1, states, 4)], 1)
-    flow[0] += 1 - DISCOUNT  # inflow of a pair alone, without the start
     eye = np.eye(pairs)
+    flow = np.repeat(np.eye(states), 4, 1) - np.stack([inflow(MAZE, d) for d in eye.reshape(-1, states, 4)], 1)
+    flow[0] += 1 - DISCOUNT  # inflow of a pair alone, without the start
     result = scipy.optimize.linprog(
         np.concatenate([-MAZE.rewards.ravel(), np.full(pairs, alpha / 2)]),
         A_ub=np.block([[eye, -eye], [-eye, -eye]]), b_ub=np.concatenate([data.ravel(), -data.ravel()]),
@@ -138,6 +138,8 @@ def test_bad_input_is_named():
         solve_dual_v(MAZE, data, REVERSE_KL, discount=0.9, alpha=0.0)
     with pytest.raises(ValueError, match=r"policy has shape \(1, 8, 4\): give \[8, 4\]"):
         visitation(MAZE, uniform[None], DISCOUNT)
+    with pytest.raises(ValueError, match=r"the visitation has shape \(8,\): give \[8, 4\]"):
+        regularised_value(MAZE, data.sum(1), data, REVERSE_KL, 1.0)
     with pytest.raises(ValueError, match="use regularised_value"):
         solve_dual_q(MAZE, uniform, data, TOTAL_VARIATION, **settings)
 
