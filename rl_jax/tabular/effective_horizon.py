@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from rl_jax.envs.environment import check_sticky
-from rl_jax.tabular.mdp import TabularMDP, check_mdp
+from rl_jax.tabular.mdp import TabularMDP, check_mdp, with_terminal
 from rl_jax.tabular.planning import REWARD_PRECISION, Dynamics, check_policy, reachable_states
 
 TIE = 1e-12  # Q values of a state that differ by less than this share of the largest are equal (least gaps alone)
@@ -103,6 +103,24 @@ def analyze(
         if settled or max_k is not None or num_ks == mdp.horizon:
             return analysis
         num_ks = min(2 * num_ks, mdp.horizon)
+
+
+def lookahead_q(mdp: TabularMDP, max_k: int) -> np.ndarray:
+    """Q^1..Q^K of a deterministic MDP at every step, float64 [K, T, S, A]: what `analyze` compares and does not keep.
+
+    Q^1 is the Q of the random policy, and Q^{k+1}_t(s, a) = r(s, a) + max_a' Q^k_{t+1}(s', a'). Q^T is the optimal Q.
+    """
+    mdp = check_mdp(mdp)
+    if not 1 <= max_k <= mdp.horizon:
+        raise ValueError(f"max_k is {max_k}: give 1 to the horizon, {mdp.horizon}")
+    following = np.asarray(with_terminal(mdp.transitions))
+    rewards = np.concatenate([mdp.rewards, np.zeros((1, mdp.num_actions))])
+    q = np.zeros((max_k, mdp.horizon, *rewards.shape))
+    after = np.zeros((max_k, len(rewards)))  # whose backups Q^1..Q^K are: the random policy's value, then max Q^k
+    for time in reversed(range(mdp.horizon)):
+        q[:, time] = rewards + after[:, following]
+        after = np.concatenate([q[:1, time].mean(-1), q[:-1, time].max(-1)])
+    return q[:, :, :-1]
 
 
 def _analyze(mdp: TabularMDP, sticky: float, policy: np.ndarray | None, num_ks: int) -> tuple[Analysis, bool]:

@@ -22,8 +22,8 @@ def kinds(notebook) -> list[list[str]]:
     return shown
 
 
-def test_there_is_a_notebook_of_the_offline_suite():
-    assert [path.name for path in NOTEBOOKS if path.name == "offline_rl.ipynb"]
+def test_there_is_a_notebook_of_each_suite():
+    assert {path.stem for path in NOTEBOOKS} >= {"offline_rl", "effective_horizon", "dual_rl", "rlcm"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

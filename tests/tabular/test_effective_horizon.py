@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from rl_jax.tabular import effective_horizon
-from rl_jax.tabular.effective_horizon import analyze
+from rl_jax.tabular.effective_horizon import analyze, lookahead_q
 from rl_jax.tabular.files import bridge_exploration_policy, bridge_mdp
 from rl_jax.tabular.mdp import TabularMDP
 from rl_jax.tabular.planning import REWARD_PRECISION, reachable_states
@@ -318,3 +318,26 @@ def test_the_estimate_of_memory_is_about_what_is_allocated():
             analysis = lowered.compile().memory_analysis()
         ratio = effective_horizon.estimate_bytes(mdp, num_ks, sticky) / analysis.temp_size_in_bytes
         assert 0.5 < ratio < 2.0, (num_ks, sticky, ratio)
+
+
+def test_look_ahead_by_hand_and_as_the_recursion_has_it():
+    trap = TabularMDP(
+        np.array([[1, 2, 1, 2], [-1] * 4, [-1] * 4]), np.array([[0] * 4, [1, 1, 0, 0], [1.5, 0, 0, 0]], np.float32), 2
+    )
+    q = lookahead_q(trap, 2)
+    assert q[:, 0, 0].tolist() == [[0.5, 0.375, 0.5, 0.375], [1, 1.5, 1, 1.5]]
+    mdp = bridge_mdp("maze_easy_l0_30_fs1")
+    q, analysis = lookahead_q(mdp, mdp.horizon), analyze(mdp)
+    assert q.shape == (30, 30, 243, 9) and q.dtype == np.float64
+    assert q[0, 0, 0].mean() == pytest.approx(analysis.random_return, rel=1e-13)
+    assert q[-1, 0, 0].max() == pytest.approx(analysis.best_return, rel=1e-13)
+    # Greedy on Q^1, step by step: the best return, for min_k is 1.
+    state, earned = 0, 0.0
+    for time in range(mdp.horizon):
+        action = q[0, time, state].argmax()
+        state, earned = mdp.transitions[state, action], earned + mdp.rewards[state, action]
+        if state < 0:
+            break
+    assert analysis.min_k == 1 and earned == pytest.approx(analysis.best_return)
+    with pytest.raises(ValueError, match="max_k is 31: give 1 to the horizon, 30"):
+        lookahead_q(mdp, 31)
