@@ -13,13 +13,13 @@ TIME_LIMIT = 1000  # steps, of every task
 DIMENSIONS = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6)}  # observation, action
 
 _RANDOM = {task: f"trpo_{task}_it0000" for task in ENV_IDS}
-_MEDIUM = {"hopper": "sac_hopper_100k", "halfcheetah": "trpo_halfcheetah_it0300", "walker2d": "trpo_walker2d_it0080"}
+_MEDIUM = {"hopper": "sac_hopper_100k", "halfcheetah": "trpo_halfcheetah_it0300", "walker2d": "sac_walker2d_155k"}
 _EXPERT = {"hopper": "trpo_hopper_it0500", "halfcheetah": "tqc_HalfCheetah-v3", "walker2d": "trpo_walker2d_it0400"}
 # One training history from random up to below the medium policy, which comes last.
 _HISTORY = {
     "hopper": tuple(f"sac_hopper_{steps:03d}k" for steps in (10, 25, 40, 55, 70, 80, 90)),
     "halfcheetah": tuple(f"trpo_halfcheetah_it{iteration:04d}" for iteration in (0, 20, 40, 80, 160)),
-    "walker2d": tuple(f"trpo_walker2d_it{iteration:04d}" for iteration in (0, 20, 40, 60)),
+    "walker2d": tuple(f"sac_walker2d_{steps:03d}k" for steps in (20, 40, 60, 80, 100, 120, 140)),
 }
 _REPLAY_STEPS = {"hopper": 402_000, "halfcheetah": 202_000, "walker2d": 302_000}
 
