@@ -65,7 +65,7 @@ def record_rollout(
 
 def draw_film_strips(rollouts: Mapping[str, Rollout], path: str | os.PathLike, *, frames: int = 8) -> None:
     """Draws each roll-out under its title: `frames` poses, evenly spaced in time, with time and place beneath."""
-    figure = _figure(1.1 * frames + 0.4, 2.0 * len(rollouts))
+    figure = _figure(1.1 * frames + 0.4, 1.7 * len(rollouts))
     for axes, (title, rollout) in zip(figure.subplots(len(rollouts), squeeze=False)[:, 0], rollouts.items()):
         steps = np.linspace(0, len(rollout.ends) - 1, frames).round().astype(int)
         width = 1.1 * max(np.ptp(rollout.ends[steps][..., 0], axis=(1, 2)).max(), 1.0)
