@@ -14,8 +14,8 @@ What was asked of each claim of `quick` before it was fixed, with pilots on seed
   and the maze alone: on the narrow set it equals BC (31.1).
 - Is it long enough? On halfcheetah-medium TD3+BC has 26, 31, 31, 35, 36, 36 every 5,000 updates (3 seeds, 20 episodes).
   Episodes in which it falls over (under 10) are rare from 25,000 on. In the maze IQL has 19 at 20,000 updates, where
-  BC's evaluations swing from -16 to 19, and 36 at 40,000. As Hopper's and the maze's swing so, a score is everywhere the
-  mean of the last three evaluations.
+  BC's evaluations swing from -16 to 19, and 36 at 40,000. As they swing on Hopper too, a score is the mean of the last
+  three evaluations everywhere.
 - Is it strong enough? Every effect but those on Hopper is several times the distance between seeds, so that three seeds
   decide it; on Hopper BC and TD3+BC overlap, and their claim rests on both mixtures.
 
