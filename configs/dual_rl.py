@@ -1,4 +1,4 @@
-"""Dual RL: f-DVL beside XQL and IQL on the `locomotion` sets, and ReCOIL beside other ways to imitate.
+"""Dual RL: f-DVL beside XQL and IQL on the `locomotion-2` sets, and ReCOIL beside other ways to imitate.
 
     python -m experiments.dual_rl.train --config=configs/dual_rl.py:PRESET --workdir=DIR
 

@@ -1,4 +1,4 @@
-"""Offline RL on the `locomotion`, `pointmaze` and `adroit` sets.
+"""Offline RL on the `locomotion-2`, `pointmaze` and `adroit` sets.
 
     python -m experiments.offline_rl.train --config=configs/offline_rl.py:PRESET --workdir=DIR
 

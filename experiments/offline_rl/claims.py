@@ -134,7 +134,7 @@ PAPER = Paper(
     presets={"quick": quick, "offline-to-online": offline_to_online, "paper": paper, "tiny": tiny},
     published=(CORL, JAX_CORL),
     notes=(
-        "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion` sets, "
+        "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion-2` sets, "
         "which carry D4RL's names and are other data: columns headed *on D4RL* are for orientation and cannot be "
         "compared. The published value of P(better) takes a seed's score as normal with the published mean and "
         "deviation; published values are over those sets that have numbers.",

@@ -1,4 +1,4 @@
-"""The `locomotion` sets: policies against their published returns, determinism, shares, the builder and loading."""
+"""The `locomotion-2` sets: policies against their published returns, determinism, shares, the builder and loading."""
 
 import hashlib
 import io

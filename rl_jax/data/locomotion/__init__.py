@@ -1,1 +1,1 @@
-"""The `locomotion` data sets: Hopper, HalfCheetah and Walker2d, rolled out from small embedded behaviour policies."""
+"""The `locomotion-2` data sets: Hopper, HalfCheetah and Walker2d, rolled out from small embedded behaviour policies."""

@@ -1,4 +1,4 @@
-"""Collects the episodes of a `locomotion` set with a pool of roll-out worker processes."""
+"""Collects the episodes of a `locomotion-2` set with a pool of roll-out worker processes."""
 
 import collections
 import concurrent.futures

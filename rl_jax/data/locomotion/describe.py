@@ -1,4 +1,4 @@
-"""Prints what the `locomotion` sets and their behaviour policies are like: the tables of docs/data.md.
+"""Prints what the `locomotion-2` sets and their behaviour policies are like: the tables of docs/data.md.
 
     python -m rl_jax.data.locomotion.describe [--sets=hopper-medium,hopper-expert] [--num_steps=100000]
 """

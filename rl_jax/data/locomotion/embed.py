@@ -1,4 +1,4 @@
-"""Makes a behaviour policy of the `locomotion` sets of a snapshot of SAC.
+"""Makes a behaviour policy of the `locomotion-2` sets of a snapshot of SAC.
 
     python -m rl_jax.data.locomotion.embed --source=runs/sac-hopper --step=50000 --out=sac_hopper_050k.npz
 
