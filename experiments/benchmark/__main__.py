@@ -14,8 +14,8 @@ variants run in turn, `--repeats` times, so that a busy machine slows them alike
 A ratio to a peer is of equal sizes: a variant of ours, `like_jax_corl` or `like_corl`, has the peer's widths, batch,
 sampled actions and number of updates fused in a call; the files of experiments/benchmark/peers say what else differs.
 
-`--suite=online` measures PPO on CartPole, or with --mdp=NAME SQIRL's PPO in an MDP of BRIDGE, in environment steps a
-second, with all that learning takes. Variants:
+`--suite=online` measures PPO on CartPole, or with --bridge_mdp=NAME SQIRL's PPO in an MDP of BRIDGE, in environment
+steps a second, with all that learning takes. Variants:
   fused        the core's step: roll-outs and updates of many steps in one program; for 1 and for --seeds runs.
   purejaxrl    PureJaxRL's own PPO (only with --purejaxrl=DIR, a checkout of github.com/luchris429/purejaxrl, and its
                requirements gymnax<1 and distrax), whose settings ours are set to.
@@ -64,7 +64,7 @@ AGENTS = list(offline_rl.AGENTS)
 AGENT = flags.DEFINE_multi_enum("agent", AGENTS, AGENTS, "Agents to measure; repeat it for several.")
 JAX_CORL = flags.DEFINE_string("jax_corl", "", "A checkout of JAX-CORL to measure in the same run.")
 CORL = flags.DEFINE_string("corl", "", "A checkout of CORL, whose ReBRAC to measure in the same run.")
-MDP = flags.DEFINE_string("mdp", "", "An MDP of BRIDGE that PPO is measured in, in place of CartPole.")
+BRIDGE_MDP = flags.DEFINE_string("bridge_mdp", "", "An MDP of BRIDGE that PPO is measured in, in place of CartPole.")
 PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose PPO to measure in the same run.")
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
         result = offline_rl.suite(measure, AGENT.value, SEEDS.value, JAX_CORL.value, CORL.value, scale)
     elif SUITE.value == "online":
         steps = online.TINY_STEPS if tiny else online.STEPS
-        result = online.suite(measure, SEEDS.value, PUREJAXRL.value, MDP.value, steps)
+        result = online.suite(measure, SEEDS.value, PUREJAXRL.value, BRIDGE_MDP.value, steps)
     elif SUITE.value == "sharding":
         result = sharding.suite(measure, scale)
     else:

@@ -69,7 +69,7 @@ measure() {  # the seconds that it may take, then the flags of the benchmark
 # All memory for the largest batch: nothing else runs beside.
 export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
 measure 80 --suite=offline_rl --agent=iql --seeds=16 --seconds=1
-measure 50 --suite=online --mdp=freeway_10_fs30 --seeds=16 --seconds=1
+measure 50 --suite=online --bridge_mdp=freeway_10_fs30 --seeds=16 --seconds=1
 measure 50 --suite=sharding --seconds=1
 measure 125 --suite=generative --size=sd15 --seconds=1
 echo "$file" >&2

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -100,14 +101,24 @@ def test_other_users_may_read_an_entry(tmp_path):
     assert {stat.S_IMODE(file.stat().st_mode) for file in entry.iterdir()} == {0o644}
 
 
-def test_other_users_may_take_a_lock(tmp_path):
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        for path in Path(folder).rglob("*"):
+            path.chmod(0o755)
+
+
+def test_other_users_may_take_a_lock(open_folder):
+    lock = open_folder / "locks" / "set.lock"
     before = os.umask(0o022)
     try:
-        with exclusive(tmp_path / "locks" / "set.lock"):
+        with exclusive(lock):
             pass
     finally:
         os.umask(before)
-    lock = tmp_path / "locks" / "set.lock"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (lock.parent, lock)] == [0o755, 0o644]
     lock.chmod(0o444)  # as another user sees it
     lock.parent.chmod(0o555)
@@ -116,8 +127,6 @@ def test_other_users_may_take_a_lock(tmp_path):
         "if os.getuid() == 0: os.seteuid(65534)\n"
         "with exclusive(Path(sys.argv[1])): print('in')"
     )
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o055)
     done = subprocess.run([sys.executable, "-c", program, str(lock)], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True)
     assert done.stdout == "in\n", done.stderr

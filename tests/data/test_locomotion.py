@@ -62,6 +62,17 @@ def test_a_policy_is_described_by_what_it_does():
     assert found.samples.shape == found.mode.shape == found.lengths.shape == (describe.BLOCKS * BLOCK_EPISODES,)
     assert found.mode.mean() > found.samples.mean() and 0 < found.faces < 1
     assert found.misfits == ["its noise is not in 0.1 to 0.5"]
+    with pytest.raises(ValueError, match="unknown set 'hoper-random': did you mean hopper-random"):
+        describe.main(["describe", "hoper-random"])
+
+
+@pytest.mark.slow
+def test_sets_are_described_in_two_tables():
+    command = [sys.executable, "-m", "rl_jax.data.locomotion.describe", "hopper-random"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    lines = done.stdout.splitlines()
+    assert lines[2].startswith("| hopper-random | 1,000,000 | trpo_hopper_it0000 |"), done.stderr
+    assert lines[-1].startswith("| trpo_hopper_it0000 |") and len(lines) == 7
 
 
 def policy_arrays(**changes):

@@ -69,8 +69,8 @@ def test_what_cannot_be_shown_is_refused(fields, message):
 
 def test_an_agent_gets_the_kind_of_data_that_it_learns_from():
     shown = imitation_data(OFFLINE, EXPERT, config())
-    data = agent_data(dual_rl.get_config("tiny-recoil"), shown).resident
-    assert len(data.expert) == 5 and len(data.offline) == 22
+    data = agent_data(dual_rl.get_config("tiny-smodice"), shown).resident
+    assert len(data.expert) == 5 and len(data.offline) == 27
     # Standardised over everything that is shown.
     standardised = (shown.observations - shown.observations.mean()) / shown.observations.std()
     assert (data.expert.observations > 0).all()

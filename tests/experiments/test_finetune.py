@@ -18,8 +18,9 @@ from rl_jax.core.main import run
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.core.program import TrainState
-from rl_jax.data.locomotion import embed
-from rl_jax.data.locomotion.policies import policy_from_arrays
+from rl_jax.data.locomotion.embed import main as embed
+from rl_jax.data.locomotion.embed import policy_arrays
+from rl_jax.data.locomotion.policies import load_policy
 from rl_jax.data.transitions import Transitions
 from tests.experiments.offline_files import write_d4rl
 
@@ -195,18 +196,20 @@ def test_sac_from_scratch_runs_to_its_last_line(tmp_path):
 def test_a_snapshot_of_sac_is_a_behaviour_policy(tmp_path):
     config = configured(offline_to_online, "tiny", {"num_seeds": 1, "checkpoint.every": 10, "eval_episodes": 1})
     run(experiment, config, tmp_path)
-    arrays = embed.policy_arrays(tmp_path, 20)
+    embed(["embed", str(tmp_path), "20", str(tmp_path / "sac.npz")])
+    arrays = np.load(tmp_path / "sac.npz")
     assert str(arrays["eval_env"]) == "InvertedPendulum-v4" and arrays["eval_returns"].min() >= 1
     observations = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     state = load_state(tmp_path, experiment(config).program(config), 1)
     params = jax.tree.map(lambda x: x[0], state.params)
     expected = make_agent(config, 1).act(params, observations, jax.random.key(0), 0.0)
     # Weights are stored as float16.
-    np.testing.assert_allclose(policy_from_arrays(arrays).act(observations, None), expected, atol=2e-3)
-    earlier = embed.policy_arrays(tmp_path, 10)
-    assert not np.array_equal(earlier["W0"], arrays["W0"])
+    np.testing.assert_allclose(load_policy(str(tmp_path / "sac")).act(observations, None), expected, atol=2e-3)
+    assert not np.array_equal(policy_arrays(tmp_path, 10)["W0"], arrays["W0"])
     with pytest.raises(FileNotFoundError, match="no checkpoint of step 15"):
-        embed.policy_arrays(tmp_path, 15)
+        policy_arrays(tmp_path, 15)
     (tmp_path / "config.json").write_text('{"agent": {"name": "iql"}}')
     with pytest.raises(ValueError, match="no run of SAC: name one of"):
-        embed.policy_arrays(tmp_path)
+        policy_arrays(tmp_path, 20)
+    with pytest.raises(ValueError, match="give the folder of a run of SAC, a step and the file"):
+        embed(["embed", str(tmp_path), "latest"])

@@ -128,6 +128,9 @@ def test_the_binary_ends_with_one_json_line(dataset, tmp_path):
     done = binary("--config=configs/offline_rl.py:tiny", f"--workdir={tmp_path / 'bad'}", "--config.agent.expectil=0.9")
     assert done.returncode != 0 and "expectile" in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == "" and not (tmp_path / "bad").exists()
+    film = [sys.executable, "-m", "experiments.offline_rl.film", f"--run={tmp_path / 'run'}"]
+    done = subprocess.run(film, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert "film.png: bc: normalised score" in done.stdout and (tmp_path / "run" / "film.png").exists(), done.stderr
     done = binary("--help")
     for word in ("--config", "--workdir", "quick", "--config.num_seeds", "--config.dataset.path"):
         assert word in done.stdout

@@ -1,13 +1,12 @@
 """Prints what the `locomotion-2` sets and their behaviour policies are like: the tables of docs/data.md.
 
-    python -m rl_jax.data.locomotion.describe [--sets=hopper-medium,hopper-expert] [--num_steps=100000]
+    python -m rl_jax.data.locomotion.describe [hopper-medium hopper-expert ...]
 """
 
 import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from absl import flags
 
 from rl_jax.core.config import unknown
 from rl_jax.core.runtime import run_binary
@@ -18,9 +17,7 @@ from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of
 from rl_jax.data.locomotion.sets import FAMILY, SETS, TIME_LIMIT
 from rl_jax.data.scores import normalized_score
 
-_SETS = flags.DEFINE_list("sets", list(SETS), "Names such as hopper-medium.")
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 100_000, "Of each set; 0 for its full size.", lower_bound=0)
-
+NUM_STEPS = 100_000  # of each set
 BLOCKS = 3  # of episodes of a policy's samples, and as many of its mode
 FACE = 0.999  # a component beyond it lies at a face of the box
 
@@ -106,16 +103,15 @@ def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --sets=hopper-medium")
-    for name in _SETS.value:
+    names = argv[1:] or SETS
+    for name in names:
         if name not in SETS:
             raise ValueError(unknown("set", name, SETS))
-    specs = [SETS[name] for name in _SETS.value]
+    specs = [SETS[name] for name in names]
     print_table(
         ("set", "steps", "behaviour policies, in equal shares of the steps", "return of an episode",
          "score by episodes", "by steps", "of the best", "episode length", "at the faces"),
-        (set_row(load_dataset(f"{FAMILY}/{spec.name}", num_steps=_NUM_STEPS.value or None)) for spec in specs),
+        (set_row(load_dataset(f"{FAMILY}/{spec.name}", num_steps=NUM_STEPS)) for spec in specs),
     )
     print()
     env_ids = {policy: spec.env_id for spec in specs for policy in spec.policies}

@@ -1,6 +1,6 @@
 """Makes a behaviour policy of the `locomotion-2` sets of a snapshot of SAC.
 
-    python -m rl_jax.data.locomotion.embed --source=runs/sac-hopper --step=50000 --out=sac_hopper_050k.npz
+    python -m rl_jax.data.locomotion.embed RUN STEP OUT, such as runs/sac-hopper 50000 sac_hopper_050k.npz
 
 The run is one of `experiments.offline_rl.finetune --config=configs/offline_to_online.py:sac/<task>`, with a
 --config.checkpoint.keep that keeps the step. `policies/SOURCE.md` describes the layout of the file.
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import SingleDeviceSharding
 
 from rl_jax.core.checkpoint import load_leaves
@@ -20,15 +19,11 @@ from rl_jax.data.locomotion.policies import policy_from_arrays
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
 from rl_jax.data.locomotion.sets import TIME_LIMIT
 
-_SOURCE = flags.DEFINE_string("source", None, "The --workdir of a run of SAC, whose first seed acts.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "Of which checkpoint; by default the newest.")
-_OUT = flags.DEFINE_string("out", None, "The npz file to write.", required=True)
-
 LAYER = "params/actor/params/MLP_0/Dense_{}/{}"
 
 
-def policy_arrays(run: str | Path, step: int | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a policy's file: SAC's actor as float16, and the returns of BLOCK_EPISODES of its mode.
+def policy_arrays(run: str | Path, step: int) -> dict[str, np.ndarray]:
+    """The arrays of a policy's file: the actor of a run's first seed as float16, and the returns of its mode.
 
     Raises:
       FileNotFoundError: there is no such run or checkpoint.
@@ -56,13 +51,14 @@ def policy_arrays(run: str | Path, step: int | None = None) -> dict[str, np.ndar
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
-    arrays = policy_arrays(_SOURCE.value, _STEP.value)
-    with atomically(_OUT.value) as file:
+    if len(argv) != 4 or not argv[2].isdigit():
+        raise ValueError("give the folder of a run of SAC, a step and the file to write: RUN STEP OUT")
+    run, step, out = argv[1:]
+    arrays = policy_arrays(run, int(step))
+    with atomically(out) as file:
         np.savez_compressed(file, **arrays)
     returns = arrays["eval_returns"]
-    print(f"{_OUT.value}: {arrays['eval_env']}, return of the mode {returns.mean():.0f} +- {returns.std():.0f}")
+    print(f"{out}: {arrays['eval_env']}, return of the mode {returns.mean():.0f} +- {returns.std():.0f}")
 
 
 if __name__ == "__main__":
