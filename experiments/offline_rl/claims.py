@@ -75,8 +75,8 @@ def offline(
 
 def quick() -> Preset:
     common = SMALL | SMALL_DATA | steps(30_000, 5000)
-    runs = offline(("bc", "bc10", "td3_bc", "iql", "dt"), (NARROW, *MIXED), common, LIGHTER)
-    runs += offline(("awac", "xql"), (NARROW,), common, LIGHTER)
+    runs = offline(("bc", "bc10", "td3_bc", "iql"), (NARROW, *MIXED), common)
+    runs += offline(("awac", "xql"), (NARROW,), common, LIGHTER) + offline(("dt",), MIXED, common, LIGHTER)
     # An episode of the maze finds the goal or does not: ten of them say little.
     runs += offline(("bc", "td3_bc", "iql"), (MAZE,), common | steps(40_000, 5000) | {"eval_episodes": 50})
     claims = (
