@@ -66,14 +66,16 @@ def read_run(run: Run, workdir: Path, command: Sequence[str] = ()) -> Record:
     if not isinstance(first, int):
         raise ValueError(f"{workdir / 'config.json'} is damaged: seed is {first!r}: restore it from a copy")
     seeds = next(iter(outcomes.values())).shape[1]
+    # A start that found the run at its end trained nothing.
+    trained = [start for start in starts[1:] if start.get("step") != steps[-1]]
     about = {
         **identity(run),
         "command": list(command),
         "seeds": list(range(first, first + seeds)),
         "step": int(steps[-1]),
         "inputs": starts[-1]["inputs"],
-        "git": _distinct(start.get("git", {}) for start in starts),
-        "devices": _distinct(flat(start).get("devices.kind") for start in starts),
+        "git": _distinct(start.get("git", {}) for start in (starts[0], *trained)),
+        "devices": _distinct(flat(start).get("devices.kind") for start in (starts[0], *trained)),
         "summary": summary,
     }
     return Record(json.loads(json.dumps(about)), Evaluations(steps, seconds, outcomes, summary))

@@ -67,7 +67,8 @@ def write_folder(workdir, run, seed=7):
         add_outcomes(workdir / "outcomes.npz", int(step), float(run.train_seconds[place]), outcomes)
     (workdir / "config.json").write_text(json.dumps({"seed": seed}))
     start = {"inputs": {"checksum": "abc"}, "git": {"revision": "r", "clean": True}, "devices": {"kind": "cpu"}}
-    (workdir / "provenance.json").write_text(json.dumps({"starts": [start, start]}))
+    late = start | {"step": int(run.steps[-1]), "git": {"revision": "later", "clean": True}}  # it trained nothing
+    (workdir / "provenance.json").write_text(json.dumps({"starts": [start, start, late]}))
     (workdir / "result.json").write_text(json.dumps({"step": int(run.steps[-1])} | dict(run.summary)))
     return workdir
 
