@@ -26,7 +26,7 @@ from rl_jax.data.locomotion.sets import FAMILY, SETS
 from rl_jax.data.scores import normalized_score
 from rl_jax.evaluation.render import Rollout, draw_film_strips, record_rollout
 
-_RUN = flags.DEFINE_string("run", None, "The --workdir of a finished run.", required=True)
+_RUN = flags.DEFINE_string("run", None, "The --workdir of a finished run.")
 _EPISODE = flags.DEFINE_integer("episode", 0, "Which start: the seed of the reset.")
 
 ActIn = Callable[[np.ndarray], np.ndarray]  # observation [O] -> action [A]
@@ -72,6 +72,8 @@ def rollouts_of(run: Path, seed: int = 0) -> dict[str, Rollout]:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}: settings are flags, such as --run=DIR")
+    if not _RUN.value:
+        raise ValueError("--run: give the --workdir of a finished run of experiments.offline_rl.train")
     rollouts = rollouts_of(Path(_RUN.value), _EPISODE.value)
     draw_film_strips(rollouts, Path(_RUN.value) / "film.png")
     print(f"{Path(_RUN.value) / 'film.png'}: {'; '.join(rollouts)}")
