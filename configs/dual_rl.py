@@ -28,7 +28,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from rl_jax.agents import bc, fdvl, iq_learn, oril, recoil, recoil_v, smodice
-from rl_jax.control.recipes import RECIPES, Recipe, from_recipe, tiny
+from rl_jax.control.recipes import DATA_SETS, RECIPES, Recipe, from_recipe, tiny
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -123,7 +123,7 @@ def imitation(method: str, setting: str, make: Callable[[Recipe, str], ConfigDic
     (recipe, learn_from), (offline, expert, hidden) = IMITATION[method], SETTINGS[setting]
     config = make(recipe, offline)
     config.expert = {
-        "name": f"locomotion-2/{expert}",
+        "name": DATA_SETS[expert],
         "num_steps": 300_000,  # to make; the demonstrations and the hidden episodes are the first ones of them
         "demonstrations": 1,  # expert episodes that are known to be an expert's
         "hidden": hidden,  # expert episodes, others than these, that lie unmarked in the offline data

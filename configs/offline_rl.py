@@ -10,8 +10,7 @@ Presets:
                       rebrac/walker2d-medium-expert. On 2 CPU cores 1,000,000 updates of IQL, XQL, AWAC or TD3+BC take
                       about an hour or two; CQL, EDAC, ReBRAC and DT are for a GPU. Agents: bc, bc10, td3_bc, awac, cql,
                       cal_ql, iql, xql, rebrac, sac_n, edac, dt. Scores that they reached with fewer updates stand in
-                      experiments/offline_rl/README.md; at 40,000: td3_bc/walker2d-medium 69, iql/walker2d-medium 62
-                      (behaviour 59).
+                      experiments/offline_rl/README.md.
   <agent>/pointmaze-<maze>
                       CORL's settings for D4RL's maze2d: umaze, medium, large, each also with -dense behind it, e.g.
                       td3_bc/pointmaze-umaze or iql/pointmaze-large-dense. Agents: bc, bc10, td3_bc, awac, iql, and

@@ -18,7 +18,7 @@ from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import load, offline_experiment, on_raw_observations
 from rl_jax.control.tasks import task_of
 from rl_jax.core.checkpoint import load_state
-from rl_jax.core.files import read_json
+from rl_jax.core.files import read_object
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.load import Dataset
 from rl_jax.data.locomotion.policies import load_policy
@@ -57,13 +57,14 @@ def rollouts_of(run: Path, seed: int = 0) -> dict[str, Rollout]:
     Raises:
       FileNotFoundError or ValueError: the run is not one of an offline agent whose policy sees one observation.
     """
-    config = ConfigDict(read_json(run / "config.json"))
+    config = ConfigDict(read_object(run / "config.json"))
     if "dataset" not in config or config.dataset.context_length:
         raise ValueError(f"{run}: no run of experiments.offline_rl.train whose policy acts on one observation")
     dataset, found = load(config.dataset), {}
+    env_id = task_of(config, dataset).env_id
     policies = behaviour_policy(dataset, seed) | {config.agent.name: learnt_policy(run, config, dataset)}
     for name, act in policies.items():
-        rollout = record_rollout(task_of(config, dataset).env_id, act, seed=seed)
+        rollout = record_rollout(env_id, act, seed=seed)
         score = normalized_score(dataset.env_id, rollout.rewards.sum())
         found[f"{name}: normalised score {score:.1f}"] = rollout
     return found

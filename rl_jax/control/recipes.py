@@ -14,7 +14,7 @@ from rl_jax.data.pointmaze import sets as pointmaze
 # What presets call the sets: hopper-medium is locomotion-2/hopper-medium, pointmaze-umaze is pointmaze/umaze.
 POINTMAZE = tuple(f"pointmaze-{name}" for name in pointmaze.SETS)
 DATA_SETS = {name: f"{FAMILY}/{name}" for name in SETS}
-DATA_SETS |= dict(zip(POINTMAZE, (f"pointmaze/{name}" for name in pointmaze.SETS), strict=True))
+DATA_SETS |= {f"pointmaze-{name}": f"pointmaze/{name}" for name in pointmaze.SETS}
 DATA_SETS |= {f"adroit-{name}": f"adroit/{name}" for name in adroit.SETS}
 
 

@@ -1,5 +1,6 @@
 """TFDS builders of the sets that are made here: one configuration a set, stored as RLDS episodes."""
 
+import abc
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,9 +53,9 @@ class MadeHere(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
 
+    @abc.abstractmethod
     def collect(self, spec: SetSpec, num_steps: int, seed: int) -> Iterator[Episodes]:
         """The episodes of a set, in order, of `num_steps` steps together."""
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         spec = self.builder_config.spec

@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from rl_jax.control.tasks import references_of
 from rl_jax.core import sweep
 from rl_jax.core.experiment import Experiment
-from rl_jax.core.files import read_json
 from rl_jax.core.loop import Result
 from rl_jax.core.outcomes import read_outcomes
+from rl_jax.core.provenance import read_starts
 from rl_jax.data.scores import score_between
 from rl_jax.reports.curves import plot_learning_curve
 from rl_jax.reports.measures import outcome_name
@@ -82,7 +82,7 @@ def last_scores(rival: Path, experiment: Experiment) -> np.ndarray:
     field = "config.rival"
     if not (rival / "result.json").exists():
         raise FileNotFoundError(f"{field}: {rival} is not the folder of a finished run: give the --workdir of one")
-    inputs = read_json(rival / "provenance.json")["starts"][-1]["inputs"]
+    inputs = read_starts(rival / "provenance.json")[-1]["inputs"]
     for name in ("checksum", "env_id"):
         if inputs.get(name) != experiment.inputs.get(name):
             raise ValueError(

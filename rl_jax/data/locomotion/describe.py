@@ -44,7 +44,9 @@ class Facts:
     def misfits(self) -> list[str]:
         """Why a set of the policy could not show what a learner has learnt; empty where it can.
 
-    X        """
+        Learners are judged by their mode, so it must not lose what the samples have; with little noise there is no
+        action to choose; where the box cuts most actions, the mode wins what no learner has learnt.
+        """
         wrong = []
         if self.mode.mean() < 0.95 * self.samples.mean():
             wrong.append("its mode scores under 95% of its samples")

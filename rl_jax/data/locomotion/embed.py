@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from rl_jax.core.checkpoint import load_leaves
-from rl_jax.core.files import atomically, read_json
+from rl_jax.core.files import atomically, read_object
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.locomotion.policies import policy_from_arrays
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, returns_of, roll_out_block
@@ -29,7 +29,7 @@ def policy_arrays(run: str | Path, step: int) -> dict[str, np.ndarray]:
       FileNotFoundError: there is no such run or checkpoint.
       ValueError: the run is not one of SAC.
     """
-    config = read_json(Path(run) / "config.json")
+    config = read_object(Path(run) / "config.json")
     if config.get("agent", {}).get("name") != "sac":
         raise ValueError(f"{run}: no run of SAC: name one of configs/offline_to_online.py:sac/<task>")
     last = len(config["agent"]["hidden_dims"])
