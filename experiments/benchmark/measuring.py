@@ -1,7 +1,7 @@
 """How a rate is measured: variants of the same work run in turn, and the median of each counts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.fused import Window
 from rl_jax.core.loop import Run
+from rl_jax.core.program import PyTree
 
 CALLS = 6  # queued up between two looks at the clock
 
@@ -93,16 +94,23 @@ def trained(experiment: Experiment, config: ConfigDict, num_seeds: int, chunk: i
         state = init(start.keys["init"], start.settings, start.resident)
     inputs = start.resident, None, start.keys["train"], start.settings
     step = start.steps.find(chunk, (state, *inputs))
-    carry = [state, start.put_window(Window.empty(start.num_runs, step.names))]
+    carry = state, start.put_window(Window.empty(start.num_runs, step.names))
+    made = chained(lambda *carry: step.run(*carry, *inputs), carry, chunk, num_seeds)
+    return made._replace(compile_seconds=start.steps.compile_seconds)
+
+
+def chained(step: Callable[..., Sequence[PyTree]], carry: Sequence[PyTree], chunk: int, num_runs: int = 1) -> Variant:
+    """A step of `chunk` updates of each run that takes what it returned before; it counts the updates of all runs."""
+    carry = list(carry)
     calls = 1 if chunk > CALLS else CALLS  # as many as `queued` makes, where a call is short
 
     def run() -> int:
         for _ in range(calls):
-            carry[:] = step.run(*carry, *inputs)
+            carry[:] = step(*carry)
         jax.block_until_ready(carry[1])
-        return calls * chunk * num_seeds
+        return calls * chunk * num_runs
 
-    return Variant(run, chunk, start.steps.compile_seconds)
+    return Variant(run, chunk)
 
 
 def sgemm(size: int = 2048) -> Variant:

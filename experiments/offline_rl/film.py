@@ -16,14 +16,14 @@ from ml_collections import ConfigDict
 
 from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import load, offline_experiment, on_raw_observations
-from rl_jax.control.tasks import task_of
+from rl_jax.control.tasks import headline_of, references_of, task_of
 from rl_jax.core.checkpoint import load_state
 from rl_jax.core.files import read_object
 from rl_jax.core.runtime import run_binary
 from rl_jax.data.load import Dataset
 from rl_jax.data.locomotion.policies import load_policy
 from rl_jax.data.locomotion.sets import FAMILY, SETS
-from rl_jax.data.scores import normalized_score
+from rl_jax.data.scores import score_between
 from rl_jax.evaluation.render import Rollout, draw_film_strips, record_rollout
 
 _RUN = flags.DEFINE_string("run", None, "The --workdir of a finished run.")
@@ -61,12 +61,14 @@ def rollouts_of(run: Path, seed: int = 0) -> dict[str, Rollout]:
     if "dataset" not in config or config.dataset.context_length:
         raise ValueError(f"{run}: no run of experiments.offline_rl.train whose policy acts on one observation")
     dataset, found = load(config.dataset), {}
-    env_id = task_of(config, dataset).env_id
+    task = task_of(config, dataset)
+    references = references_of(task.label, config)
     policies = behaviour_policy(dataset, seed) | {config.agent.name: learnt_policy(run, config, dataset)}
     for name, act in policies.items():
-        rollout = record_rollout(env_id, act, seed=seed)
-        score = normalized_score(dataset.env_id, rollout.rewards.sum())
-        found[f"{name}: normalised score {score:.1f}"] = rollout
+        rollout = record_rollout(task.env_id, act, seed=seed)
+        total = rollout.rewards.sum()
+        score = total if references is None else score_between(references, total)
+        found[f"{name}: {headline_of(task.label, config).label} {score:.1f}"] = rollout
     return found
 
 

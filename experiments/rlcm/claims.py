@@ -5,20 +5,27 @@ and RLCM for compressibility with the KL divergence in its loss, at three coeffi
 DDPO are compared: run these two alone, or both beside equally many others.
   emoji         32x32 emoji of animals with captions, 60 updates of 32 images (align: 100 of 130): hours on CPU cores.
   emoji-large   the same with 300 updates of 520 images (align: 200) at the learning rates of digits: needs a GPU.
-  digits        8x8 digits, 300 updates of 160 images (align: 200).
+  digits        8x8 digits, 300 updates of 160 images; alignment is not claimed: the judge is right of 98.5% before.
   tiny          seconds: for tests.
 
-Claims and rules are those of the method's card, fixed before the runs.
+Claims are those of the method's card. What was asked of them before the rules were fixed, with earlier runs and a pilot
+on seeds from 100 on, which no result uses:
+
+- Both samplers end at the same floor, a few bytes apart, where noise decides. So equal numbers of rewarded images are
+  compared by the mean bytes over the run, and times at half of the way and at 90% of the way to DDPO's end.
+- Stopping by the judge needs evaluations often enough to see the moment before it is lost: digits are judged every 10
+  updates, where {PILOT}.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.claims import all_of, any_of, changes_by, faster_than, never_behind, reaches, within
+from rl_jax.reports.claims import all_of, any_of, better_by, changes_by, faster_than, reaches, within
 from rl_jax.reports.declaration import Claim, Paper, Preset, Published, Run, grid
 from rl_jax.reports.figures import draw_curves, plot_curves
-from rl_jax.reports.measures import Evaluations, Guard, best, derived
+from rl_jax.reports.measures import Evaluations, Guard, area, best, derived
 from rl_jax.reports.scores import Scores
 
 KL = {f"rlcm_kl_{x}": x for x in (0.1, 0.2, 0.3)}  # coefficients
@@ -48,9 +55,8 @@ PUBLISHED = Published(
 )
 
 
-def claims(level: float | None) -> tuple[Claim, ...]:
-    """All of a domain; `level` is the size in bytes to which time is taken, or None for DDPO's last one."""
-    at = "the last bytes" if level is None else f"{level:g} bytes"
+def claims(alignment: bool = True) -> tuple[Claim, ...]:
+    """All of a domain; alignment where the judge leaves room for it."""
     kept = [
         all_of([
             reaches(name, 0.8, by="every", measure=JUDGE, **ON), reaches(name, 0.1, by="every", measure=GONE, **ON)
@@ -61,11 +67,14 @@ def claims(level: float | None) -> tuple[Claim, ...]:
         reaches("rlcm", 0.5, by="every", measure=GONE, beside=GUARDS, **ON,
                 text="{rlcm}: bytes above the flat image fall by half"),
         changes_by("rlcm", LARGE, 0.2, relative=True, beside=GUARDS, **UP, text="{rlcm}: bytes rise by a fifth"),
-        never_behind("rlcm", "ddpo", SMALL, after=1 / 3, beside=GUARDS, **ON),
-        faster_than("rlcm", "ddpo", SMALL, level=level, factor=1 / 3, published=28 / 125, **ON,
-                    text=f"{{rlcm}} has {at} in a third of the time of {{ddpo}}"),
-        changes_by("rlcm", JUDGE_2, 0.02, beside=GUARDS, **ALIGN,
-                   text="Alignment, judged independently, rises at two steps"),
+        better_by("rlcm", "ddpo", measure=area(SMALL), beside=GUARDS, **ON,
+                  text="{rlcm} has fewer bytes than {ddpo} over equally many rewarded images"),
+        *(faster_than("rlcm", "ddpo", SMALL, gain=gain, factor=1 / 3, published=28 / 125, **ON,
+                      name=f"rlcm_faster_than_ddpo_to_{gain:.0%}",
+                      text=f"{{rlcm}} is {gain:.0%} of the way to {{ddpo}}'s last bytes in a third of its time")
+          for gain in (0.5, 0.9)),
+        *alignment * (changes_by("rlcm", JUDGE_2, 0.02, beside=GUARDS, **ALIGN,
+                                 text="Alignment, judged independently, rises at two steps"),),
         within("rlcm", 0.0, 1.0, measure=BETWEEN, **ON, text="Two steps after training lie between one and eight"),
         any_of(kept, name="kl_keeps_the_prompts",
                text="With the KL divergence in the loss bytes fall and the judge still sees the prompts"),
@@ -74,17 +83,18 @@ def claims(level: float | None) -> tuple[Claim, ...]:
     )
 
 
-def preset(scale: str, level: float | None) -> Preset:
+def preset(scale: str) -> Preset:
     """All of a domain, at its scale in configs/rlcm.py."""
     module, config = "experiments.rlcm.train", f"configs/rlcm.py:{scale}"
+    judged = {"compress": SMALL, "incompress": LARGE} | ({} if scale == "digits" else {"align": JUDGE_2})
     runs = (
         *grid(("rlcm", "ddpo"), ("compress",), module=module, config=config + "{method}-{task}",
               presets={"rlcm": "", "ddpo": "-ddpo"}),
-        *grid(("rlcm",), ("incompress", "align"), module=module, config=config + "-{task}"),
+        *grid(("rlcm",), tuple(judged)[1:], module=module, config=config + "-{task}"),
         *grid(tuple(KL), ("compress",), module=module, config=config + "-{task}-kl",
               by_method={name: {"tuning.kl_coefficient": x} for name, x in KL.items()}),
     )
-    return Preset(runs, claims(level), {"compress": SMALL, "incompress": LARGE, "align": JUDGE_2}, GUARDS)
+    return Preset(runs, claims("align" in judged), judged, GUARDS)
 
 
 def draw_rewards(runs: Mapping[str, Evaluations], outcome: str, label: str, path: Path) -> None:
@@ -112,10 +122,8 @@ PAPER = Paper(
     baseline="ddpo",
     measure=SMALL,
     presets={
-        "emoji": lambda: preset("emoji", None),
-        "emoji-large": lambda: preset("emoji-large", None),
-        "digits": lambda: preset("digits", 600),
-        "tiny": lambda: Preset((TINY,), claims(600)[:1], beside=GUARDS),
+        **{scale: functools.partial(preset, scale) for scale in ("emoji", "emoji-large", "digits")},
+        "tiny": lambda: Preset((TINY,), claims()[:1], beside=GUARDS),
     },
     published=(PUBLISHED,),
     figures={"rewards.png": draw_compression, "curves.png": draw_curves},

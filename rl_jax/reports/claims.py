@@ -173,13 +173,14 @@ def never_behind(
 
 
 def faster_than(
-    method: str, other: str, metric: Metric | Curve, *, level: float | None = None, factor: float = 1.0,
-    x: str = "train_seconds", by: By = "every", **about: Unpack[About],
+    method: str, other: str, metric: Metric | Curve, *, level: float | None = None, gain: float = 1.0,
+    factor: float = 1.0, x: str = "train_seconds", by: By = "every", **about: Unpack[About],
 ) -> Claim:
     """The method is there in at most `factor` of what the other needs of x. `tasks` names the one task.
 
     Args:
-      level: of the metric; if None it is the other's last mean over seeds, and what the other spent is all of its x.
+      level: of the metric; if None it is where the other's mean over seeds has made a share `gain` of its whole change,
+        and what the other spent is its x until that mean is there.
       x: "train_seconds", "steps", or an outcome that counts, such as "samples".
 
     The value is the ratio; infinite where a seed of the method never gets there.
@@ -190,8 +191,10 @@ def faster_than(
         (task,) = about.get("tasks") or scores.tasks
         ours, theirs = (scores.evaluations(name, task) for name in (method, other))
         if level is None:
-            last = curve.of(theirs)
-            goal, spent = float(last[-1].mean()), spent_until(theirs, x, last.shape)[-1].mean()
+            mean = curve.of(theirs).mean(1)
+            goal = float((1.0 - gain) * mean[0] + gain * mean[-1])
+            there = int(np.argmax(sign(curve.metric) * mean >= sign(curve.metric) * goal))
+            spent = spent_until(theirs, x, curve.of(theirs).shape)[there].mean()
         else:
             goal = level
             spent = first(curve, goal, x).of(theirs).values
@@ -205,7 +208,9 @@ def faster_than(
             return Finding(math.inf, (low, math.inf), False, f"{detail}, {(~found.known).sum()} seeds never there")
         return decided(Values(ratios, found.known), factor, -1.0, by)._replace(detail=detail)
 
-    goal = f"the last {curve.metric.label} of {named(other)}" if level is None else f"{curve.metric.label} {level:g}"
+    way = "" if gain == 1.0 else f"{gain:.0%} of the way to "
+    end = f"{way}the last {curve.metric.label} of {named(other)}"
+    goal = end if level is None else f"{curve.metric.label} {level:g}"
     return make_claim(
         f"{ident(method)}_faster_than_{ident(other)}",
         f"{named(method)} is at {goal} in {_share(factor)} of the {words(x)} that {named(other)} takes",

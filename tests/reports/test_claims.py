@@ -185,6 +185,9 @@ def test_time_to_a_level_and_to_the_others_end():
     assert verdict(faster_than("b", "a", SCORE, level=4.0, factor=0.25, x="steps"), found) == ("pass", 0.25)
     assert verdict(faster_than("b", "a", SCORE, factor=0.5), found) == ("pass", 0.375)
     assert verdict(faster_than("b", "a", SCORE, factor=0.3), found) == ("fail", 0.375)
+    # A quarter of the way of a is 2.25, which a has after 30 steps and b after 10 and 10; the whole of it is a's end.
+    quarter = faster_than("b", "a", SCORE, gain=0.25, factor=0.4, x="steps")
+    assert verdict(quarter, found) == ("pass", pytest.approx(1 / 3))
     never = judge(faster_than("a", "b", SCORE), found)
     assert (never["verdict"], never["value"]) == ("fail", None) and "2 seeds never there" in never["detail"]
     assert verdict(never_behind("b", "a", SCORE, after=0.5), found) == ("pass", 4.0)

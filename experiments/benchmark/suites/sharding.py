@@ -7,7 +7,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from experiments.benchmark.measuring import CALLS, Measure, Variant, trained
+from experiments.benchmark.measuring import Measure, Variant, chained, trained
 from experiments.benchmark.suites.offline_rl import FULL, Scale, make_config, synthetic_episodes
 from rl_jax.control.offline import agent_data, offline_program
 from rl_jax.control.tasks import SCORE
@@ -43,13 +43,4 @@ def without_mesh(experiment: Experiment, config: ConfigDict, chunk: int) -> Vari
     fused = fused_step(start.program_at, chunk, seed_axis=start.seed_axis, on_nan=config.loop.on_nan)
     step = jax.jit(fused, donate_argnums=(0, 1))
     window = Window.empty(1, metric_names(start.program, state, resident, None))
-    carry = [state, window]
-    calls = 1 if chunk > CALLS else CALLS  # as many as `trained` makes
-
-    def run() -> int:
-        for _ in range(calls):
-            carry[:] = step(*carry, resident, None, keys["train"], settings)
-        jax.block_until_ready(carry[1])
-        return calls * chunk
-
-    return Variant(run, chunk)
+    return chained(lambda *carry: step(*carry, resident, None, keys["train"], settings), (state, window), chunk)
