@@ -27,9 +27,8 @@ import functools
 
 from ml_collections import ConfigDict
 
-from rl_jax.control.recipes import DATA_SETS, RECIPES, from_recipe, tiny
+from rl_jax.control.recipes import RECIPES, from_recipe, sets_of, tiny
 from rl_jax.core.config import from_preset
-from rl_jax.data.locomotion.sets import SETS
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
@@ -39,7 +38,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets |= {f"tiny-{agent}": functools.partial(tiny, recipe) for agent, recipe in RECIPES.items()}
     presets |= {
         f"{agent}/{name}": functools.partial(from_recipe, recipe, name)
-        for agent, recipe in RECIPES.items() for name in DATA_SETS if name in SETS or name in recipe.by_set
+        for agent, recipe in RECIPES.items() for name in sets_of(agent)
     }
     return from_preset("offline_rl", presets, preset)
 

@@ -5,7 +5,8 @@
 Presets:
   quick           SAC from scratch in Hopper-v4 for 60,000 steps: 10 minutes of CPU time. One seed's policy returned
                   2,447 at 50,000 steps and 837 at 60,000: at this length it jumps from one evaluation to the next.
-  sac/<task>      SAC from scratch with its authors' settings and length: hopper, halfcheetah, walker2d.
+  sac/<task>      SAC from scratch with its authors' settings and length: hopper, halfcheetah, walker2d,
+                  pointmaze-umaze.
   iql/<set>       IQL goes on from --config.init_from.run=DIR, the finished run of configs/offline_rl.py:iql/<set>; with
                   --config.dataset.num_steps=N and the other fields of the data as there.
   cal_ql/<set>    the same of Cal-QL: half of every batch comes from the data set.
@@ -19,21 +20,27 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents import sac
 from rl_jax.control import recipes
-from rl_jax.control.recipes import RECIPES
+from rl_jax.control.recipes import RECIPES, sets_of
 from rl_jax.core.config import core_config, from_preset
-from rl_jax.data.locomotion.sets import ENV_IDS, SETS
+from rl_jax.data.locomotion.sets import ENV_IDS
+from rl_jax.data.pointmaze.sets import SETS as POINTMAZE
 
 FINE_TUNED = ("iql", "cal_ql")
-SAC_STEPS = {"hopper": 1_000_000, "halfcheetah": 3_000_000, "walker2d": 3_000_000}
+FROM_SCRATCH = {  # task and steps
+    "hopper": (ENV_IDS["hopper"], 1_000_000), "halfcheetah": (ENV_IDS["halfcheetah"], 3_000_000),
+    "walker2d": (ENV_IDS["walker2d"], 3_000_000), "pointmaze-umaze": (POINTMAZE["umaze"].env_id, 1_000_000),
+}
 NEVER = 1_000_000_000  # a cosine schedule so long is constant
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {"quick": quick, "tiny": tiny_from_scratch}
-    presets |= {f"sac/{name}": functools.partial(from_scratch, ENV_IDS[name], n) for name, n in SAC_STEPS.items()}
+    presets |= {f"sac/{name}": functools.partial(from_scratch, *task) for name, task in FROM_SCRATCH.items()}
     presets |= {f"tiny-{agent}": functools.partial(tiny_tuned, agent) for agent in FINE_TUNED}
-    presets |= {f"{agent}/{name}": functools.partial(tuned, agent, name) for agent in FINE_TUNED for name in SETS}
+    presets |= {
+        f"{agent}/{name}": functools.partial(tuned, agent, name) for agent in FINE_TUNED for name in sets_of(agent)
+    }
     return from_preset("offline_to_online", presets, preset)
 
 

@@ -103,13 +103,13 @@ def paper() -> Preset:
 
 
 def offline_to_online() -> Preset:
-    sets, common = ("hopper-medium-replay",), SMALL | steps(20_000, 5000)
+    sets, common = (MAZE,), SMALL | {"eval_episodes": 50}
     online = {"module": "experiments.offline_rl.finetune", "config": "configs/offline_to_online.py:{method}/{task}"}
     runs = (
-        *offline(("iql",), sets, common | SMALL_DATA),
-        *grid(("iql_online",), sets, common=common | SMALL_DATA, presets={"iql_online": "iql"},
+        *offline(("iql",), sets, common | SMALL_DATA | steps(40_000, 5000)),
+        *grid(("iql_online",), sets, common=common | SMALL_DATA | steps(20_000, 5000), presets={"iql_online": "iql"},
               needs={"init_from.run": "iql-{task}"}, **online),
-        *grid(("sac",), sets, common=common | {"collect.random_steps": 5000}, presets={sets[0]: "hopper"}, **online),
+        *grid(("sac",), sets, common=common | steps(20_000, 5000) | {"collect.random_steps": 5000}, **online),
     )
     heavy = "Cal-QL's networks and lengths need an accelerator: configs/offline_to_online.py:cal_ql/<set>"
     return Preset(runs, (

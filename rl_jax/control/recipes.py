@@ -181,3 +181,8 @@ RECIPES = {
         _DT,
     ),
 }
+
+
+def sets_of(agent: str) -> tuple[str, ...]:
+    """The sets of `DATA_SETS` that the agent has settings for: all of locomotion, and those named in its recipe."""
+    return tuple(name for name in DATA_SETS if name in SETS or name in RECIPES[agent].by_set)
