@@ -108,7 +108,7 @@ def _tune(scale: str, kind: str, reward: str) -> ConfigDict:
     config = _config(scale.removesuffix("-large"), kind)
     config.reward = REWARDS[reward]
     config.num_seeds = 3
-    config.num_steps, every = 200 if reward == "align" else 300, 10
+    config.num_steps, every = 200 if reward == "align" else 300, 5 if kind == "consistency" else 10
     config.batch_size, *chunk_sizes = SCALES[scale]
     config.tuning.update({"tracker_size": 64, "chunk_size": chunk_sizes[kind == "diffusion"]})
     config.tuning.learning_rate = 3e-5 if reward == "align" else 1e-4
