@@ -1,0 +1,100 @@
+"""Attention of grouped queries, in one place: by a mask in XLA, or by lengths in cuDNN where that agrees with XLA.
+
+A row that holds one document, padded on the right, needs no mask: cuDNN reads its length and never forms the [T, T]
+scores. Packed rows, which hold several documents, and decoding against a cache need the mask.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+AGREES = 2e-2  # of outputs and gradients of order 1 in bfloat16, which has 8 bits
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, lengths: jax.Array | None = None
+) -> jax.Array:
+    """softmax(q k / sqrt(d)) v, [B, T, H, d]; query head h reads key-value head h // (H / K).
+
+    The scores and their softmax are float32, whatever the arrays' dtype. A query that may see nothing (padding) gets
+    some finite vector. Source: Ainslie et al. 2023 (arXiv 2305.13245), GQA.
+
+    Args:
+      query: [B, T, H, d].
+      key, value: [B, S, K, d], where K divides H.
+      mask: [B, T, S] bool, whether a query may see a key.
+      lengths: [B], only where `mask` is what `causal` gives for rows of one segment, which has the first `lengths`
+        places; lets cuDNN leave the mask out.
+    """
+    if lengths is not None and cudnn_agrees(query.dtype.name, *query.shape[2:], key.shape[2]):
+        return _by_lengths(query, key, value, lengths)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask[:, None], implementation="xla")
+
+
+def causal(segments: jax.Array) -> jax.Array:
+    """Who sees whom, [B, T, T] bool: a token itself and what stands before it in its segment; segments [B, T], 0 =
+    padding."""
+    length = segments.shape[-1]
+    alike = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+    return alike & jnp.tril(jnp.ones((length, length), bool))
+
+
+def _by_lengths(query: jax.Array, key: jax.Array, value: jax.Array, lengths: jax.Array) -> jax.Array:
+    # cuDNN's lengths are 1 at least.
+    lengths = jnp.maximum(lengths, 1).astype(jnp.int32)
+    return jax.nn.dot_product_attention(
+        query, key, value, is_causal=True, query_seq_lengths=lengths, key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+
+
+@functools.cache
+def cudnn_agrees(dtype: str, heads: int, width: int, kv_heads: int) -> bool:
+    """Whether cuDNN's attention of such heads works here and gives XLA's outputs and gradients, tried once a process.
+
+    cuDNN computes in bfloat16 and float16 alone, and its failures have been silent as well as loud, so it is neither
+    trusted nor required: where it disagrees or fails, a warning says so and XLA computes.
+    """
+    if jax.default_backend() != "gpu" or dtype not in ("bfloat16", "float16"):
+        return False
+    try:
+        # Also inside a trace, where plain calls would only be recorded.
+        with jax.ensure_compile_time_eval():
+            gap = _gap_to_xla(dtype, heads, width, kv_heads)
+    except (ValueError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        logging.warning("cuDNN's attention does not run here (%s): XLA computes it with a mask", reason)
+        return False
+    if not gap < AGREES:
+        logging.warning("cuDNN's attention is %.3g off XLA's: XLA computes it with a mask", gap)
+        return False
+    return True
+
+
+def _gap_to_xla(dtype: str, heads: int, width: int, kv_heads: int) -> float:
+    """The largest difference of outputs and gradients on a row that is full and one that is padded."""
+    rng = np.random.default_rng(0)
+    length, lengths = 128, jnp.array([128, 77])
+    query, key, value, weight = (
+        jnp.asarray(rng.normal(size=(2, length, n, width)), dtype) for n in (heads, kv_heads, kv_heads, heads)
+    )
+    present = jnp.arange(length) < lengths[:, None]
+    weight = jnp.where(present[..., None, None], weight, 0)  # what padding gets is not defined
+    mask = causal(present.astype(jnp.int32))
+
+    def outputs(by_lengths: bool) -> list[jax.Array]:
+        def attend(*arrays: jax.Array) -> jax.Array:
+            return _by_lengths(*arrays, lengths) if by_lengths else attention(*arrays, mask)
+
+        out, back = jax.vjp(attend, query, key, value)
+        return [jnp.where(present[..., None, None], out, 0), *back(weight)]
+
+    pairs = zip(jax.jit(outputs, static_argnums=0)(True), jax.jit(outputs, static_argnums=0)(False), strict=True)
+    gaps = [
+        np.max(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32))) / max(1.0, np.max(np.abs(b)))
+        for a, b in pairs
+    ]
+    return float(np.max(gaps))
