@@ -171,8 +171,9 @@ def load_tokenizer(folder: str | Path, settings: dict[str, Any]) -> Tokenizer:
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: save the tokenizer with transformers' save_pretrained (fast form)")
+    library = require("tokenizers", "language")
     try:
-        backend, prefix_space = _unprefixed(require("tokenizers", "language").Tokenizer.from_file(str(file)))
+        backend, prefix_space = _unprefixed(library.Tokenizer.from_file(str(file)))
         kind = json.loads(backend.to_str())["model"]["type"]
     except Exception as error:  # noqa: BLE001: tokenizers raises Exception itself
         raise ValueError(f"{file} is damaged, it is no tokenizer ({error}): copy it again") from None
