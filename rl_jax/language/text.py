@@ -1,7 +1,7 @@
 """Byte-pair tokenizers: text to token ids and back, with the characters of each token, and their files.
 
-What a policy sampled is never encoded again: another split of the same text has another probability. Where a step, a tag
-or a change stands among tokens is found by `located` and the functions of spans.py.
+What a policy sampled is never encoded again: another split of the same text has another probability. Where a step, a
+tag or a change stands among its tokens is found by `located` and by spans.py.
 """
 
 import codecs
@@ -73,7 +73,7 @@ class Tokenizer:
             text = (" " if bos and self.prefix_space else "") + text
             tokens = self.backend.encode(text, add_special_tokens=False).ids
         except TypeError:
-            raise ValueError(f"{text!r} is not Unicode text, so it has no tokens: repair what it was read from") from None
+            raise ValueError(f"{text!r} is not Unicode text: repair what it was read from") from None
         return np.asarray([self.bos, *tokens] if bos else tokens, np.int32)
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
@@ -208,7 +208,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
 
 
 def _unprefixed(backend: Any) -> tuple[Any, bool]:
-    """Takes a first word's space out of the normaliser, for `encode` adds it where a document begins, and only there."""
+    """Takes a first word's space out of the normaliser: `encode` adds it where a document begins, and only there."""
     content = json.loads(backend.to_str())
     normalizer = content.get("normalizer") or {}
     steps = normalizer.get("normalizers", [normalizer])

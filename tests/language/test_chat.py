@@ -106,6 +106,11 @@ def test_what_a_template_may_not_do_is_one_error(source, message):
     assert "was published with" in str(error.value)
 
 
+def test_messages_are_plain_values(plain):
+    with pytest.raises(ValueError, match="JSON cannot say what the messages hold"):
+        plain.render([{"role": "user", "content": np.arange(3)}])
+
+
 def test_after_a_template_took_too_long_the_next_render_is_answered():
     sometimes = template("{% if messages %}{{ 9 ** (9 ** (5 + messages | length)) }}{% endif %}fine")
     with pytest.raises(ValueError, match="takes too much time"):

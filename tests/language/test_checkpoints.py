@@ -196,6 +196,12 @@ def test_weights_that_are_no_numbers_are_named(folder, bad):
         load_folder(folder)
 
 
+def test_quantised_integers_are_no_weights(folder):
+    rewrite(folder, lambda tensors: tensors | {"model.norm.weight": np.ones(16, np.int8)})
+    with pytest.raises(ValueError, match="model.norm.weight is of the type I8, and only F64, F32, F16, BF16"):
+        load_folder(folder)
+
+
 def test_missing_and_damaged_files_are_named(folder):
     with pytest.raises(FileNotFoundError, match="absent is no folder.*smollm2 or stories260k"):
         load(folder / "absent")
@@ -217,7 +223,8 @@ def test_missing_and_damaged_files_are_named(folder):
 
 def test_templates_in_all_their_places(folder):
     file = folder / "tokenizer_config.json"
-    change(file, chat_template=[{"name": "tools", "template": "t"}, {"name": "default", "template": "d{{ eos_token }}"}])
+    named = {"tools": "t", "default": "d{{ eos_token }}"}
+    change(file, chat_template=[{"name": name, "template": source} for name, source in named.items()])
     assert load_folder(folder).template.render([]) == "d</s>"
     (folder / "chat_template.jinja").write_text("own")
     assert load_folder(folder).template.render([]) == "own"

@@ -29,7 +29,7 @@ def q8_0(draw, shape):
 
 
 def q4_1(draw, shape):
-    """Blocks of 32: a scale, an offset, and 16 bytes whose low halves are the first 16 numbers, the high ones the rest."""
+    """Blocks of 32: a scale, an offset, and 16 bytes: low halves are the first 16 numbers, high ones the rest."""
     scale = draw.uniform(0.01, 0.05, (*shape[:-1], shape[-1] // 32, 1)).astype(np.float16)
     offset = draw.uniform(-0.4, -0.1, scale.shape).astype(np.float16)
     whole = draw.integers(0, 16, (*scale.shape[:-1], 32)).astype(np.uint8)
@@ -42,8 +42,8 @@ def q4_1(draw, shape):
 def as_llama_cpp_orders(x, heads):
     """Rows of q and k so that the pairs of a head which turn together are neighbours."""
     size = len(x) // heads
-    rows = [head * size + half * size // 2 + pair for head in range(heads) for pair in range(size // 2) for half in (0, 1)]
-    return x[rows]
+    pairs = [(pair, pair + size // 2) for pair in range(size // 2)]
+    return x[[head * size + row for head in range(heads) for pair in pairs for row in pair]]
 
 
 def write(file, spoil=None, architecture="llama", pre="smollm", **changes):

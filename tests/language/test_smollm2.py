@@ -52,7 +52,7 @@ def test_its_tokenizer_keeps_digits_apart_and_text_whole(model):
     names = [tokenizer.name(token) for token in tokenizer.encode("<|im_start|>user\nWhat is 12 + 30?")]
     assert names == ["<|im_start|>", "user", "\n", "What", " is", " ", "1", "2", " +", " ", "3", "0", "?"]
     for text in ("naïve 😀 – 中文\t\r\n  end", Path(__file__).read_text(encoding="utf-8")):
-        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert tokenizer.decode(tokenizer.encode(text), special=True) == text
 
 
 def wheel(folder, member, content):

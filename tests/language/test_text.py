@@ -20,7 +20,7 @@ PIECES = json.loads((stories.FOLDER / "vocab.json").read_text(encoding="utf-8"))
 
 
 def by_scores(words: str) -> list[int]:
-    """The encoder that the 512 pieces come from: letters, or bytes, then always the join of the best score, leftmost."""
+    """The encoder that the 512 pieces come from: letters, or bytes, then each time the join of the best score."""
     ids = {piece: token for token, (piece, _) in enumerate(PIECES)}
     parts = []
     for letter in f" {words}":
@@ -57,7 +57,8 @@ def test_bytes_letters_and_special_tokens():
     tokens = BYTES.encode(words)
     assert BYTES.vocab_size == 263 and BYTES.special == {260, 261, 262}
     assert tokens.tolist()[:3] == [261, ord("a"), 257]
-    assert BYTES.decode(tokens, special=True) == words == BYTES.backend.decode(tokens.tolist(), skip_special_tokens=False)
+    whole = BYTES.backend.decode(tokens.tolist(), skip_special_tokens=False)
+    assert BYTES.decode(tokens, special=True) == words == whole
     assert BYTES.decode(tokens) == "a ab café 😀 all" == BYTES.backend.decode(tokens.tolist())
     found = BYTES.located(tokens)
     assert found.text == words
