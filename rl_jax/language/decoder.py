@@ -224,7 +224,9 @@ class Decoder(nn.Module):
             _Head(config.width, config.vocab_size, name="head")()
         lengths = None if self.packed else jnp.sum(segments > 0, axis=-1)
         sight = Sight(_rotation(config, positions), causal(segments), lengths)
-        layer = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
+        # Otherwise products are kept, and only what is cheap is computed again: stacking all of it costs more.
+        policy = None if self.remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        layer = nn.remat(Layer, prevent_cse=False, policy=policy)
         layers = nn.scan(
             layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast,
             length=config.num_layers,
