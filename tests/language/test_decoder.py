@@ -124,17 +124,18 @@ def test_decoding_in_parts_gives_the_whole_row_and_padding_in_between_is_not_see
         np.testing.assert_allclose(hidden[:, 0], whole[np.arange(8), at], atol=1e-5)
 
 
-def test_blocks_of_queries_change_neither_values_nor_gradients(monkeypatch):
+@pytest.mark.parametrize("attend", [attention, attentions._in_blocks])
+def test_blocks_of_queries_change_neither_values_nor_gradients(attend, monkeypatch):
     query, key, value = (jnp.asarray(RNG.normal(size=(2, 10, n, 6)), jnp.float32) for n in (4, 2, 2))
     mask = causal(jnp.array([[1] * 10, [1] * 4 + [2] * 6]))
 
-    def both(attend):
-        loss = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(attend(*x))), argnums=(0, 1, 2))
+    def both(function):
+        loss = jax.value_and_grad(lambda *x: jnp.sum(jnp.sin(function(*x))), argnums=(0, 1, 2))
         return jax.jit(loss)(query, key, value)
 
     expected = both(lambda *x: jax.nn.dot_product_attention(*x, mask=mask[:, None]))
     monkeypatch.setattr(attentions, "BLOCK", 4)  # the last one is shorter
-    found = both(lambda *x: attention(*x, mask))
+    found = both(lambda *x: attend(*x, mask))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
 
 
