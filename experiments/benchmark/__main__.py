@@ -36,7 +36,7 @@ XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves th
 `--suite=language` measures a decoder of the shape of stories260k, 260,032 random parameters in float32, in tokens a
 second. Variants:
   sample       16 prompts of 16 tokens continued by 128 at temperature 1, with their log-probabilities.
-  train        updates by Adam on 16 rows of 256 tokens.
+  train        updates by Adam on 16 rows of 256 tokens, ours in micro-batches of 4 rows.
   transformers both by transformers' LlamaForCausalLM of the same shape in PyTorch, on the same device (only with
                --transformers_python=PYTHON, an interpreter that has torch and transformers; one free core as above).
 
