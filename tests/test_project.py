@@ -264,7 +264,8 @@ def test_no_word_is_said_to_a_formatter_that_does_not_run():
 def test_every_binary_is_started_by_a_test():
     """The papers' trainings by tests/promises; every other one is named by a test."""
     started = {f"experiments.{paper.name}.{binary}" for paper in PAPERS for binary in paper.binaries}
-    started.add("experiments.benchmark.peers.diffusers_process")  # by the benchmark, where diffusers is installed
+    # By the benchmark, in a Python that has these libraries.
+    started |= {f"experiments.benchmark.peers.{library}_process" for library in ("diffusers", "transformers")}
     tests = "\n".join(path.read_text(encoding="utf-8") for path in python_files("tests") if path != Path(__file__))
     binaries = [
         name.removesuffix(".__main__") for name, path in MODULES.items()

@@ -3,6 +3,7 @@
     python -m experiments.benchmark --suite=offline_rl
     python -m experiments.benchmark --suite=online
     python -m experiments.benchmark --suite=generative
+    python -m experiments.benchmark --suite=language
 
 Made-up data of Hopper's shapes and the authors' settings for hopper-medium, but for 10 critics in SAC-N and EDAC. All
 variants run in turn, `--repeats` times, so that a busy machine slows them alike; the figures are medians. Variants:
@@ -32,6 +33,13 @@ parameters, in bfloat16 on latents of 64x64, which takes an accelerator: images 
 sizes of a batch, and the most memory that the device held; and how many images fit, which is tried. The process takes
 XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves the rest to diffusers.
 
+`--suite=language` measures a decoder of the shape of stories260k, 260,032 random parameters in float32, in tokens a
+second. Variants:
+  sample       16 prompts of 16 tokens continued by 128 at temperature 1, with their log-probabilities.
+  train        updates by Adam on 16 rows of 256 tokens, ours in micro-batches of 4 rows.
+  transformers both by transformers' LlamaForCausalLM of the same shape in PyTorch, on the same device (only with
+               --transformers_python=PYTHON, an interpreter that has torch and transformers; one free core as above).
+
 `--suite=sharding` measures IQL's fused step on a mesh of all devices, with its state replicated and laid by the rule
 "fsdp", beside the same step jitted without a mesh on one device.
 
@@ -50,13 +58,14 @@ import json
 from absl import flags
 
 from experiments.benchmark.measuring import rates
-from experiments.benchmark.suites import generative, offline_rl, online, sharding
+from experiments.benchmark.suites import generative, language, offline_rl, online, sharding
 from rl_jax.core.runtime import run_binary
 
-SUITES = ["offline_rl", "online", "generative", "sharding"]
+SUITES = ["offline_rl", "online", "generative", "language", "sharding"]
 SUITE = flags.DEFINE_enum("suite", "offline_rl", SUITES, "What to measure.")
 SIZE = flags.DEFINE_enum("size", "small", list(generative.UNETS), "The generative suite's U-Net; tiny: of any suite.")
 DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
+TRANSFORMERS = flags.DEFINE_string("transformers_python", "", "A Python with torch and transformers, likewise.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
 REPEATS = flags.DEFINE_integer("repeats", 5, "Timings of each variant; the median counts.", lower_bound=3)
 SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of one timing.", lower_bound=0.01)
@@ -80,6 +89,8 @@ def main(argv: list[str]) -> None:
         result = online.suite(measure, SEEDS.value, PUREJAXRL.value, BRIDGE_MDP.value, steps)
     elif SUITE.value == "sharding":
         result = sharding.suite(measure, scale)
+    elif SUITE.value == "language":
+        result = language.suite(measure, "tiny" if tiny else "small", TRANSFORMERS.value)
     else:
         result = generative.suite(measure, SIZE.value, DIFFUSERS.value)
     print(json.dumps(result), flush=True)

@@ -200,7 +200,8 @@ def generate(
     )
     last = jnp.take_along_axis(hidden, prompt_lengths[:, None, None] - 1, axis=1)[:, 0]
     keys = jax.vmap(lambda i: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, i)))(jnp.arange(n)))
-    keys = keys(prompt_ids).reshape(rows)
+    keys = keys(prompt_ids)
+    keys = keys.reshape(rows, *keys.shape[2:])  # typed keys, or the older pairs of numbers
 
     def spread(x: jax.Array) -> jax.Array:
         """A prompt's entry for each of its samples."""

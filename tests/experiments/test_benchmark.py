@@ -18,7 +18,7 @@ from experiments.benchmark import __main__ as binary
 from experiments.benchmark import measuring
 from experiments.benchmark.measuring import Variant, rates
 from experiments.benchmark.peers import checkout
-from experiments.benchmark.suites import generative, offline_rl, online, sharding
+from experiments.benchmark.suites import generative, language, offline_rl, online, sharding
 from rl_jax.control.recipes import RECIPES
 
 QUICK = functools.partial(rates, repeats=1, seconds=0.0)
@@ -151,6 +151,25 @@ def test_the_generative_suite_samples_and_the_small_u_net_trains(size):
     assert (result.get("trained_images_per_s", 0) > 0) == (size == "small")
 
 
+def test_the_language_suite_samples_and_trains_beside_another_python(tmp_path):
+    """A stand-in for transformers' process counts what it is told and does nothing."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        f"#!{sys.executable}\nimport json, sys\ntold = json.loads(sys.argv[2])\n"
+        "print(json.dumps({'parameters': 32 * 16 + 3 * 16 + 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24}), flush=True)\n"
+        "for line in sys.stdin:\n    print(len(told['prompts']) * told['max_new_tokens'], flush=True)\n"
+    )
+    fake.chmod(0o755)
+    result = language.suite(QUICK, "tiny", str(fake))
+    assert result["sampled_tokens_per_s"] > 0 and result["trained_tokens_per_s"] > 0
+    for figure in ("sampled_tokens_per_s", "trained_tokens_per_s"):
+        ratio = result[figure] / result[f"transformers_{figure}"]
+        assert result[f"ratio_to_transformers_{figure}"] == pytest.approx(ratio)
+    fake.write_text(fake.read_text().replace("32 * 16", "31 * 16"))
+    with pytest.raises(ValueError, match=f"--transformers_python={fake} has 2464 parameters and ours 2480"):
+        language.suite(QUICK, "tiny", str(fake))
+
+
 def test_every_agent_has_a_setting():
     assert set(offline_rl.AGENTS) == {recipe.default_config().name for recipe in RECIPES.values()}
     for name, recipe in offline_rl.AGENTS.items():
@@ -164,6 +183,7 @@ def test_every_agent_has_a_setting():
         (offline_rl.suite, "corl", "there is no algorithms/ in it"),
         (online.suite, "purejaxrl", "there is no purejaxrl/ in it"),
         (generative.suite, "diffusers_python", "there is no such file, name a Python interpreter"),
+        (language.suite, "transformers_python", "there is no such file, name a Python interpreter"),
     ],
 )
 def test_a_flag_that_names_nothing_is_one_clear_error(suite, flag, message, tmp_path):

@@ -3,18 +3,15 @@
 Its shape, sampler, levels, loss, chunks and optimiser are set to ours.
 """
 
-import contextlib
 import dataclasses
-import functools
-import json
-import subprocess
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from experiments.benchmark.measuring import Variant
+from experiments.benchmark.peers.other_python import process
 from rl_jax.generative.unet import UNetConfig
 
 
@@ -44,50 +41,14 @@ class DiffusersSettings(NamedTuple):
     max_grad_norm: float
 
 
-def interpreter(python: str) -> Path | None:
-    """The file that --diffusers_python names; None where it is not given.
-
-    Raises:
-      ValueError: there is no such file.
-    """
-    path = Path(python).expanduser()
-    if python and not path.is_file():
-        raise ValueError(f"--diffusers_python={python}: there is no such file, name a Python interpreter")
-    return path if python else None
-
-
-@contextlib.contextmanager
-def diffusers_unet(python: Path, settings: DiffusersSettings, parameters: int) -> Iterator[dict[str, Variant]]:
-    """What samples and what trains on a batch, counting its images, by "sample" and "train".
+def diffusers_unet(
+    python: Path, settings: DiffusersSettings, parameters: int
+) -> AbstractContextManager[dict[str, Variant]]:
+    """What samples and what trains on a batch, counting its images, by "sample" and "train" (other_python.process).
 
     Args:
       parameters: of our U-Net.
-
-    Raises:
-      ValueError: `python` does not run or lacks torch or diffusers, or theirs has another number of parameters.
     """
     fields = {name: x for name, x in dataclasses.asdict(settings.unet).items() if name not in ("dtype", "remat")}
     told = settings._asdict() | {"unet": fields, "dtype": jnp.dtype(settings.unet.dtype).name}
-    command = [python, Path(__file__).with_name("diffusers_process.py"), json.dumps(told)]
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    except OSError as error:
-        raise ValueError(f"--diffusers_python={python} does not run: {error.strerror}") from None
-
-    def answer() -> str:
-        line = process.stdout.readline()
-        if not line:
-            raise ValueError(f"--diffusers_python={python} ended ({process.wait()}); its own message stands above")
-        return line
-
-    def ask(what: str) -> int:
-        process.stdin.write(f"{what}\n")
-        process.stdin.flush()
-        return int(answer())
-
-    with process:
-        theirs = json.loads(answer())["parameters"]
-        if theirs != parameters:
-            raise ValueError(f"diffusers' U-Net has {theirs} parameters and ours {parameters}")
-        yield {what: Variant(functools.partial(ask, what)) for what in ("sample", "train")}
-        process.stdin.close()
+    return process("diffusers_python", python, "diffusers_process.py", told, parameters, ("sample", "train"))

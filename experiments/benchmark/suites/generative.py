@@ -10,7 +10,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from experiments.benchmark.measuring import Measure, Variant, queued
-from experiments.benchmark.peers.diffusers_peer import DiffusersSettings, diffusers_unet, interpreter
+from experiments.benchmark.peers.diffusers_peer import DiffusersSettings, diffusers_unet
+from experiments.benchmark.peers.other_python import interpreter
 from rl_jax.core.program import TrainState
 from rl_jax.generative import fine_tuning
 from rl_jax.generative.diffusion import latent_consistency, lcm_timesteps, noise_levels, scaled_linear_alphas
@@ -48,7 +49,7 @@ def suite(measure: Measure, size: str = "small", diffusers_python: str = "") -> 
     Raises:
       ValueError: there is no such interpreter, or what it runs is not our U-Net.
     """
-    python = interpreter(diffusers_python)
+    python = interpreter("diffusers_python", diffusers_python)
     config, batch_size, tokens = UNETS[size]
     model = diffusion(config, tokens)
     parameters = sum(x.size for x in jax.tree.leaves(model.params))
