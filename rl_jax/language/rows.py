@@ -17,6 +17,10 @@ WEIGHTS = ("token_mean", "sequence_mean", "prompt_mean")
 NO_DOCUMENT = -1  # a [B] field of a row that holds several documents, or none
 
 
+class TooLongError(ValueError):
+    """A document outgrows the context."""
+
+
 class Rows(flax.struct.PyTreeNode):
     """B rows of T tokens; fields are [B, T] unless said.
 
@@ -95,8 +99,9 @@ class Builder:
           log_probs: of the policy that acted, one a token; zeros if left out.
 
         Raises:
-          ValueError: a token is outside the vocabulary, the document outgrows the context, there is nothing to be
-            learnt among tokens that are, or the log-probs are not as many as the tokens.
+          TooLongError: the document outgrows the context.
+          ValueError: a token is outside the vocabulary, there is nothing to be learnt among tokens that are, or the
+            log-probs are not as many as the tokens.
         """
         tokens = [int(token) for token in tokens]
         wrong = next((token for token in tokens if not 0 <= token < self._vocab_size), None)
@@ -111,7 +116,7 @@ class Builder:
         length = len(self._tokens) + len(tokens)
         if length > self._context_length:
             part = f"an answer of {len(tokens)}" if sampled else f"a prompt of {len(tokens)}"
-            raise ValueError(
+            raise TooLongError(
                 f"{part} tokens makes a document of {length}, longer than the context of {self._context_length}: "
                 "shorten it or leave it out"
             )
