@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from rl_jax.core.mesh import FSDP, REPLICATE, Rule
+from rl_jax.core.mesh import FSDP, REPLICATE, Rule, path_name
 from rl_jax.core.program import PyTree
 from rl_jax.language.attention import attention, causal
 from rl_jax.language.rotary import Rotation, checked_scaling, rotate, rotations
@@ -255,10 +255,18 @@ def logits(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(hidden.astype(jnp.float32), kernel.astype(jnp.float32))
 
 
-def unstack(params: PyTree, config: DecoderConfig) -> PyTree:
-    """The parameters with a list of layers in place of the stack, for `decode`: once, outside of its loop."""
-    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.num_layers)]
-    return params | {"layers": layers}
+def unstack(params: PyTree, config: DecoderConfig, dtype: Any = None) -> PyTree:
+    """The parameters with a list of layers in place of the stack, for `decode`: once, outside of its loop.
+
+    Args:
+      dtype: of the kernels and biases, so that no step casts them; as they are where it is not given.
+    """
+
+    def cast(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return x if dtype is None or path_name(path).endswith("scale") else x.astype(dtype)
+
+    stack = jax.tree_util.tree_map_with_path(cast, params["layers"])
+    return params | {"layers": [jax.tree.map(lambda x, i=i: x[i], stack) for i in range(config.num_layers)]}
 
 
 class Cache(struct.PyTreeNode):
