@@ -3,8 +3,8 @@
     python -m experiments.dpo.train --config=configs/dpo.py:PRESET --workdir=DIR
 
 Presets:
-  quick                  DPO of stories260k on the pairs of HH-RLHF (harmless) that have at most 256 tokens: minutes on 2
-                         CPU cores.
+  quick                  DPO of stories260k on the pairs of HH-RLHF (harmless) that have at most 256 tokens: minutes
+                         on 2 CPU cores.
   <loss>/<model>/<set>   dpo, ipo, kto, orpo, simpo or nca; stories260k or smollm2 (`make smollm2`); hh_harmless or
                          dpo_en. SmolLM2 trains adapters, and is for a GPU.
   tiny, tiny-kto         seconds: what the tests run.

@@ -4,8 +4,8 @@
 
 Presets:
   quick           stories260k on the pairs of HH-RLHF (harmless) that have at most 256 tokens: minutes on 2 CPU cores.
-  <model>/<set>   stories260k or smollm2 (`make smollm2`) on hh_harmless or dpo_en. SmolLM2 trains adapters, and is for a
-                  GPU.
+  <model>/<set>   stories260k or smollm2 (`make smollm2`) on hh_harmless or dpo_en. SmolLM2 trains adapters, and is for
+                  a GPU.
   tiny            seconds: what the tests run.
 """
 

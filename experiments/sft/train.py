@@ -2,7 +2,7 @@
 
     python -m experiments.sft.train --config=configs/sft.py:quick --workdir=runs/sft
     python -m experiments.sft.train --config=configs/sft.py:smollm2/gsm8k --workdir=runs/sft-gsm8k
-    python -m experiments.sft.train --config=configs/sft.py:stories260k/gsm8k --config.data.name=mine.jsonl --workdir=runs/mine
+    python -m experiments.sft.train --config=configs/sft.py:quick --config.data.name=mine.jsonl --workdir=runs/mine
 
 A run that was stopped goes on where it was: give the same command again. --workdir gets what every run's has
 (metrics.jsonl, outcomes.npz, provenance.json, checkpoints) and `model`, the first seed's model as a folder that

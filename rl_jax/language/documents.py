@@ -88,7 +88,8 @@ def _those_that_fit(
 ) -> list[Encoded]:
     if longest > model.config.context_length:
         raise ValueError(
-            f"config.data.longest={longest} is longer than the model's context of {model.config.context_length}: lower it"
+            f"config.data.longest={longest} is longer than the model's context of {model.config.context_length}: lower "
+            "it"
         )
     found, groups = [], {}
     for number, record in enumerate(records, 1):
@@ -102,8 +103,8 @@ def _those_that_fit(
             raise ValueError(f"{name}, record {number}: {error}") from error
     if not found:
         raise ValueError(
-            f"{name}: all {len(records)} records are longer than config.data.longest={longest} tokens: raise it, or take "
-            "a model with a longer context"
+            f"{name}: all {len(records)} records are longer than config.data.longest={longest} tokens: raise it, or "
+            "take a model with a longer context"
         )
     logging.info("%s: %d of %d records, of at most %d tokens", name, len(found), len(records), longest)
     return found

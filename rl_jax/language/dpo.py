@@ -1,4 +1,4 @@
-"""Direct preference optimisation and its kin: a policy learns from pairs, or from judged answers, without a reward model.
+"""DPO and its kin: a policy learns from pairs of answers, or from judged answers, without a reward model.
 
 The reference is the pretrained policy: the parameters that training starts from, to which adapters are added where only
 these are trained.
@@ -112,8 +112,8 @@ def dpo_program(
     """Trains "policy" on batches of pairs, drawn uniformly with replacement.
 
     Outcomes, [S, E], of each held-out prompt: `margin`, beta times how much more the log ratio of the chosen answer has
-    grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is 1/2
-    at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers.
+    grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is
+    1/2 at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers.
 
     Args:
       config: holds `agent` (`default_config`), `batch_size` (in pairs) and `num_steps`.

@@ -51,9 +51,9 @@ def compared(pairs: Sequence[PairDocuments], length: int) -> Pairs:
 
 
 def judged(answers: Sequence[Document], length: int) -> Pairs:
-    """Answers whose reward says whether they are good, each beside the next document's answer that is of another prompt.
+    """Answers whose reward says whether they are good, each beside its prompt with the next answer to another one.
 
-    What that makes is cut to `length`.
+    What that joins is cut to `length`.
 
     Raises:
       ValueError: all are of one prompt.

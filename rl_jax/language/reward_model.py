@@ -78,7 +78,8 @@ def reward_model_program(
         rows = part.rows()
         chosen, rejected = apart(rewards(own, trained, pretrained, rows))
         chosen_length, rejected_length = apart(answer_lengths(rows.mask))
-        return {"chosen": chosen, "rejected": rejected, "chosen_length": chosen_length, "rejected_length": rejected_length}
+        lengths = {"chosen_length": chosen_length, "rejected_length": rejected_length}
+        return {"chosen": chosen, "rejected": rejected} | lengths
 
     scored = over_held_out(score, config.batch_size)
 

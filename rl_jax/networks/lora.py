@@ -46,8 +46,8 @@ def apply_lora(params: PyTree, adapters: PyTree, alpha: float) -> PyTree:
     """Returns `params` with alpha / rank * A B added to each adapted kernel; other leaves are the same arrays.
 
     Differentiate with respect to `adapters` to train them alone; map over a leading axis of theirs to run several. The
-    sum is computed in the adapters' dtype and rounded to the kernel's: keep kernels in float32 where a small change must
-    not be lost, and let the network's own dtype decide how it computes.
+    sum is computed in the adapters' dtype and rounded to the kernel's: keep kernels in float32 where a small change
+    must not be lost, and let the network's own dtype decide how it computes.
 
     Raises:
       ValueError: `adapters` holds a kernel that `params` does not have.

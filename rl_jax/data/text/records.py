@@ -3,11 +3,11 @@
 A set is a file of JSON objects, one a line. A prompt is a list of messages {"role", "content"}, as chat templates take
 them; that of a plain document is empty.
 
-    {"prompt": [...], "answer": "...", "desirable": true}     an answer; `desirable` may be left out, and is true then
-    {"prompt": [...], "chosen": "...", "rejected": "...", "margin": 0.0}      a pair; `margin` may be left out
+    {"prompt": [...], "answer": "...", "desirable": true}                  an answer; `desirable` may be left out
+    {"prompt": [...], "chosen": "...", "rejected": "...", "margin": 0.0}   a pair; `margin` may be left out
 
-A file that ends with .txt is one plain text, cut into documents. Both may be compressed (.gz, .xz). The sets by name lie
-beside this file; SOURCE.md says where they are from.
+A file that ends with .txt is one plain text, cut into documents. Both may be compressed (.gz, .xz). The sets by name
+lie beside this file; SOURCE.md says where they are from.
 """
 
 import gzip
