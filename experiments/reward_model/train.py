@@ -5,8 +5,8 @@
 
 A run that was stopped goes on where it was: give the same command again. --workdir gets what every run's has
 (metrics.jsonl, outcomes.npz, provenance.json, checkpoints). The last line on standard output is one JSON object; it
-says beside the accuracy how good it would be to take the longer answer. The form of your own pairs, for --config.data.name:
-rl_jax/data/text/records.py.
+says beside the accuracy how good it would be to take the longer answer. The form of your own pairs, which
+--config.data.name takes: rl_jax/data/text/records.py.
 """
 
 from experiments.reward_model.experiment import experiment

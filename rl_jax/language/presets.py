@@ -34,6 +34,7 @@ def language_config(model: str, data: str, agent: ConfigDict) -> ConfigDict:
 def tiny(config: ConfigDict) -> ConfigDict:
     """Seconds: a few short documents."""
     config.update_from_flattened_dict({
-        "num_steps": 6, "batch_size": 8, "data.longest": 192, "data.most": 24, "agent.warmup_steps": 2, "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 3, "checkpoint.every": 3,
+        "num_steps": 6, "batch_size": 8, "data.longest": 192, "data.most": 24, "agent.warmup_steps": 2,
+        "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 3, "checkpoint.every": 3,
     })
     return config
