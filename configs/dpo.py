@@ -3,7 +3,7 @@
     python -m experiments.dpo.train --config=configs/dpo.py:PRESET --workdir=DIR
 
 Presets:
-  quick                  DPO of stories260k on the pairs of HH-RLHF (harmless) that have at most 256 tokens: minutes
+  quick                  DPO of stories260k on the pairs of HH-RLHF (harmless) that have at most 384 tokens: minutes
                          on 2 CPU cores.
   <loss>/<model>/<set>   dpo, ipo, kto, orpo, simpo or nca; stories260k or smollm2 (`make smollm2`); hh_harmless or
                          dpo_en. SmolLM2 trains adapters, and is for a GPU.
@@ -36,11 +36,14 @@ def get_config(preset: str = "quick") -> ConfigDict:
     return from_preset("dpo", presets, preset)
 
 
+# Fewer pairs than a tiny model can remember: a low rate, and as many as the cores compute.
+OF_PAIRS = {"batch_size": 8, "data.longest": 384, "agent.learning_rate": 3e-4}
 TINY = {"tiny": "dpo", "tiny-kto": "kto"}
 
 
 def _config(loss: str, model: str, name: str) -> ConfigDict:
     config = language_config(model, name, dpo.default_config())
     config.agent.loss = loss
+    config.update_from_flattened_dict(OF_PAIRS if model == "stories260k" else {})
     config.agent.beta = BETAS.get(loss, config.agent.beta)
     return config

@@ -35,6 +35,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     """Seconds: a few short documents."""
     config.update_from_flattened_dict({
         "num_steps": 6, "batch_size": 8, "data.longest": 192, "data.most": 24, "agent.warmup_steps": 2,
+        "agent.learning_rate": 1e-3, "agent.weight_decay": 0.0,
         "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 3, "checkpoint.every": 3,
     })
     return config
