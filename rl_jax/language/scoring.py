@@ -83,7 +83,7 @@ def token_values(hidden: jax.Array, head: jax.Array) -> jax.Array:
     return jnp.pad(values, ((0, 0), (1, 0)))
 
 
-def label_probabilities(
+def label_probability(
     hidden: jax.Array, segments: jax.Array, kernel: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Which of K single tokens comes next after each row.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from rl_jax.core.config import unknown
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Key, Metrics, PyTree
 from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
@@ -80,7 +81,13 @@ class Trainable(NamedTuple):
         return apply_lora(pretrained, trained, self.settings.lora_alpha) if self.settings.lora_rank else trained
 
     def hidden(self, params: PyTree, rows: Rows) -> jax.Array:
-        """Hidden states [B, T, D]."""
+        """Hidden states [B, T, D].
+
+        Raises:
+          ValueError: the dtype of the settings is unknown.
+        """
+        if self.settings.dtype not in DTYPES:
+            raise ValueError(unknown("config.agent.dtype", self.settings.dtype, DTYPES))
         decoder = Decoder(self.config, DTYPES[self.settings.dtype], self.settings.remat, self.packed)
         return decoder.apply({"params": params}, rows.tokens, rows.positions, rows.segments)
 

@@ -76,7 +76,7 @@ def test_scalars_and_values_by_hand():
 
 def test_probabilities_of_labels():
     labels = jnp.array([2, 5])
-    found, mass = jax.jit(scoring.label_probabilities)(HIDDEN, SEGMENTS, KERNEL, labels)
+    found, mass = jax.jit(scoring.label_probability)(HIDDEN, SEGMENTS, KERNEL, labels)
     full = np.exp(HIDDEN[[0, 1, 2], [10, 3, 0]] @ KERNEL)
     full /= full.sum(-1, keepdims=True)
     np.testing.assert_allclose(mass, full[:, 2] + full[:, 5], rtol=1e-5)

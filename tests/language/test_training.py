@@ -154,9 +154,11 @@ def test_the_learning_rate_rises_and_falls():
     assert all(one > other for one, other in zip(sizes[3:], sizes[4:], strict=False)) and sizes[-1] < 0.05
 
 
-def test_an_unknown_loss_is_an_error():
+def test_an_unknown_loss_or_dtype_is_an_error():
     with pytest.raises(ValueError, match="unknown config.agent.loss 'dop': did you mean dpo"):
         program_of("dop")
+    with pytest.raises(ValueError, match="unknown config.agent.dtype 'float8': known are bfloat16, float32"):
+        Trainable(CONFIG, config_of(sft, dtype="float8").agent).hidden(PARAMS, ROWS)
 
 
 def test_seeds_draw_batches_of_their_own():
