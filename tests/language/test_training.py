@@ -157,7 +157,7 @@ def test_the_learning_rate_rises_and_falls():
 def test_an_unknown_loss_or_dtype_is_an_error():
     with pytest.raises(ValueError, match="unknown config.agent.loss 'dop': did you mean dpo"):
         program_of("dop")
-    with pytest.raises(ValueError, match="unknown config.agent.dtype 'float8': known are bfloat16, float32"):
+    with pytest.raises(ValueError, match="unknown config.agent.dtype 'float8': did you mean float32"):
         Trainable(CONFIG, config_of(sft, dtype="float8").agent).hidden(PARAMS, ROWS)
 
 
