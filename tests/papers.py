@@ -48,6 +48,9 @@ PAPERS = [
     Paper("dual_rl", {"dual_rl": _DUAL}, "agent.lam=0.6,0.8", at_scale=("dual_rl:full",)),
     Paper("sqirl", {"sqirl": ("ppo", "dqn", "sqirl")}, "agent.clip=0.1,0.2", at_scale=("sqirl:sqirl/unlock",)),
     Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}, at_scale=("rlcm:emoji-large-compress",)),
+    Paper("sft", {"sft": ("",)}, "agent.learning_rate=0.001,0.003", at_scale=("sft:stories260k/gsm8k",)),
+    Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),
+    Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
 ]
 
 
@@ -70,7 +73,7 @@ CASES = [
 # What stands for all programs of its kind in `make test`.
 FAMILIES = {
     "offline": "offline_rl_iql", "on the device": "sqirl_ppo", "in a simulator": "offline_to_online",
-    "scored samples": "rlcm",
+    "scored samples": "rlcm", "text": "dpo",
 }
 
 

@@ -52,6 +52,29 @@ def test_gradients_are_of_the_adapters_alone_and_start_at_b():
     np.testing.assert_allclose(gradients["attn1"]["to_q"]["b"], expected, rtol=1e-6)
 
 
+def test_stacked_kernels_get_stacked_adapters():
+    """Each layer of a stack is adapted as by itself."""
+    params = {"layers": {"q": {"kernel": jnp.arange(12.0).reshape(2, 2, 3)}}}
+    adapters = init_lora(jax.random.key(0), params, 2, "q")
+    assert jax.tree.map(jnp.shape, adapters) == {"layers": {"q": {"a": (2, 2, 2), "b": (2, 2, 3)}}}
+    adapters = jax.tree.map(lambda x: x + 0.5, adapters)
+    merged = apply_lora(params, adapters, 3.0)["layers"]["q"]["kernel"]
+    for layer in range(2):
+        own = (jax.tree.map(lambda x, layer=layer: x[layer], tree["layers"]) for tree in (params, adapters))
+        np.testing.assert_allclose(merged[layer], apply_lora(*own, 3.0)["q"]["kernel"], rtol=1e-6)
+
+
+def test_adapters_stack_on_a_leading_axis_and_zeros_are_the_reference():
+    fresh = init_lora(jax.random.key(0), PARAMS, 2, ATTENTION_KERNELS)
+    several = [jax.tree.map(lambda x, n=n: n * (x + 1.0), fresh) for n in (1.0, 2.0, 0.0)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)
+    merged = jax.vmap(apply_lora, (None, 0, None))(PARAMS, stacked, 4.0)
+    for number, own in enumerate(several):
+        alone = apply_lora(PARAMS, own, 4.0)
+        jax.tree.map(lambda x, y, n=number: np.testing.assert_allclose(x[n], y, rtol=1e-6), merged, alone)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[2], y), merged, PARAMS)
+
+
 def test_a_kernel_keeps_its_dtype():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     merged = apply_lora(half, init_lora(jax.random.key(0), half, 1, ATTENTION_KERNELS), 1.0)

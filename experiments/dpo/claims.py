@@ -1,0 +1,55 @@
+"""What DPO and its kin run and claim; `python -m experiments.reproduce --paper=dpo` reads it.
+
+Presets:
+  quick     all losses from stories260k on the pairs of HH-RLHF (harmless), 3 seeds: minutes on CPU cores.
+  smollm2   DPO, KTO and NCA of SmolLM2 by adapters on dpo_en, 3 seeds: for a GPU.
+  tiny      seconds: for tests.
+
+The implicit margin is beta times how much more the log ratio to the reference has grown for the chosen answer than for
+the rejected one; it and accuracy, how often it is positive (1/2 before training), are of held-out prompts. A margin can
+rise while both answers become less likely: the log-prob of the chosen stands beside.
+"""
+
+from rl_jax.core.experiment import Metric
+from rl_jax.reports.claims import changes_by
+from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
+
+ACCURACY = Metric("eval/accuracy", "held-out accuracy of the implicit reward")
+MARGIN = Metric("eval/margin", "implicit margin")
+CHOSEN = Metric("eval/chosen_log_prob", "log-prob of the chosen", unit="nats an answer")
+REJECTED = Metric("eval/rejected_log_prob", "log-prob of the rejected", "lower", "nats an answer")
+LABELS = {"dpo": "DPO", "cdpo": "cDPO", "ipo": "IPO", "nca": "NCA", "kto": "KTO", "orpo": "ORPO", "simpo": "SimPO"}
+MODULE = "experiments.dpo.train"
+COMMON = {"num_seeds": 3, "tensorboard": False}
+BESIDE = (MARGIN, CHOSEN, REJECTED)
+
+
+def learns(method: str) -> tuple[Claim, Claim]:
+    return (
+        changes_by(method, MARGIN, 0.0, by="interval", beside=(CHOSEN,)),
+        changes_by(method, ACCURACY, 0.0, by="interval", beside=(CHOSEN,)),
+    )
+
+
+def quick() -> Preset:
+    runs = grid(
+        tuple(LABELS), ("hh_harmless",), module=MODULE, config="configs/dpo.py:{method}/stories260k/{task}",
+        common=COMMON, presets={"cdpo": "dpo"}, by_method={"cdpo": {"agent.label_smoothing": 0.1}},
+    )
+    return Preset(runs, learns("dpo"), beside=BESIDE)
+
+
+def smollm2() -> Preset:
+    runs = grid(("dpo", "kto", "nca"), ("dpo_en",), module=MODULE, config="configs/dpo.py:{method}/smollm2/{task}",
+                common=COMMON)
+    return Preset(runs, learns("dpo"), beside=BESIDE)
+
+
+TINY = Run("dpo", "hh_harmless", MODULE, "configs/dpo.py:tiny", {"tensorboard": False})
+PAPER = Paper(
+    title="Direct preference optimisation",
+    labels=LABELS,
+    baseline="dpo",
+    measure=ACCURACY,
+    presets={"quick": quick, "smollm2": smollm2, "tiny": lambda: Preset((TINY,), learns("dpo"), beside=BESIDE)},
+)
