@@ -73,6 +73,10 @@ RANGES: dict[str, Range] = {
     "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,
     "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
+    # Of language models
+    "vocab_size": Range(2), "num_kv_heads": COUNT, "head_dim": Range(2), "hidden_width": COUNT,
+    "decoder.context_length": Range(2), "length": COUNT, "proposal_interval": COUNT, "symbol": COUNT_OR_NONE,
+    "times": COUNT, "share": INSIDE, "fitted_on": COUNT, "tolerance": POSITIVE, "concentration": POSITIVE, "chain.seed": SEED,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

@@ -1,0 +1,144 @@
+"""Fits a decoder to a target distribution over texts, pi0(x) exp(potential(x)) / Z, by policy gradients.
+
+One step samples x, weighs each by how it should become more or less likely, and follows E[A(x) grad log pi(x)]; the
+methods differ in A alone (losses/distribution_matching.py):
+
+  reward       r less the others' mean: reinforcement learning without a KL penalty, which collapses.
+  reverse_kl   KL(pi || p): KL-regularised reinforcement learning, over beta.
+  kl           KL(p || pi), on-policy with its baseline: P / (Z pi) - 1 (GDC++).
+  dpg          the same without a baseline (GDC).
+  off_policy   KL(p || pi) from a proposal, which is replaced when the policy has come nearer to p.
+  total_variation, jensen_shannon and the other names of losses/divergence.py: f-DPG.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.core.config import unknown
+from rl_jax.core.program import Evaluate, Key, Metrics, Program, PyTree, TrainState
+from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
+from rl_jax.language.sampler import Sampling, generate
+from rl_jax.language.scoring import answer_log_probs, token_log_probs
+from rl_jax.losses.distribution_matching import (
+    kl_by_importance,
+    less_others,
+    log_partition,
+    off_policy_weights,
+    pseudo_rewards,
+)
+from rl_jax.losses.divergence import DIVERGENCES
+from rl_jax.networks.trained import Networks, Trained, when
+
+METHODS = ("reward", "dpg", "off_policy", *DIVERGENCES)
+Potential = Callable[[jax.Array], jax.Array]  # the tokens after the prompt [B, L] -> [B], r / beta; may be -inf
+
+
+def default_config() -> ConfigDict:
+    """The settings of the enumerable targets; GDC's own are batches of 512 to 2048 at a learning rate of 1.41e-5."""
+    return ConfigDict(
+        {
+            "method": "reverse_kl",
+            "learning_rate": 3e-3,
+            "samples": 256,  # of a step
+            "length": 6,  # tokens of a text
+            "proposal_interval": 10,  # steps between two looks at whether the policy is the better proposal
+        }
+    )
+
+
+def text_log_probs(shape: DecoderConfig, params: PyTree, texts: jax.Array) -> jax.Array:
+    """log pi of the tokens after the first one, [B], of texts [B, 1 + L]; summed, as sequence weights need them."""
+    places = jnp.broadcast_to(jnp.arange(texts.shape[1]), texts.shape)
+    hidden = Decoder(shape, packed=False).apply({"params": params}, texts, places, jnp.ones_like(texts))
+    log_probs, _ = token_log_probs(hidden, head_kernel(params, shape), texts)
+    return answer_log_probs(log_probs, (places > 0).astype(jnp.float32))
+
+
+def draw_texts(shape: DecoderConfig, params: PyTree, start: int, number: int, length: int, key: Key) -> jax.Array:
+    """Texts [number, 1 + length] that begin with the token `start`, at temperature 1 and unfiltered."""
+    sampling = Sampling(max_new_tokens=length)
+    prompt, free = jnp.full((1, 1), start, jnp.int32), jnp.full((number, length), -1, jnp.int32)
+    one = jnp.ones(1, jnp.int32)
+    return generate(shape, params, prompt, one, number, sampling, key, one, free)[0].tokens
+
+
+def matching_program(
+    config: ConfigDict, shape: DecoderConfig, prior: PyTree, start: int, potential: Potential,
+    evaluate: Evaluate,
+) -> Program:
+    """Trains a copy of the prior towards the target; the prior is resident.
+
+    Args:
+      config: of `default_config`.
+      start: the token before every text.
+
+    Raises:
+      ValueError: the method is unknown.
+    """
+    if config.method not in METHODS:
+        raise ValueError(unknown("matching.method", config.method, METHODS))
+    off_policy = config.method == "off_policy"
+    networks = Networks({"policy": Trained(lambda key: prior, optax.adam(config.learning_rate))})
+
+    # Losses
+
+    def advantages(log_pi: jax.Array, log_p: jax.Array, log_q: jax.Array, rewards: jax.Array) -> jax.Array:
+        if config.method == "reward":
+            return less_others(rewards)
+        if config.method in ("dpg", "off_policy"):
+            return off_policy_weights(log_p, log_pi, log_q, baseline=off_policy)
+        return less_others(pseudo_rewards(DIVERGENCES[config.method], log_pi, log_p))
+
+    def loss(
+        params: PyTree, texts: jax.Array, log_p: jax.Array, log_q: jax.Array, rewards: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        log_pi = text_log_probs(shape, params, texts)
+        weights = jax.lax.stop_gradient(advantages(log_pi, log_p, log_q, rewards))
+        return -jnp.mean(weights * log_pi), {"policy/advantage_std": jnp.std(weights)}
+
+    # Update
+
+    def init(key: Key, resident: PyTree) -> TrainState:
+        del key
+        copy = jax.tree.map(jnp.copy, resident)
+        extra = {"log_z": jnp.zeros(()), "estimates": jnp.zeros(())}
+        if off_policy:
+            extra |= {"proposal": jax.tree.map(jnp.copy, resident)}
+        return networks.start({"policy": copy}, extra)
+
+    def drawn(params: PyTree, resident: PyTree, key: Key) -> tuple[jax.Array, ...]:
+        """(texts, their log q, log P and potential), of the proposal with these parameters."""
+        texts = draw_texts(shape, params, start, config.samples, config.length, key)
+        log_q, log_prior = (text_log_probs(shape, x, texts) for x in (params, resident))
+        return texts, log_q, log_prior + potential(texts[:, 1:]), potential(texts[:, 1:])
+
+    def better_proposal(state: TrainState, resident: PyTree, key: Key) -> TrainState:
+        """The policy is the next proposal where it is nearer to p, by fresh texts of the present one."""
+        proposal = state.extra["proposal"]
+        texts, log_q, log_potential, _ = drawn(proposal, resident, key)
+        log_p = log_potential - state.extra["log_z"]
+        log_pi = text_log_probs(shape, state.params["policy"], texts)
+        nearer = kl_by_importance(log_p, log_pi, log_q) < kl_by_importance(log_p, log_q, log_q)
+        chosen = jax.tree.map(lambda new, old: jnp.where(nearer, new, old), state.params["policy"], proposal)
+        return state.replace(extra=state.extra | {"proposal": chosen})
+
+    def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
+        sample_key, judge_key = jax.random.split(key)
+        source = state.extra["proposal"] if off_policy else state.params["policy"]
+        texts, log_q, log_potential, rewards = drawn(source, resident, sample_key)
+        # The running mean of all estimates of Z so far, as the authors of GDC have it.
+        count = state.extra["estimates"]
+        past = jnp.where(count > 0, state.extra["log_z"] + jnp.log(jnp.maximum(count, 1.0)), -jnp.inf)
+        log_z = jnp.logaddexp(past, log_partition(log_potential, log_q)) - jnp.log(count + 1.0)
+        state = state.replace(extra=state.extra | {"log_z": log_z, "estimates": count + 1.0})
+        state, metrics = networks.step(state, "policy", loss, texts, log_potential - log_z, log_q, rewards)
+        if off_policy:
+            due = (state.step + 1) % config.proposal_interval == 0
+            state, _ = when(due, lambda state: (better_proposal(state, resident, judge_key), {}), state)
+        return state, metrics | {"policy/log_z": log_z, "policy/log_prob": jnp.mean(log_q)}
+
+    return Program(init, step, evaluate, prior)
