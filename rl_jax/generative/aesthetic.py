@@ -18,7 +18,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from rl_jax.core.program import PyTree
 from rl_jax.generative.clip import unit
-from rl_jax.generative.pretrained import open_safetensors, torch_axes, torch_name
+from rl_jax.generative.pretrained import torch_axes, torch_name
+from rl_jax.networks.weight_files import open_safetensors
 
 WIDTH = 768  # of ViT-L/14's embedding
 # Width of each layer by its index in the authors' list, where the dropouts, off at test time, have an index too.
@@ -123,5 +124,5 @@ def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *other
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    with open_safetensors(file) as tensors:
+    with open_safetensors(file, "generative") as tensors:
         return {name: tensors.get_tensor(name) for name in tensors.keys()}

@@ -25,6 +25,7 @@ from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, TextEncoder, Vi
 from rl_jax.generative.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from rl_jax.generative.unet import UNet, UNetConfig
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
+from rl_jax.networks.weight_files import find_weight_files, listed, open_safetensors
 
 # Names of lists: our `resnets_0` is PyTorch's `resnets.0`.
 LISTS = "down_blocks|up_blocks|resnets|attentions|transformer_blocks|downsamplers|upsamplers|net|to_out|layers"
@@ -37,7 +38,10 @@ LATER = {
 OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 BESIDE = r"^vision_model\.(?=visual_projection)"  # in files it lies beside the encoder, in our tree inside it
 TAKE = "take it from the model that the weights are of"
-SHOWN = 4  # tensors that an error names
+OTHER_WEIGHTS = (
+    "Those of another variant, e.g. fp16, are read with --config.pipeline.variant=fp16 (a reward's with "
+    "--config.reward_options.variant=fp16); other formats must be saved as safetensors by the library that wrote them"
+)
 # Larger numbers in a config.json are damage.
 MAX_NUMBER, MAX_LAYERS = 1_000_000, 1_000
 
@@ -271,8 +275,9 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str) -> Part:
         raise ValueError(f"{said} ({_line(error)}): {TAKE}") from error
     wanted = {_canonical(published_name(network, keys), network): (keys, leaf.shape) for keys, leaf in shapes.items()}
     params, unexpected, mismatched = {}, [], []
-    for file in _weight_files(folder, network.weights, variant):
-        with open_safetensors(file) as tensors:
+    suffix = f".{variant}" if variant else ""
+    for file in find_weight_files(folder, network.weights, suffix, OTHER_WEIGHTS):
+        with open_safetensors(file, "generative") as tensors:
             for published in tensors.keys():
                 if re.search(network.others, published):
                     continue
@@ -291,7 +296,7 @@ def _load(network: Network, path: str | Path, dtype: Any, variant: str) -> Part:
                 del wanted[name]
     wrong = {"missing": list(wanted), "unexpected": unexpected, "of another shape": mismatched}
     if any(wrong.values()):
-        said = [f"{len(names)} {kind}: {_shown(names)}" for kind, names in wrong.items() if names]
+        said = [f"{len(names)} {kind}: {listed(names)}" for kind, names in wrong.items() if names]
         raise ValueError(
             f"{folder}: the weights do not fit config.json. {'; '.join(said)}. "
             "Take config.json and weights from the same model, and a whole copy of it"
@@ -362,40 +367,6 @@ def _canonical(published: str, network: Network) -> str:
     return ".".join(OLDER_NAMES.get(part, part) for part in published.removeprefix(network.prefix).split("."))
 
 
-def _weight_files(folder: Path, stem: str, variant: str) -> list[Path]:
-    """Returns the files of a network's weights: those of an index, or the only one."""
-    suffix = f".{variant}" if variant else ""
-    index = folder / f"{stem}.safetensors.index{suffix}.json"
-    if index.is_file():
-        weights = _json(index).get("weight_map")
-        names = list(weights.values()) if isinstance(weights, dict) else [None]
-        if wrong := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-            raise ValueError(f"{index}: weight_map names {wrong[0]!r}, not a file beside it: copy the folder again")
-        files = [folder / name for name in sorted(set(names))]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(f"{index} names {_shown(missing)}, which are missing: copy the whole folder")
-        return files
-    file = folder / f"{stem}{suffix}.safetensors"
-    if file.is_file():
-        return [file]
-    there = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".msgpack"))
-    raise FileNotFoundError(
-        f"{file} is missing (weights there: {_shown(there) or 'none'}). Those of another variant, e.g. fp16, are read "
-        "with --config.pipeline.variant=fp16 (a reward's with --config.reward_options.variant=fp16); other formats "
-        "must be saved as safetensors by the library that wrote them"
-    )
-
-
-def open_safetensors(file: Path) -> Any:
-    """Opens the tensors of a file, to be read one by one in a `with`; raises ValueError where it is damaged."""
-    safetensors = require("safetensors", "generative")
-    try:
-        return safetensors.safe_open(file, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is not a whole safetensors file ({error}): copy it again") from None
-
-
 def _folder(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if not path.is_dir():
@@ -415,8 +386,3 @@ def _json(file: Path) -> dict[str, Any]:
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-
-def _shown(names: list[str]) -> str:
-    """Lists the first few of many names."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -16,21 +16,12 @@ from typing import Any
 import numpy as np
 
 from rl_jax.core.files import read_json, read_lines
+from rl_jax.data.byte_letters import BYTE_LETTERS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 # Matched on a text whose letters and numbers are ASCII (`_shadow`): special tokens, contractions, letters, digit, rest.
 WORDS = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'(?:s|t|re|ve|m|ll|d)|[a-z]+|[0-9]|[^\sa-z0-9]+")
-
-
-def _byte_letters() -> list[str]:
-    """Returns a printable letter for each byte: its Latin-1 letter where that is printable, else one from 256 on."""
-    own = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in own else next(others)) for byte in range(256)]
-
-
-BYTE_LETTERS = _byte_letters()
 
 
 def _shadow(text: str) -> str:

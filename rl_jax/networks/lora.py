@@ -17,14 +17,15 @@ from rl_jax.core.program import PyTree
 def init_lora(key: jax.Array, params: PyTree, rank: int, layers: str, dtype: Any = jnp.float32) -> PyTree:
     """Creates adapters {..., "to_q": {"a": [D, rank], "b": [rank, F]}} of the kernels [D, F] that `layers` matches.
 
-    A is normal with standard deviation 1 / rank and B is 0, so fresh adapters change nothing.
+    Kernels of stacked layers, [L, D, F], get stacked adapters. A is normal with standard deviation 1 / rank and B is 0,
+    so fresh adapters change nothing, as adapters of zeros do: a fine-tuned network has its reference in itself.
 
     Args:
       params: arrays or shapes of the network.
       layers: a regex that is searched in paths such as `mid_block/attentions_0/transformer_blocks_0/attn1/to_q/kernel`.
 
     Raises:
-      ValueError: no path matches, a matching parameter is no matrix, or the rank is not positive.
+      ValueError: no path matches, a matching parameter is no matrix and no stack of them, or the rank is not positive.
     """
     kernels = {path: x for path, x in flatten_dict(params).items() if re.search(layers, "/".join(path))}
     if not kernels:
@@ -33,20 +34,20 @@ def init_lora(key: jax.Array, params: PyTree, rank: int, layers: str, dtype: Any
         raise ValueError(f"the rank of adapters is {rank}: it is 1 or more")
     adapters = {}
     for path, draw in zip(sorted(kernels), jax.random.split(key, len(kernels)), strict=True):
-        if len(kernels[path].shape) != 2:
+        if len(kernels[path].shape) not in (2, 3):
             raise ValueError(f"{'/'.join(path)} has the shape {kernels[path].shape}: adapters are of matrices")
-        inputs, outputs = kernels[path].shape
-        adapters[(*path[:-1], "a")] = jax.random.normal(draw, (inputs, rank), dtype) / rank
-        adapters[(*path[:-1], "b")] = jnp.zeros((rank, outputs), dtype)
+        *stack, inputs, outputs = kernels[path].shape
+        adapters[(*path[:-1], "a")] = jax.random.normal(draw, (*stack, inputs, rank), dtype) / rank
+        adapters[(*path[:-1], "b")] = jnp.zeros((*stack, rank, outputs), dtype)
     return unflatten_dict(adapters)
 
 
 def apply_lora(params: PyTree, adapters: PyTree, alpha: float) -> PyTree:
     """Returns `params` with alpha / rank * A B added to each adapted kernel; other leaves are the same arrays.
 
-    Differentiate with respect to `adapters` to train them alone. The sum is computed in the adapters' dtype and rounded
-    to the kernel's: keep kernels in float32 where a small change must not be lost, and let the network's own dtype
-    decide how it computes.
+    Differentiate with respect to `adapters` to train them alone; map over a leading axis of theirs to run several. The
+    sum is computed in the adapters' dtype and rounded to the kernel's: keep kernels in float32 where a small change must
+    not be lost, and let the network's own dtype decide how it computes.
 
     Raises:
       ValueError: `adapters` holds a kernel that `params` does not have.
@@ -58,6 +59,6 @@ def apply_lora(params: PyTree, adapters: PyTree, alpha: float) -> PyTree:
         kernel = (*path[:-1], "kernel")
         if kernel not in merged:
             raise ValueError(f"adapters of {'/'.join(kernel)}, which the network does not have")
-        delta = alpha / a.shape[1] * (a @ given[(*path[:-1], "b")])
+        delta = alpha / a.shape[-1] * (a @ given[(*path[:-1], "b")])
         merged[kernel] = (merged[kernel].astype(delta.dtype) + delta).astype(merged[kernel].dtype)
     return unflatten_dict(merged)

@@ -1,0 +1,188 @@
+"""Direct preference optimisation and its kin: a policy learns from pairs, or from judged answers, without a reward model.
+
+The reference is the pretrained policy: the parameters that training starts from, to which adapters are added where only
+these are trained.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from rl_jax.core.config import unknown
+from rl_jax.core.mesh import shard_batch
+from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
+from rl_jax.data.transitions import sample_rows
+from rl_jax.language import training
+from rl_jax.language.decoder import DecoderConfig
+from rl_jax.language.held_out import by_prompt, over_held_out, won
+from rl_jax.language.pairs import Pairs, apart
+from rl_jax.language.rows import Rows
+from rl_jax.language.scoring import answer_lengths, answer_log_probs
+from rl_jax.language.training import Trainable, micro_batched, optimiser, summed_gradient
+from rl_jax.losses import preference
+from rl_jax.networks.trained import Networks, Trained
+
+
+def default_config() -> ConfigDict:
+    """The trainer's settings."""
+    config = training.default_config()
+    config.loss = "dpo"  # or one of LOSSES
+    config.beta = 0.1  # of implicit rewards; of SimPO's mean log-probs 2 or more
+    config.label_smoothing = 0.0  # DPO: the share of labels that are taken to be wrong (cDPO)
+    config.gamma = 0.5  # SimPO: the margin
+    config.odds_ratio_weight = 0.1  # ORPO: of the odds ratio beside the likelihood of the chosen
+    config.desirable_weight, config.undesirable_weight = 1.0, 1.0  # KTO
+    return config
+
+
+class Scored(NamedTuple):
+    """Answers to P prompts as a loss sees them, first and second of each pair: tuples of [P].
+
+    Attributes:
+      log_probs: sums over the tokens of the answers.
+      reference: the same of the reference; None for losses without one.
+      lengths: tokens of the answers.
+      desirable: [P] bool, of the first ones.
+      divergence: scalar, of KTO.
+    """
+
+    log_probs: tuple[jax.Array, jax.Array]
+    reference: tuple[jax.Array, jax.Array] | None
+    lengths: tuple[jax.Array, jax.Array]
+    desirable: jax.Array
+    divergence: jax.Array
+
+    def rewards(self, beta: float) -> tuple[jax.Array, jax.Array]:
+        """Implicit ones, of sums."""
+        first, second = map(preference.log_ratios, self.log_probs, self.reference)
+        return beta * first, beta * second
+
+    def mean_ratios(self) -> tuple[jax.Array, jax.Array]:
+        """Log ratios a token."""
+        first, second = self.rewards(1.0)
+        return first / self.lengths[0], second / self.lengths[1]
+
+    def means(self) -> tuple[jax.Array, jax.Array]:
+        """Log-probs a token."""
+        return self.log_probs[0] / self.lengths[0], self.log_probs[1] / self.lengths[1]
+
+
+def _dpo(scored: Scored, settings: ConfigDict) -> jax.Array:
+    return preference.dpo_loss(*scored.rewards(settings.beta), settings.label_smoothing)
+
+
+def _ipo(scored: Scored, settings: ConfigDict) -> jax.Array:
+    return preference.ipo_loss(*scored.mean_ratios(), settings.beta)
+
+
+def _nca(scored: Scored, settings: ConfigDict) -> jax.Array:
+    return preference.nca_loss(*scored.rewards(settings.beta))
+
+
+def _kto(scored: Scored, settings: ConfigDict) -> jax.Array:
+    return preference.kto_loss(
+        scored.rewards(settings.beta)[0], scored.desirable, settings.beta * scored.divergence,
+        desirable_weight=settings.desirable_weight, undesirable_weight=settings.undesirable_weight,
+    )
+
+
+def _orpo(scored: Scored, settings: ConfigDict) -> jax.Array:
+    chosen, rejected = scored.means()
+    return -chosen + settings.odds_ratio_weight * preference.odds_ratio_loss(chosen, rejected)
+
+
+def _simpo(scored: Scored, settings: ConfigDict) -> jax.Array:
+    return preference.simpo_loss(*scored.means(), settings.beta, settings.gamma)
+
+
+# Terms [P] of a loss by its name.
+LOSSES: dict[str, Callable[[Scored, ConfigDict], jax.Array]] = {
+    "dpo": _dpo, "ipo": _ipo, "nca": _nca, "kto": _kto, "orpo": _orpo, "simpo": _simpo,
+}
+WITHOUT_REFERENCE = ("orpo", "simpo")
+
+
+def dpo_program(
+    config: ConfigDict, decoder: DecoderConfig, pretrained: PyTree, train: Pairs, held_out: Pairs
+) -> Program:
+    """Trains "policy" on batches of pairs, drawn uniformly with replacement.
+
+    Outcomes, [S, E], of each held-out prompt: `margin`, beta times how much more the log ratio of the chosen answer has
+    grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is 1/2
+    at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers.
+
+    Args:
+      config: holds `agent` (`default_config`), `batch_size` (in pairs) and `num_steps`.
+      train: compared answers; for KTO judged ones.
+      held_out: compared answers.
+
+    Raises:
+      ValueError: the loss is unknown.
+    """
+    settings, own = config.agent, Trainable(decoder, config.agent)
+    if settings.loss not in LOSSES:
+        raise ValueError(unknown("config.agent.loss", settings.loss, LOSSES))
+    networks = Networks({"policy": Trained(own.init, optimiser(settings, config.num_steps))})
+
+    def summed(params: PyTree, rows: Rows) -> jax.Array:
+        return answer_log_probs(own.log_probs(params, rows), rows.mask)
+
+    def scored(trained: PyTree, pretrained: PyTree, pairs: Pairs, divergence: jax.Array, reference: bool) -> Scored:
+        rows = pairs.rows()
+        log_probs = apart(summed(own.params(trained, pretrained), rows))
+        before = apart(jax.lax.stop_gradient(summed(pretrained, rows))) if reference else None
+        return Scored(log_probs, before, apart(answer_lengths(rows.mask)), pairs.desirable, divergence)
+
+    def divergence(trained: PyTree, pretrained: PyTree, pairs: Pairs) -> jax.Array:
+        """KTO's, over the whole batch, however it is cut."""
+        params = own.params(trained, pretrained)
+        parts = micro_batched(pairs.second, settings.micro_batches)
+        found = jax.lax.map(lambda rows: (summed(params, rows), summed(pretrained, rows)), parts)
+        return preference.kto_divergence(*(x.reshape(-1) for x in found))
+
+    def init(key: Key, resident: PyTree) -> TrainState:
+        return networks.init(key, {"policy": (resident["model"],)})
+
+    def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
+        del batch
+        pairs = shard_batch(sample_rows(resident["train"], key, config.batch_size, len(resident["train"])))
+        trained, reference = state.params["policy"], resident["model"]
+        away = divergence(trained, reference, pairs) if settings.loss == "kto" else jnp.zeros(())
+
+        def loss(trained: PyTree, part: Pairs) -> tuple[jax.Array, Metrics]:
+            found = scored(trained, reference, part, away, settings.loss not in WITHOUT_REFERENCE)
+            terms = LOSSES[settings.loss](found, settings)
+            metrics = {"policy/loss": terms, "policy/first_log_prob": found.log_probs[0]}
+            if settings.loss != "kto":
+                # Of pairs: the lead of the chosen answer, over the reference's where there is one.
+                lead = found.log_probs if found.reference is None else found.rewards(settings.beta)
+                metrics["policy/margin"] = lead[0] - lead[1]
+                metrics["policy/second_log_prob"] = found.log_probs[1]
+            means = {name: jnp.sum(x) / config.batch_size for name, x in metrics.items()}
+            return means["policy/loss"], means
+
+        gradient, metrics = summed_gradient(loss, trained, pairs, settings.micro_batches)
+        state, norms = networks.apply_gradient(state, "policy", gradient)
+        return state, metrics | norms | ({"policy/divergence": away} if settings.loss == "kto" else {})
+
+    def score(trained: PyTree, pretrained: PyTree, part: Pairs) -> dict[str, jax.Array]:
+        found = scored(trained, pretrained, part, jnp.zeros(()), True)
+        chosen, rejected = found.rewards(settings.beta)
+        return {
+            "margin": chosen - rejected, "chosen_log_prob": found.log_probs[0], "rejected_log_prob": found.log_probs[1]
+        }
+
+    over_all = over_held_out(score, config.batch_size)
+
+    def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
+        del key
+        found = over_all(state.params["policy"], resident["model"], resident["held_out"])
+        found["accuracy"] = won(found["margin"])
+        prompts = np.asarray(held_out.first.group)
+        return Evaluation(outcomes={name: by_prompt(x, prompts) for name, x in found.items()})
+
+    return Program(init, step, evaluate, {"model": pretrained, "train": train, "held_out": held_out})

@@ -1,0 +1,159 @@
+"""What the experiments that train on text share: the model they start from, their data, what they leave behind."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.loop import Result
+from rl_jax.data.text import records
+from rl_jax.data.text.records import Answer, Pair
+from rl_jax.language import checkpoints, pairs
+from rl_jax.language.documents import answer_documents, pair_documents
+from rl_jax.language.dpo import dpo_program
+from rl_jax.language.pairs import Pairs
+from rl_jax.language.pretrained import Pretrained
+from rl_jax.language.reward_model import reward_model_program
+from rl_jax.language.rows import Document, pack, pad
+from rl_jax.language.sft import sft_program
+from rl_jax.language.training import Trainable
+
+MODEL = "model"  # the folder in a run's folder that holds what it trained
+
+
+def data_config() -> ConfigDict:
+    """Which model starts, and what it reads: the fields `model` and `data`."""
+    return ConfigDict(
+        {
+            # stories260k, smollm2, a .gguf file, a folder of Hugging Face's, or that of a run of experiments.sft.
+            "model": {"name": "stories260k"},
+            "data": {
+                "name": "",  # a set of rl_jax/data/text/records.py, or a file of your own
+                "longest": 256,  # tokens of a document; longer ones are left out
+                "held_out": 0.2,  # share of the prompts that is judged and never trained on
+                "most": 0,  # prompts that are read, of either part; 0 for all
+            },
+        }
+    )
+
+
+class Start(NamedTuple):
+    """What a run starts from.
+
+    Attributes:
+      model: its parameters are on the host.
+      train, held_out: records of disjoint prompts.
+      inputs: for the run's provenance.
+    """
+
+    model: Pretrained
+    train: list[Answer] | list[Pair]
+    held_out: list[Answer] | list[Pair]
+    inputs: dict[str, Any]
+
+
+def start(config: ConfigDict) -> Start:
+    """The model of `config.model` and the records of `config.data`.
+
+    Raises:
+      FileNotFoundError or ValueError: as `checkpoints.load` and `records.load`; or one part has no record.
+    """
+    name = Path(config.model.name).expanduser()
+    model = checkpoints.load(name / MODEL if (name / MODEL).is_dir() else config.model.name)
+    text = records.load(config.data.name)
+    train, held_out = records.split(text.records, config.data.held_out)
+    if config.data.most:
+        train, held_out = train[: config.data.most], held_out[: config.data.most]
+    if not train or not held_out:
+        raise ValueError(
+            f"config.data.held_out={config.data.held_out} leaves {len(train)} records of {text.name} to train on and "
+            f"{len(held_out)} to judge: both need some"
+        )
+    inputs = {"model": str(config.model.name), "data": text.name, "checksum": text.checksum}
+    return Start(model._replace(params=jax.device_get(model.params)), train, held_out, inputs)
+
+
+def sft_experiment(config: ConfigDict) -> Experiment:
+    """Supervised fine-tuning; writes the folder `model`, which other runs start from and transformers opens."""
+    found, data = start(config), config.data
+
+    def documents(part: list[Answer] | list[Pair]) -> list[Document]:
+        return answer_documents(found.model, records.answers(part), data.longest, data.name)
+
+    train = (pack if config.packing else pad)(documents(found.train), data.longest)
+    held_out = pad(documents(found.held_out), data.longest)
+    logging.info("%d rows of %d tokens, %.0f%% of them of documents", *train.tokens.shape,
+                 100 * np.mean(train.segments > 0))
+    return Experiment(
+        lambda config: sft_program(config, found.model.config, found.model.params, train, held_out), found.inputs,
+        Metric("eval/loss", "held-out loss", "lower", "nats a token"), leaves_model(config, found.model),
+    )
+
+
+def reward_model_experiment(config: ConfigDict) -> Experiment:
+    """A reward model; its last line says how accurate it would be to call the longer answer the better one."""
+    found = start(config)
+    train, held_out = (compared(found.model, part, config.data) for part in (found.train, found.held_out))
+
+    def finish(result: Result, workdir: Path) -> dict[str, Any]:
+        del result, workdir
+        lengths = (np.asarray(rows.mask).sum(-1) for rows in (held_out.first, held_out.second))
+        longer = 0.5 * (1 + np.sign(np.subtract(*lengths)))
+        return {"pairs": len(train), "held_out_pairs": len(held_out), "longer_is_better_accuracy": float(longer.mean())}
+
+    return Experiment(
+        lambda config: reward_model_program(config, found.model.config, found.model.params, train, held_out),
+        found.inputs, Metric("eval/accuracy", "held-out accuracy"), finish,
+    )
+
+
+def dpo_experiment(config: ConfigDict) -> Experiment:
+    """DPO and its kin; writes the folder `model`, as `sft_experiment`."""
+    found = start(config)
+    held_out = compared(found.model, found.held_out, config.data)
+    if config.agent.loss == "kto":
+        answers = records.judged(found.train)
+        documents = answer_documents(found.model, answers, config.data.longest, config.data.name)
+        train = pairs.judged(documents, config.data.longest)
+    else:
+        train = compared(found.model, found.train, config.data)
+    return Experiment(
+        lambda config: dpo_program(config, found.model.config, found.model.params, train, held_out), found.inputs,
+        Metric("eval/accuracy", "held-out accuracy"), leaves_model(config, found.model),
+    )
+
+
+def compared(model: Pretrained, part: Sequence[Answer] | Sequence[Pair], data: ConfigDict) -> Pairs:
+    """Records that are pairs as rows.
+
+    Raises:
+      ValueError: they are no pairs.
+    """
+    if not isinstance(part[0], Pair):
+        raise ValueError(f"config.data.name={data.name} holds answers, and pairs are compared: name a set of pairs")
+    return pairs.compared(pair_documents(model, part, data.longest, data.name), data.longest)
+
+
+def leaves_model(config: ConfigDict, model: Pretrained) -> Callable[[Result, Path], dict[str, Any]]:
+    """The end of a run that trains "policy": the first seed's is written as the folder `model`.
+
+    Not by a run of several processes, none of which holds it all: its checkpoint has it.
+    """
+
+    def finish(result: Result, workdir: Path) -> dict[str, Any]:
+        if jax.process_count() > 1:
+            return {}
+        trained = jax.tree.map(lambda x: x[0], jax.device_get(result.state.params["policy"]))
+        params = Trainable(model.config, config.agent).params(trained, model.params)
+        folder = workdir / MODEL
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was shorter
+        checkpoints.save_folder(folder, model._replace(params=params))
+        return {"model": str(folder)}
+
+    return finish

@@ -1,0 +1,78 @@
+"""Pairs of rows: two answers to a prompt that are compared, as the reward model and DPO read them."""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rl_jax.language.documents import PairDocuments
+from rl_jax.language.rows import Document, Rows, pad
+
+
+class Pairs(flax.struct.PyTreeNode):
+    """P pairs.
+
+    Attributes:
+      first: the chosen answers, or answers that were judged by themselves.
+      second: the rejected answers, or, for KTO, answers to other prompts.
+      desirable: [P] bool, whether `first` is a good answer; true of all chosen ones.
+      margin: [P] float32, by how much the chosen one is better, where that is known; else 0.
+    """
+
+    first: Rows
+    second: Rows
+    desirable: jax.Array
+    margin: jax.Array
+
+    def __len__(self) -> int:
+        return self.margin.shape[0]
+
+    def rows(self) -> Rows:
+        """All 2 P rows, those of a pair side by side, so that a pair stays on its device."""
+        return jax.tree.map(
+            lambda x, y: jnp.stack([x, y], 1).reshape(2 * x.shape[0], *x.shape[1:]), self.first, self.second
+        )
+
+
+def apart(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Values [2 P] of `Pairs.rows` as those of the first and of the second rows, [P] each."""
+    first, second = values.reshape(-1, 2).T
+    return first, second
+
+
+def compared(pairs: Sequence[PairDocuments], length: int) -> Pairs:
+    """Chosen and rejected answers, padded to `length`."""
+    chosen, rejected, margins = zip(*pairs, strict=True)
+    return Pairs(
+        pad(chosen, length), pad(rejected, length), np.ones(len(pairs), bool), np.asarray(margins, np.float32)
+    )
+
+
+def judged(answers: Sequence[Document], length: int) -> Pairs:
+    """Answers whose reward says whether they are good, each beside the next document's answer that is of another prompt.
+
+    What that makes is cut to `length`.
+
+    Raises:
+      ValueError: all are of one prompt.
+    """
+    if len({document.group for document in answers}) == 1:
+        raise ValueError("all answers are to one prompt: KTO compares with answers to others")
+    others = []
+    for at, own in enumerate(answers):
+        following = (answers[(at + ahead) % len(answers)] for ahead in range(1, len(answers)))
+        others.append(_with_answer(own, next(other for other in following if other.group != own.group), length))
+    desirable = np.asarray([document.reward > 0 for document in answers])
+    return Pairs(pad(answers, length), pad(others, length), desirable, np.zeros(len(answers), np.float32))
+
+
+def _with_answer(own: Document, other: Document, length: int) -> Document:
+    """The prompt of one document with the answer of another."""
+    prompt, answer = int(np.argmax(own.mask > 0)), int(np.argmax(other.mask > 0))
+    joined = {
+        name: np.concatenate([getattr(own, name)[:prompt], getattr(other, name)[answer:]])[:length]
+        for name in ("tokens", "mask", "log_probs")
+    }
+    return own._replace(**joined)

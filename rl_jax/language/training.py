@@ -1,0 +1,128 @@
+"""What all trainers of language models share: what is trained of a decoder, its optimiser, gradients piece by piece."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from rl_jax.core.mesh import shard_batch
+from rl_jax.core.program import Key, Metrics, PyTree
+from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
+from rl_jax.language.rows import Rows
+from rl_jax.language.scoring import token_log_probs
+from rl_jax.networks.lora import apply_lora, init_lora
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def default_config() -> ConfigDict:
+    """The settings of any trainer; `optimiser` and `Trainable` read them."""
+    return ConfigDict(
+        {
+            "learning_rate": 1e-4,
+            "warmup_steps": 0,  # over which the learning rate rises linearly
+            "decay": False,  # whether it then falls to 0 along a cosine, at config.num_steps
+            "weight_decay": 0.0,
+            "max_grad_norm": 1.0,
+            "lora_rank": 0,  # of adapters, which are then all that is trained; 0 trains every parameter
+            "lora_alpha": 16.0,
+            "lora_layers": r"layers/(attention|mlp)/\w+/kernel",  # which kernels get adapters: a regex of their paths
+            "micro_batches": 1,  # into which a batch is cut to save memory; no number changes a gradient
+            "chunk": 64,  # tokens of each row whose logits are in memory at once
+            "remat": False,  # whether layers are computed again in the backward pass, to save memory
+            "dtype": "float32",  # of the layers' products, or bfloat16; parameters are float32
+        }
+    )
+
+
+def optimiser(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """AdamW with a clip of the gradient's norm and the schedule that the settings say."""
+    after = optax.constant_schedule(settings.learning_rate)
+    if settings.decay:
+        after = optax.cosine_decay_schedule(settings.learning_rate, max(1, num_steps - settings.warmup_steps))
+    # The first update is not lost: the rate starts at a part of its full height.
+    rising = optax.linear_schedule(
+        settings.learning_rate / (settings.warmup_steps + 1), settings.learning_rate, settings.warmup_steps
+    )
+    schedule = optax.join_schedules([rising, after], [settings.warmup_steps]) if settings.warmup_steps else after
+    return optax.chain(
+        optax.clip_by_global_norm(settings.max_grad_norm), optax.adamw(schedule, weight_decay=settings.weight_decay)
+    )
+
+
+class Trainable(NamedTuple):
+    """A pretrained decoder, of which all parameters are trained or adapters alone.
+
+    The pretrained parameters stay where they are, in the program's resident: they are what adapters are added to, and
+    the reference of losses that have one.
+
+    Attributes:
+      config: of the decoder.
+      settings: as `default_config`.
+      packed: whether rows hold several documents.
+    """
+
+    config: DecoderConfig
+    settings: ConfigDict
+    packed: bool = False
+
+    def init(self, key: Key, pretrained: PyTree) -> PyTree:
+        """What is trained, at its start: the policy is the pretrained one."""
+        if self.settings.lora_rank:
+            return init_lora(key, pretrained, self.settings.lora_rank, self.settings.lora_layers)
+        return jax.tree.map(jnp.copy, pretrained)
+
+    def params(self, trained: PyTree, pretrained: PyTree) -> PyTree:
+        """The decoder's parameters."""
+        return apply_lora(pretrained, trained, self.settings.lora_alpha) if self.settings.lora_rank else trained
+
+    def hidden(self, params: PyTree, rows: Rows) -> jax.Array:
+        """Hidden states [B, T, D]."""
+        decoder = Decoder(self.config, DTYPES[self.settings.dtype], self.settings.remat, self.packed)
+        return decoder.apply({"params": params}, rows.tokens, rows.positions, rows.segments)
+
+    def log_probs(self, params: PyTree, rows: Rows) -> jax.Array:
+        """Of the rows' tokens, [B, T]."""
+        kernel = head_kernel(params, self.config)
+        return token_log_probs(self.hidden(params, rows), kernel, rows.tokens, self.settings.chunk)[0]
+
+
+def summed_gradient(
+    loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]], params: PyTree, batch: PyTree, micro_batches: int
+) -> tuple[PyTree, Metrics]:
+    """The gradient of a loss that is a sum over a batch, and its metrics, sums too, one micro-batch after another.
+
+    Args:
+      loss: (params, part of the batch) -> (scalar, metrics).
+      batch: leaves [B, ...].
+
+    Raises:
+      ValueError: B does not divide into the micro-batches.
+    """
+    def of_part(part: PyTree) -> tuple[PyTree, Metrics]:
+        return jax.grad(loss, has_aux=True)(params, shard_batch(part))
+
+    parts = micro_batched(batch, micro_batches)
+    if micro_batches == 1:
+        return of_part(jax.tree.map(lambda x: x[0], parts))
+
+    def one(total: Any, part: PyTree) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, of_part(part)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts)))
+    return jax.lax.scan(one, zeros, parts)[0]
+
+
+def micro_batched(batch: PyTree, count: int) -> PyTree:
+    """Leaves [B, ...] as [count, B / count, ...]; each part has rows of all devices that the batch lies on.
+
+    Raises:
+      ValueError: B does not divide.
+    """
+    size = len(jax.tree.leaves(batch)[0])
+    if size % count:
+        raise ValueError(f"config.batch_size={size} does not divide into agent.micro_batches={count}: change one")
+    return jax.tree.map(lambda x: x.reshape(size // count, count, *x.shape[1:]).swapaxes(0, 1), batch)

@@ -1,0 +1,156 @@
+"""Losses of preferences: which of two answers is better, or whether one answer is good. All return unreduced terms.
+
+A log-prob is that of a whole answer: the sum over its tokens or, where a loss says so, their mean. "w" is the chosen
+(better) answer of a pair and "l" the rejected one. An implicit reward is r = beta (log pi - log pi_ref) (Rafailov et
+al. 2023, equation 5, without the partition function). No gradient flows through a reference.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+log_sigmoid = jax.nn.log_sigmoid
+
+
+def bradley_terry_loss(chosen: jax.Array, rejected: jax.Array, margin: jax.Array | float = 0.0) -> jax.Array:
+    """-log sigmoid(r_w - r_l - m), the loss of a reward model.
+
+    Args:
+      chosen, rejected: [P], rewards.
+      margin: [P] or a number, by how much the better one should lead.
+
+    Returns:
+      [P].
+
+    Source: Bradley and Terry 1952; the margin is of Llama 2 (Touvron et al. 2023, arXiv 2307.09288, equation 2).
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    return -log_sigmoid(chosen - rejected - margin)
+
+
+def log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """log pi - log pi_ref of answers, any shape; times beta they are implicit rewards."""
+    chex.assert_equal_shape([log_probs, reference_log_probs])
+    return log_probs - jax.lax.stop_gradient(reference_log_probs)
+
+
+def dpo_loss(chosen: jax.Array, rejected: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """-(1 - e) log sigmoid(r_w - r_l) - e log sigmoid(r_l - r_w).
+
+    Args:
+      chosen, rejected: [P], implicit rewards.
+      label_smoothing: e, the share of labels that are taken to be wrong: above 0 it is conservative DPO (cDPO).
+
+    Returns:
+      [P].
+
+    Source: Rafailov et al. 2023, arXiv 2305.18290, equation 7; e is of Mitchell 2023, "A note on DPO with noisy
+    preferences & relationship to IPO", equation 3.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    margins = chosen - rejected
+    return -(1.0 - label_smoothing) * log_sigmoid(margins) - label_smoothing * log_sigmoid(-margins)
+
+
+def ipo_loss(chosen: jax.Array, rejected: jax.Array, beta: float) -> jax.Array:
+    """(h_w - h_l - 1 / (2 beta))^2.
+
+    Args:
+      chosen, rejected: [P], log ratios h, of mean log-probs: the authors say that their results are of means, which
+        the paper does not.
+      beta: tau of the paper.
+
+    Returns:
+      [P].
+
+    Source: Azar et al. 2023, arXiv 2310.12036, equation 17.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    return jnp.square(chosen - rejected - 0.5 / beta)
+
+
+def nca_loss(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
+    """-log sigmoid(r_w) - (log sigmoid(-r_w) + log sigmoid(-r_l)) / 2: the likelihood of the chosen does not fall.
+
+    Args:
+      chosen, rejected: [P], implicit rewards.
+
+    Returns:
+      [P].
+
+    Source: Chen et al. 2024, arXiv 2402.05369, equation 13, for two answers of which one is chosen.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+    return -log_sigmoid(chosen) - 0.5 * (log_sigmoid(-chosen) + log_sigmoid(-rejected))
+
+
+def odds_ratio_loss(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
+    """-log sigmoid(log odds_w - log odds_l) with odds = p / (1 - p): ORPO's term beside the likelihood of the chosen.
+
+    Args:
+      chosen, rejected: [P], mean log-probs log p.
+
+    Returns:
+      [P].
+
+    Source: Hong et al. 2024, arXiv 2403.07691, equations 4 and 7.
+    """
+    chex.assert_equal_shape([chosen, rejected])
+
+    def log_odds(log_prob: jax.Array) -> jax.Array:
+        log_prob = jnp.minimum(log_prob, -1e-6)  # an answer that is certain has infinite odds
+        return log_prob - jnp.log(-jnp.expm1(log_prob))
+
+    return -log_sigmoid(log_odds(chosen) - log_odds(rejected))
+
+
+def simpo_loss(chosen: jax.Array, rejected: jax.Array, beta: float, gamma: float) -> jax.Array:
+    """-log sigmoid(beta (log p_w - log p_l) - gamma), which needs no reference.
+
+    Args:
+      chosen, rejected: [P], mean log-probs.
+      gamma: the margin by which the chosen one should lead.
+
+    Returns:
+      [P].
+
+    Source: Meng et al. 2024, arXiv 2405.14734, equation 6.
+    """
+    return bradley_terry_loss(beta * chosen, beta * rejected, gamma)
+
+
+def kto_loss(
+    rewards: jax.Array,
+    desirable: jax.Array,
+    baseline: jax.Array,
+    *,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> jax.Array:
+    """w_D (1 - sigmoid(r - z)) of a good answer and w_U (1 - sigmoid(z - r)) of a bad one.
+
+    Args:
+      rewards: [B], implicit.
+      desirable: [B] bool.
+      baseline: z, beta times `kto_divergence`.
+      desirable_weight, undesirable_weight: w_D and w_U, for sets with more of one than of the other.
+
+    Returns:
+      [B].
+
+    Source: Ethayarajh et al. 2024, arXiv 2402.01306, equations 7 and 8.
+    """
+    chex.assert_equal_shape([rewards, desirable])
+    gains = jnp.where(desirable, 1.0, -1.0) * (rewards - jax.lax.stop_gradient(baseline))
+    return jnp.where(desirable, desirable_weight, undesirable_weight) * jax.nn.sigmoid(-gains)
+
+
+def kto_divergence(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
+    """max(0, mean(log pi - log pi_ref)), a scalar without a gradient, which stands for KL(pi || pi_ref) in KTO.
+
+    Args:
+      log_probs, reference_log_probs: [B], of answers that belong to other prompts: those of the same batch, shifted.
+
+    Source: Ethayarajh et al. 2024, section 4.2.
+    """
+    return jax.lax.stop_gradient(jnp.maximum(jnp.mean(log_ratios(log_probs, reference_log_probs)), 0.0))

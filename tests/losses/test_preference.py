@@ -1,0 +1,98 @@
+"""Losses of preferences against TRL's trainers and hand numbers, and what each is for."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rl_jax.losses import preference as losses
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "preference.npz")
+BETA, SMOOTHING, GAMMA = 0.3, 0.1, 0.5
+MASK = GOLDEN["given/mask"][:, 1:].astype(np.float32)
+LENGTHS = MASK.sum(1)
+
+
+def summed(logits):
+    """Log-probs of the given answers, [10]."""
+    log_probs = jax.nn.log_softmax(logits[:, :-1])
+    return jnp.sum(jnp.take_along_axis(log_probs, GOLDEN["given/tokens"][:, 1:, None], -1)[..., 0] * MASK, -1)
+
+
+def ratios(logits):
+    return losses.log_ratios(summed(logits), summed(GOLDEN["given/reference_logits"]))
+
+
+def halves(x):
+    return x[:5], x[5:]
+
+
+def kto(name):
+    divergence = losses.kto_divergence(GOLDEN[f"given/{name}/other"], GOLDEN[f"given/{name}/other_reference"])
+    return lambda logits: jnp.mean(losses.kto_loss(
+        BETA * ratios(logits), GOLDEN["given/desirable"], BETA * divergence, desirable_weight=1.3,
+        undesirable_weight=0.7,
+    ))
+
+
+# Our terms, or their mean where TRL's trainer gives that, and what they are functions of.
+CASES = {
+    "dpo": ("logits", lambda x: jnp.mean(losses.dpo_loss(*halves(BETA * ratios(x))))),
+    "cdpo": ("ratios", lambda x: losses.dpo_loss(*halves(BETA * x), label_smoothing=SMOOTHING)),
+    "ipo": ("logits", lambda x: jnp.mean(losses.ipo_loss(*halves(ratios(x) / LENGTHS), BETA))),
+    "nca": ("logits", lambda x: jnp.mean(losses.nca_loss(*halves(BETA * ratios(x))))),
+    "kto": ("logits", kto("kto")),
+    "kto_below": ("logits", kto("kto_below")),
+    "orpo": ("logits", lambda x: losses.odds_ratio_loss(*halves(summed(x) / LENGTHS))),
+    "simpo": ("logits", lambda x: losses.simpo_loss(*halves(summed(x) / LENGTHS), BETA, GAMMA)),
+    "bradley_terry": ("rewards", lambda x: jnp.mean(losses.bradley_terry_loss(*halves(x)))),
+    "bradley_terry_margin": (
+        "rewards", lambda x: jnp.mean(losses.bradley_terry_loss(*halves(x), GOLDEN["given/margin"]))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_gradients_are_those_of_trl(name):
+    variable, loss = CASES[name]
+    found, pull = jax.vjp(loss, jnp.asarray(GOLDEN[f"given/{variable}"]))
+    np.testing.assert_allclose(found, GOLDEN[name], rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(pull(jnp.ones_like(found))[0], GOLDEN[f"{name}/gradient"], rtol=2e-4, atol=1e-6)
+
+
+def test_by_hand():
+    chosen, rejected = jnp.log(jnp.array([4.0])), jnp.log(jnp.array([2.0]))
+    np.testing.assert_allclose(losses.dpo_loss(chosen, rejected), -np.log(2 / 3), rtol=1e-6)
+    expected = -0.9 * np.log(2 / 3) - 0.1 * np.log(1 / 3)
+    np.testing.assert_allclose(losses.dpo_loss(chosen, rejected, 0.1), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.bradley_terry_loss(chosen, rejected, np.log(2.0)), np.log(2.0), rtol=1e-6)
+    expected = -np.log(4 / 5) - 0.5 * (np.log(1 / 5) + np.log(1 / 3))
+    np.testing.assert_allclose(losses.nca_loss(chosen, rejected), expected, rtol=1e-6)
+    # Odds 3 and 1/3: a ratio of 9.
+    chosen, rejected = jnp.log(jnp.array([0.75])), jnp.log(jnp.array([0.25]))
+    np.testing.assert_allclose(losses.odds_ratio_loss(chosen, rejected), -np.log(0.9), rtol=1e-6)
+    np.testing.assert_allclose(losses.ipo_loss(jnp.array([2.0]), jnp.array([0.5]), 0.5), 0.25)
+    rewards, good = jnp.log(jnp.array([3.0, 3.0])), jnp.array([True, False])
+    np.testing.assert_allclose(losses.kto_loss(rewards, good, jnp.zeros(())), [0.25, 0.75], rtol=1e-6)
+
+
+def test_dpo_may_lower_the_chosen_and_nca_may_not():
+    """With both answers far below the reference, NCA raises the chosen one; DPO sees their difference alone."""
+    chosen, rejected = jnp.array([-5.0]), jnp.array([-20.0])
+    of_dpo = jax.grad(lambda x: losses.dpo_loss(x, rejected)[0])(chosen)
+    of_nca = jax.grad(lambda x: losses.nca_loss(x, rejected)[0])(chosen)
+    assert abs(float(of_dpo[0])) < 1e-5 and float(of_nca[0]) < -0.9
+
+
+def test_no_gradient_flows_through_a_reference_or_a_baseline():
+    x, good = jnp.array([-2.0, -3.0]), jnp.array([True, False])
+    assert not np.any(jax.grad(lambda reference: jnp.sum(losses.log_ratios(x, reference)))(x - 1.0))
+    assert not np.any(jax.grad(lambda z: jnp.sum(losses.kto_loss(x, good, z)))(jnp.ones(())))
+    assert not np.any(jax.grad(lambda x: losses.kto_divergence(x, x - 1.0))(x))
+
+
+def test_a_certain_answer_has_finite_odds_and_gradient():
+    value, gradient = jax.value_and_grad(lambda x: losses.odds_ratio_loss(x, jnp.array([-1.0]))[0])(jnp.zeros(1))
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))
