@@ -7,7 +7,7 @@ Presets:
                       cores.
   <method>/<target>   3 seeds. Methods: reward (no KL penalty), reverse_kl (KL-regularised reinforcement learning), kl
                       (GDC++), dpg (GDC), off_policy, total_variation, jensen_shannon; targets: reward (half a point for
-                      each of a symbol, beta 0.5), pointwise (the symbol occurs three times), distributional (it
+                      each of a symbol, beta 0.5), pointwise (the symbol occurs twice), distributional (it
                       occurs in half of all texts).
   pretrain            the committed prior: a decoder of one layer, trained on a random Markov chain of order 2.
   tiny                seconds: what the tests run, and so tiny-<method> and tiny-pretrain.
@@ -55,7 +55,7 @@ def matching(method: str, target: str) -> ConfigDict:
     config.target = {
         "kind": target,
         "symbol": 3,  # the token that is rewarded or has to occur
-        "times": 3,  # how often, where that is a pointwise constraint
+        "times": 2,  # how often, where that is a pointwise constraint
         "beta": 0.5,  # of a reward
         "share": 0.5,  # of the texts that a distributional constraint asks the symbol of
         "fitted_on": 10_240,  # texts of the prior, by which a distributional constraint is turned into a target

@@ -1,4 +1,4 @@
-"""A decoder that is fitted to a target over texts, judged exactly over all of them; and the prior that it starts from."""
+"""A decoder fitted to a target over texts and judged exactly over all of them; and the prior that it starts from."""
 
 import functools
 from pathlib import Path
@@ -37,7 +37,7 @@ def experiment(config: ConfigDict) -> Experiment:
     if config.task == "pretrain":
         return pretraining(config, shape)
     if config.target.kind not in TARGETS:
-        raise ValueError(unknown("target.kind", config.target.kind, TARGETS))
+        raise ValueError(unknown("config.target.kind", config.target.kind, TARGETS))
     path = Path(config.prior or PRIOR)
     prior = load_model(path, "prior", "markov", functools.partial(init_decoder, shape))
     prior = jax.tree.map(jnp.asarray, prior)
@@ -93,8 +93,8 @@ def potential(config: ConfigDict, shape: DecoderConfig, prior: PyTree) -> Potent
 def pretraining(config: ConfigDict, shape: DecoderConfig) -> Experiment:
     """The prior: a decoder that has learnt a random Markov chain of order 2."""
     networks = Networks({"policy": Trained(functools.partial(init_decoder, shape), optax.adam(3e-3))})
-    chain = jax.random.dirichlet(jax.random.key(config.chain.seed), jnp.full(shape.vocab_size, config.chain.concentration),
-                                 (shape.vocab_size,) * 2)
+    size, concentration = shape.vocab_size, config.chain.concentration
+    chain = jax.random.dirichlet(jax.random.key(config.chain.seed), jnp.full(size, concentration), (size, size))
 
     def draw(chain: jax.Array, key: Key) -> jax.Array:
         """Texts [B, 1 + L] of the chain, which starts after two START."""
@@ -120,7 +120,8 @@ def pretraining(config: ConfigDict, shape: DecoderConfig) -> Experiment:
     @jax.jit
     def judged(state: TrainState, chain: jax.Array, key: Key) -> jax.Array:
         texts = draw(chain, key)
-        return over_runs(lambda own: loss(own.params["policy"], texts)[0], default_seed_axis())(state.replace(step=None))
+        of_runs = over_runs(lambda own: loss(own.params["policy"], texts)[0], default_seed_axis())
+        return of_runs(state.replace(step=None))
 
     def evaluate(state: TrainState, chain: jax.Array, key: Key) -> Evaluation:
         return Evaluation(outcomes={"loss": np.asarray(jax.device_get(gather(judged(state, chain, key))))[:, None]})

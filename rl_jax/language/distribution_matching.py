@@ -80,7 +80,7 @@ def matching_program(
       ValueError: the method is unknown.
     """
     if config.method not in METHODS:
-        raise ValueError(unknown("matching.method", config.method, METHODS))
+        raise ValueError(unknown("config.matching.method", config.method, METHODS))
     off_policy = config.method == "off_policy"
     networks = Networks({"policy": Trained(lambda key: prior, optax.adam(config.learning_rate))})
 
