@@ -48,8 +48,14 @@ def encode(model: Pretrained, prompt: Messages, answer: str, longest: int | None
     return builder.append([*tokenizer.encode(after), tokenizer.eos], sampled=True).document()
 
 
-def answer_documents(model: Pretrained, records: Sequence[Answer], longest: int, name: str) -> list[Document]:
+def answer_documents(
+    model: Pretrained, records: Sequence[Answer], name: str, longest: int, most: int = 0
+) -> list[Document]:
     """The documents of at most `longest` tokens, grouped by prompt; their reward is 1 where the answer is desirable.
+
+    Args:
+      name: of the set, for messages.
+      most: how many, the first ones; 0 for all.
 
     Raises:
       ValueError: as `encode`, with the record's number in the set `name`; no document is short enough; or `longest` is
@@ -60,10 +66,12 @@ def answer_documents(model: Pretrained, records: Sequence[Answer], longest: int,
         document = encode(model, record.prompt, record.answer, longest)
         return document._replace(group=group, reward=float(record.desirable))
 
-    return _those_that_fit(model, records, longest, name, encoded)
+    return _those_that_fit(model, records, name, longest, most, encoded)
 
 
-def pair_documents(model: Pretrained, records: Sequence[Pair], longest: int, name: str) -> list[PairDocuments]:
+def pair_documents(
+    model: Pretrained, records: Sequence[Pair], name: str, longest: int, most: int = 0
+) -> list[PairDocuments]:
     """The pairs of which both documents have at most `longest` tokens; errors are those of `answer_documents`."""
 
     def encoded(record: Pair, group: int) -> PairDocuments:
@@ -71,11 +79,12 @@ def pair_documents(model: Pretrained, records: Sequence[Pair], longest: int, nam
         chosen, rejected = (encode(model, record.prompt, text, longest)._replace(group=group) for text in texts)
         return PairDocuments(chosen, rejected, record.margin)
 
-    return _those_that_fit(model, records, longest, name, encoded)
+    return _those_that_fit(model, records, name, longest, most, encoded)
 
 
 def _those_that_fit(
-    model: Pretrained, records: Sequence[Record], longest: int, name: str, encoded: Callable[[Record, int], Encoded]
+    model: Pretrained, records: Sequence[Record], name: str, longest: int, most: int,
+    encoded: Callable[[Record, int], Encoded],
 ) -> list[Encoded]:
     if longest > model.config.context_length:
         raise ValueError(
@@ -83,6 +92,8 @@ def _those_that_fit(
         )
     found, groups = [], {}
     for number, record in enumerate(records, 1):
+        if most and len(found) == most:
+            break
         try:
             found.append(encoded(record, groups.setdefault(opening(record), len(groups))))
         except TooLongError:
@@ -94,5 +105,5 @@ def _those_that_fit(
             f"{name}: all {len(records)} records are longer than config.data.longest={longest} tokens: raise it, or take "
             "a model with a longer context"
         )
-    logging.info("%s: %d of %d records have at most %d tokens", name, len(found), len(records), longest)
+    logging.info("%s: %d of %d records, of at most %d tokens", name, len(found), len(records), longest)
     return found

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
+from rl_jax.core.mesh import gather
 from rl_jax.data.text import records
 from rl_jax.data.text.records import Answer, Pair
 from rl_jax.language import checkpoints, pairs
@@ -37,7 +39,7 @@ def data_config() -> ConfigDict:
                 "name": "",  # a set of rl_jax/data/text/records.py, or a file of your own
                 "longest": 256,  # tokens of a document; longer ones are left out
                 "held_out": 0.2,  # share of the prompts that is judged and never trained on
-                "most": 0,  # prompts that are read, of either part; 0 for all
+                "most": 0,  # documents or pairs of either part, the first that are short enough; 0 for all
             },
         }
     )
@@ -68,8 +70,6 @@ def start(config: ConfigDict) -> Start:
     model = checkpoints.load(name / MODEL if (name / MODEL).is_dir() else config.model.name)
     text = records.load(config.data.name)
     train, held_out = records.split(text.records, config.data.held_out)
-    if config.data.most:
-        train, held_out = train[: config.data.most], held_out[: config.data.most]
     if not train or not held_out:
         raise ValueError(
             f"config.data.held_out={config.data.held_out} leaves {len(train)} records of {text.name} to train on and "
@@ -84,7 +84,7 @@ def sft_experiment(config: ConfigDict) -> Experiment:
     found, data = start(config), config.data
 
     def documents(part: list[Answer] | list[Pair]) -> list[Document]:
-        return answer_documents(found.model, records.answers(part), data.longest, data.name)
+        return answer_documents(found.model, records.answers(part), data.name, data.longest, data.most)
 
     train = (pack if config.packing else pad)(documents(found.train), data.longest)
     held_out = pad(documents(found.held_out), data.longest)
@@ -118,9 +118,9 @@ def dpo_experiment(config: ConfigDict) -> Experiment:
     found = start(config)
     held_out = compared(found.model, found.held_out, config.data)
     if config.agent.loss == "kto":
-        answers = records.judged(found.train)
-        documents = answer_documents(found.model, answers, config.data.longest, config.data.name)
-        train = pairs.judged(documents, config.data.longest)
+        data, answers = config.data, records.judged(found.train)
+        documents = answer_documents(found.model, answers, data.name, data.longest, data.most)
+        train = pairs.judged(documents, data.longest)
     else:
         train = compared(found.model, found.train, config.data)
     return Experiment(
@@ -137,7 +137,7 @@ def compared(model: Pretrained, part: Sequence[Answer] | Sequence[Pair], data: C
     """
     if not isinstance(part[0], Pair):
         raise ValueError(f"config.data.name={data.name} holds answers, and pairs are compared: name a set of pairs")
-    return pairs.compared(pair_documents(model, part, data.longest, data.name), data.longest)
+    return pairs.compared(pair_documents(model, part, data.name, data.longest, data.most), data.longest)
 
 
 def leaves_model(config: ConfigDict, model: Pretrained) -> Callable[[Result, Path], dict[str, Any]]:
@@ -149,8 +149,8 @@ def leaves_model(config: ConfigDict, model: Pretrained) -> Callable[[Result, Pat
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         if jax.process_count() > 1:
             return {}
-        trained = jax.tree.map(lambda x: x[0], jax.device_get(result.state.params["policy"]))
-        params = Trainable(model.config, config.agent).params(trained, model.params)
+        trained = jax.tree.map(lambda x: x[0], gather(result.state.params["policy"]))
+        params = Trainable(model.config, config.agent).params(trained, jax.tree.map(jnp.asarray, model.params))
         folder = workdir / MODEL
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was shorter
         checkpoints.save_folder(folder, model._replace(params=params))

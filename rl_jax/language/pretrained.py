@@ -62,6 +62,23 @@ class Tensors(NamedTuple):
     read: Callable[[str, tuple[slice, ...]], np.ndarray]
 
 
+def assembled(
+    tensors: Tensors, config: DecoderConfig, tokenizer: Tokenizer, template: ChatTemplate | None, dtype: Any,
+    mesh: Mesh | None, rules: Sequence[Rule],
+) -> Pretrained:
+    """The model of a checkpoint's parts, with its parameters laid (`lay`).
+
+    Raises:
+      ValueError: the tensors do not fit the configuration, or the tokenizer has tokens that the model has not.
+    """
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"{tokenizer.source} has {tokenizer.vocab_size} tokens, and the model of {tensors.source} has "
+            f"{config.vocab_size}: take both from the same model"
+        )
+    return Pretrained(config, lay(tensors, config, dtype, mesh, rules), tokenizer, template)
+
+
 def checked_config(source: str, **fields: Any) -> DecoderConfig:
     """The configuration of a checkpoint's numbers.
 
@@ -83,6 +100,15 @@ def checked_config(source: str, **fields: Any) -> DecoderConfig:
         return DecoderConfig(**fields)
     except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def halves(x: np.ndarray, num_heads: int) -> np.ndarray:
+    """Rows of q or k from files whose rotary pairs are (2 i, 2 i + 1), in our layout, where they are (i, i + d / 2).
+
+    Args:
+      x: [num_heads * d, ...].
+    """
+    return x.reshape(num_heads, -1, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
 
 
 def names_of(keys: Sequence[str], config: DecoderConfig) -> list[str]:

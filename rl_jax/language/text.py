@@ -118,8 +118,13 @@ class Tokenizer:
         return tokens[0]
 
     def name(self, token: int) -> str:
-        """The text of one token as it stands in the vocabulary's bytes."""
+        """The text of one token by itself."""
         return self._bytes[token].decode("utf-8", "replace")
+
+    def names(self) -> dict[str, str]:
+        """The special tokens as tokenizer_config.json and chat templates name them."""
+        special = {"eos_token": self.eos, "pad_token": self.pad, "bos_token": self.bos}
+        return {name: self.name(token) for name, token in special.items() if token is not None}
 
     def _pieces(self, tokens: Sequence[int]) -> list[tuple[int, bytes]]:
         """Tokens with their bytes; the space that `encode` puts in front of a document's first word is left out."""
@@ -198,9 +203,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
         steps = [{"type": "Prepend", "prepend": SPACE}, written["normalizer"]]
         written["normalizer"] = {"type": "Sequence", "normalizers": [step for step in steps if step]}
     (folder / "tokenizer.json").write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
-    special = {"eos_token": tokenizer.eos, "pad_token": tokenizer.pad, "bos_token": tokenizer.bos}
-    names = {name: None if token is None else tokenizer.name(token) for name, token in special.items()}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **tokenizer.names()}
 
 
 def _unprefixed(backend: Any) -> tuple[Any, bool]:

@@ -1,0 +1,1 @@
+"""Reward models of preferred answers."""
