@@ -9,6 +9,9 @@ Presets:
                       (GDC++), dpg (GDC), off_policy, total_variation, jensen_shannon; targets: reward (half a point for
                       each of a symbol, beta 0.5), pointwise (the symbol occurs twice), distributional (it
                       occurs in half of all texts).
+  <method>/<model>    3 seeds, the first 24 tokens of a language model's texts, in which a word must occur. Models:
+                      stories260k (a word of 5% of them; minutes on 2 cores), smollm2 (after `make smollm2`; for a GPU).
+                      Methods: kl, off_policy, adaptive_kl (PPO's controller) and the other divergences.
   pretrain            the committed prior: a decoder of one layer, trained on a random Markov chain of order 2.
   tiny                seconds: what the tests run, and so tiny-<method> and tiny-pretrain.
 """
@@ -22,6 +25,7 @@ from rl_jax.language import distribution_matching
 
 METHODS = ("reward", "reverse_kl", "kl", "dpg", "off_policy", "total_variation", "jensen_shannon")
 TARGETS = ("reward", "pointwise", "distributional")
+MODELS = {"stories260k": 1e-3, "smollm2": 1e-5}  # learning rates
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
@@ -29,6 +33,10 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets = {"quick": functools.partial(matching, "reverse_kl", "reward"), "pretrain": pretrain}
     presets |= {
         f"{method}/{target}": functools.partial(matching, method, target) for method in METHODS for target in TARGETS
+    }
+    presets |= {
+        f"{method}/{model}": functools.partial(texts, method, model)
+        for method in ("adaptive_kl", *METHODS) for model in MODELS
     }
     presets |= {"tiny": lambda: tiny(matching("reverse_kl", "reward")), "tiny-pretrain": lambda: tiny(pretrain())}
     presets |= {f"tiny-{method}": lambda method=method: tiny(matching(method, "distributional")) for method in METHODS}
@@ -38,6 +46,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
 def base() -> ConfigDict:
     config = core_config()
     config.task = "match"  # or "pretrain"
+    config.model = ""  # a language model by its name or folder; "" for the decoder of symbols
     config.prior = ""  # a model.npz of preset `pretrain`; "" for the committed one
     config.decoder = {
         "vocab_size": 4, "width": 32, "num_layers": 1, "num_heads": 2, "num_kv_heads": 2, "head_dim": 16,
@@ -65,6 +74,19 @@ def matching(method: str, target: str) -> ConfigDict:
     config.num_steps = 1500
     config.loop.update({"chunk": 50, "log_every": 50, "eval_every": 50, "eval_at_start": True})
     config.checkpoint.every = 500
+    return config
+
+
+def texts(method: str, model: str) -> ConfigDict:
+    config = matching(method, "word")
+    config.model = model
+    config.target.word = " dog"
+    config.prior_texts = 4096  # among which are those that the target is known by
+    config.evaluation_texts = 256  # of the policy, at an evaluation
+    config.matching.update({"length": 24, "learning_rate": MODELS[model], "kl_target": 3.0})
+    config.num_steps = 300
+    config.loop.update({"chunk": 10, "log_every": 10, "eval_every": 20})
+    config.checkpoint.every = 100
     return config
 
 
