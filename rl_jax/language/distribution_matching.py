@@ -59,6 +59,7 @@ def default_config() -> ConfigDict:
         {
             "method": "reverse_kl",
             "learning_rate": 3e-3,
+            "decay_steps": 0,  # after which a cosine has brought it to 0; 0 for a constant one
             "samples": 256,  # of a step
             "length": 6,  # tokens of a text
             "proposal_interval": 10,  # steps between two looks at whether the policy is the better proposal
@@ -100,7 +101,10 @@ def matching_program(
     if config.method not in METHODS:
         raise ValueError(unknown("config.matching.method", config.method, METHODS))
     off_policy, adaptive = config.method == "off_policy", config.method == "adaptive_kl"
-    networks = Networks({"policy": Trained(lambda key: prior, optax.adam(config.learning_rate))})
+    schedule = config.learning_rate
+    if config.decay_steps:
+        schedule = optax.cosine_decay_schedule(config.learning_rate, config.decay_steps)
+    networks = Networks({"policy": Trained(lambda key: prior, optax.adam(schedule))})
 
     # Losses
 
