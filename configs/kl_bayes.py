@@ -10,10 +10,11 @@ Presets:
                       each of a symbol, beta 0.5), pointwise (the symbol occurs twice), distributional (it
                       occurs in half of all texts).
   <method>/<model>    3 seeds, the first 24 tokens of a language model's texts, in which a word must occur. Models:
-                      stories260k (a word that 5% of them hold; minutes on 2 cores), smollm2 (after `make smollm2`; for a GPU).
+                      stories260k (a word that 5% of them hold; minutes on 2 cores), smollm2 (`make smollm2`; for a GPU).
                       Methods: kl, off_policy, adaptive_kl (PPO's controller) and the other divergences.
   pretrain            the committed prior: a decoder of one layer, trained on a random Markov chain of order 2.
-  tiny                seconds: what the tests run, and so tiny-<method> and tiny-pretrain.
+  tiny                seconds: what the tests run, and so tiny-<method>, tiny-texts and
+                      tiny-pretrain.
 """
 
 import functools
@@ -39,6 +40,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
         for method in ("adaptive_kl", *METHODS) for model in MODELS
     }
     presets |= {"tiny": lambda: tiny(matching("reverse_kl", "reward")), "tiny-pretrain": lambda: tiny(pretrain())}
+    presets |= {"tiny-texts": lambda: tiny_texts(texts("kl", "stories260k"))}
     presets |= {f"tiny-{method}": lambda method=method: tiny(matching(method, "distributional")) for method in METHODS}
     return from_preset("kl_bayes", presets, preset)
 
@@ -107,4 +109,10 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.checkpoint.every = 10
     if config.task == "match":
         config.target.fitted_on = 100
+    return config
+
+
+def tiny_texts(config: ConfigDict) -> ConfigDict:
+    config = tiny(config)
+    config.matching.length, config.prior_texts, config.evaluation_texts = 24, 600, 8
     return config

@@ -77,7 +77,7 @@ def experiment(config: ConfigDict) -> Experiment:
 
 
 def by_samples(config: ConfigDict, prior: Prior, target: Target) -> Experiment:
-    """Texts of a language model, which cannot all be listed; the finished run prints some of the prior's and its own."""
+    """Texts of a language model, which cannot all be listed; the finished run writes some, the prior's and its own."""
     key = jax.random.key(config.seed)
     wanted = wanted_texts(
         prior.shape, prior.params, prior.start, config.matching.length, target, config.prior_texts, key
@@ -90,9 +90,9 @@ def by_samples(config: ConfigDict, prior: Prior, target: Target) -> Experiment:
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         trained = jax.tree.map(lambda x: x[0], gather(result.state.params["policy"]))
         lines = []
-        for name, params in (("prior", prior.params), ("trained", trained)):
-            texts = draw_texts(prior.shape, params, prior.start, 8, config.matching.length, key)
-            lines += [f"{name}: {prior.tokenizer.decode(text[1:].tolist())}" for text in np.asarray(texts)]
+        for name, params in {"prior": prior.params, "trained": trained}.items():
+            texts = np.asarray(draw_texts(prior.shape, params, prior.start, 8, config.matching.length, key))
+            lines += [f"{name}: {prior.tokenizer.decode(text[1:].tolist())}" for text in texts]
         write_atomically(workdir / "texts.txt", "\n".join(lines) + "\n")
         return {"share_of_prior": wanted.share, "texts": str(workdir / "texts.txt")}
 

@@ -38,10 +38,7 @@ def test_targets():
 
     def values(kind):
         config = configured(f"kl/{kind}", {"target.fitted_on": 1000})
-        prior = jax.tree.map(jnp.asarray, paper.load_model(
-            paper.PRIOR, "prior", "markov", lambda key: paper.init_decoder(DecoderConfig(**config.decoder), key)
-        ))
-        return paper.potential(config, DecoderConfig(**config.decoder), prior)(texts)
+        return paper.target_of(config, paper.load_prior(config)).potential(texts)
 
     np.testing.assert_allclose(values("reward"), [1.5 / 0.5, 0.5 / 0.5, 0.0])
     np.testing.assert_allclose(values("pointwise"), [0.0, -np.inf, -np.inf])
@@ -88,6 +85,7 @@ def test_an_update_comes_nearer(method):
         ({"prior": "nowhere.npz"}, "nowhere.npz: no such model"),
         ({"decoder.width": 16}, "prior.npz: .* pretrain it again"),
         ({"target.kind": "pointwise", "target.times": 7}, "no sequence a positive probability"),
+        ({"target.kind": "word"}, "config.target.kind='word' with config.model=''"),
     ],
 )
 def test_settings_that_cannot_work_are_named(fields, message):
@@ -97,3 +95,14 @@ def test_settings_that_cannot_work_are_named(fields, message):
         program = made.program(config)
         state = jax.tree.map(lambda x: x[None], program.init(jax.random.key(0), program.resident))
         program.evaluate(state, program.resident, jax.random.key(0))
+
+
+def test_words_are_found_where_their_tokens_stand_together():
+    texts = jnp.array([[1, 5, 6, 2], [5, 1, 6, 2], [0, 0, 5, 6], [6, 5, 6, 5]])
+    np.testing.assert_array_equal(paper.contains(texts, [5, 6]), [1.0, 0.0, 1.0, 1.0])
+
+
+def test_a_word_that_is_too_rare_is_named():
+    config = configured("tiny-texts", {"prior_texts": 20})
+    with pytest.raises(ValueError, match="of 20 texts of the prior keep the constraint, too few to judge by"):
+        paper.experiment(config)
