@@ -10,7 +10,7 @@ Presets:
                       each of a symbol, beta 0.5), pointwise (the symbol occurs twice), distributional (it
                       occurs in half of all texts).
   <method>/<model>    3 seeds, the first 24 tokens of a language model's texts, in which a word must occur. Models:
-                      stories260k (a word that 5% of them hold; minutes on 2 cores), smollm2 (`make smollm2`; for a GPU).
+                      stories260k (a word that 5% of them hold; minutes on a CPU), smollm2 (`make smollm2`; for a GPU).
                       Methods: kl, off_policy, adaptive_kl (PPO's controller) and the other divergences.
   pretrain            the committed prior: a decoder of one layer, trained on a random Markov chain of order 2.
   tiny                seconds: what the tests run, and so tiny-<method>, tiny-texts and
