@@ -74,6 +74,11 @@ RANGES: dict[str, Range] = {
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,
     "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
     # Of language models
+    "vocab_size": Range(2), "num_kv_heads": COUNT, "head_dim": Range(2), "hidden_width": COUNT,
+    "decoder.context_length": Range(2), "length": COUNT, "proposal_interval": COUNT, "symbol": COUNT_OR_NONE,
+    "times": COUNT, "share": INSIDE, "fitted_on": COUNT, "tolerance": POSITIVE, "concentration": POSITIVE,
+    "chain.seed": SEED, "prior_texts": COUNT, "evaluation_texts": COUNT, "coefficient": NOT_NEGATIVE,
+    "kl_target": POSITIVE, "kl_horizon": COUNT,
     "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT,
     "agent.lora_rank": COUNT_OR_NONE, "margin": NOT_NEGATIVE, "centre": NOT_NEGATIVE,
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,

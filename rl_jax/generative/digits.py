@@ -16,7 +16,7 @@ from rl_jax.core.program import Evaluation, Key, Metrics, PyTree, TrainState
 from rl_jax.generative.consistency import SIGMA_DATA
 from rl_jax.generative.domain import Domain
 from rl_jax.generative.mlp_denoiser import ClassConditionalMLP
-from rl_jax.generative.model_file import load_model
+from rl_jax.networks.model_file import load_model
 from rl_jax.generative.pretraining import Pretraining
 from rl_jax.generative.rewards import to_bytes
 

@@ -19,7 +19,7 @@ from rl_jax.data.captioned_images import load_captioned_images
 from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, pixels, unit
 from rl_jax.generative.consistency import SIGMA_DATA
 from rl_jax.generative.domain import Domain
-from rl_jax.generative.model_file import load_model
+from rl_jax.networks.model_file import load_model
 from rl_jax.generative.rewards import to_bytes
 from rl_jax.generative.text_to_image import TextToImage
 from rl_jax.generative.tokenizer import END, Tokenizer, learn_tokenizer

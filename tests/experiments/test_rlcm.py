@@ -12,7 +12,7 @@ from rl_jax.core.metrics import read_metrics
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.generative.domains import load_domain
 from rl_jax.generative.experiments import load_generator
-from rl_jax.generative.model_file import load_model, save_model
+from rl_jax.networks.model_file import load_model, save_model
 from rl_jax.reports.judging import judge
 from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.scores import Scores, check_declared

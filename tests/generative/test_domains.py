@@ -14,7 +14,7 @@ from rl_jax.generative.domain_evaluation import domain_evaluation
 from rl_jax.generative.domains import load_domain
 from rl_jax.generative.emoji import load_emoji
 from rl_jax.generative.image_grid import save_grid
-from rl_jax.generative.model_file import load_model, save_model
+from rl_jax.networks.model_file import load_model, save_model
 
 Image = pytest.importorskip("PIL.Image")
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "rlcm"

@@ -31,7 +31,7 @@ def load_model(path: Path, kind: str, domain: str, init: Callable[[Key], PyTree]
       ValueError: the file is damaged, or holds another model, or parameters that do not fit the network.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such model: make one with a preset of pretraining in configs/rlcm.py")
+        raise FileNotFoundError(f"{path}: no such model: make one with a preset of pretraining")
     try:
         arrays = read_arrays(path)
     except ValueError as error:
