@@ -16,9 +16,9 @@ from rl_jax.core.program import Evaluation, Key, Metrics, PyTree, TrainState
 from rl_jax.generative.consistency import SIGMA_DATA
 from rl_jax.generative.domain import Domain
 from rl_jax.generative.mlp_denoiser import ClassConditionalMLP
-from rl_jax.networks.model_file import load_model
 from rl_jax.generative.pretraining import Pretraining
 from rl_jax.generative.rewards import to_bytes
+from rl_jax.networks.model_file import load_model
 
 ENLARGED = 32  # pixels of a side of the images that rewards see
 NUM_CLASSES = 10

@@ -19,13 +19,13 @@ from rl_jax.data.captioned_images import load_captioned_images
 from rl_jax.generative.clip import CLIP, CLIPConfig, TextConfig, VisionConfig, pixels, unit
 from rl_jax.generative.consistency import SIGMA_DATA
 from rl_jax.generative.domain import Domain
-from rl_jax.networks.model_file import load_model
 from rl_jax.generative.rewards import to_bytes
 from rl_jax.generative.text_to_image import TextToImage
 from rl_jax.generative.tokenizer import END, Tokenizer, learn_tokenizer
 from rl_jax.generative.unet import UNetConfig
 from rl_jax.generative.vae import AutoencoderKL, VAEConfig
 from rl_jax.networks.convolution import Conv
+from rl_jax.networks.model_file import load_model
 
 SHIFT = 1  # pixels by which augmentation moves an image
 CONTEXT = 8  # tokens of a caption, with its start and its end

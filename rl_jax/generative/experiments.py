@@ -16,11 +16,11 @@ from rl_jax.generative.domain import ALIGNMENT, KINDS, Domain
 from rl_jax.generative.domain_evaluation import domain_evaluation
 from rl_jax.generative.domains import load_domain, part_pretraining
 from rl_jax.generative.image_grid import painter
-from rl_jax.networks.model_file import load_model, save_model
 from rl_jax.generative.pipeline_fine_tuning import pipeline_fine_tuning, pipeline_resident, read_prompts
 from rl_jax.generative.pretrained import load_pipeline
 from rl_jax.generative.pretraining import generator_pretraining, pretraining_program
 from rl_jax.generative.rewards import Reward, reward
+from rl_jax.networks.model_file import load_model, save_model
 
 ROWS, COLUMNS = 16, 8  # of a picture
 

@@ -165,7 +165,7 @@ def test_claims_by_hand():
         "rlcm_reaches_bytes_gone_on_compress": (0.75, "pass"),
         # Means over 300 steps, by trapezoids: (672 * 100 + 522 * 200) / 300 and (670 * 100 + 585 * 200) / 300.
         "rlcm_better_by_than_ddpo_on_compress": ((670 - 672 + 2 * (585 - 522)) / 3, "pass"),
-        # DDPO's half and 90% of its way, 665 and 597 bytes, are seen after 40 seconds; RLCM's 600 and 444 bytes after 10, 30.
+        # Half and 90% of the way of DDPO, 665 and 597 bytes: it has both after 40 seconds, RLCM after 10 and 30.
         "rlcm_faster_than_ddpo_to_50%": (10 / 40, "pass"),
         "rlcm_faster_than_ddpo_to_90%": (30 / 40, "fail"),
         "rlcm_within_between_on_compress": (40 / 56, "pass"),
