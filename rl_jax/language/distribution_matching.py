@@ -38,6 +38,7 @@ from rl_jax.losses.kl import next_coefficient
 from rl_jax.networks.trained import Networks, Trained, when
 
 METHODS = ("reward", "adaptive_kl", "dpg", "off_policy", *DIVERGENCES)
+NO_TEXT = -1e30  # log Z while no text has kept the constraint: finite, so that log p of the others is -inf and not NaN
 OfTexts = Callable[[jax.Array], jax.Array]  # the tokens after the first one [B, L] -> [B]
 
 
@@ -158,6 +159,7 @@ def matching_program(
         count = state.extra["estimates"]
         past = jnp.where(count > 0, state.extra["log_z"] + jnp.log(jnp.maximum(count, 1.0)), -jnp.inf)
         log_z = jnp.logaddexp(past, log_partition(log_potential, log_q)) - jnp.log(count + 1.0)
+        log_z = jnp.maximum(log_z, NO_TEXT)
         state = state.replace(extra=state.extra | {"log_z": log_z, "estimates": count + 1.0})
         divergence = jnp.mean(log_q - log_prior)
         metrics = {"policy/log_z": log_z, "policy/reward": jnp.mean(rewards), "policy/kl_from_prior": divergence}

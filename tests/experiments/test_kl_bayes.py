@@ -106,3 +106,15 @@ def test_a_word_that_is_too_rare_is_named():
     config = configured("tiny-texts", {"prior_texts": 20})
     with pytest.raises(ValueError, match="of 20 texts of the prior keep the constraint, too few to judge by"):
         paper.experiment(config)
+
+
+@pytest.mark.parametrize("method", ["kl", pytest.param("off_policy", marks=pytest.mark.slow)])
+def test_a_batch_without_a_wanted_text_is_no_nan(method):
+    """Of texts of seven symbols none is all of one symbol, so the estimate of Z is 0 and every text is ruled out."""
+    config = configured(f"tiny-{method}", {"matching.samples": 4, "matching.length": 7, "target.kind": "pointwise"})
+    config.target.times = 7
+    program = paper.experiment(config).program(config)
+    state, metrics = jax.jit(program.step)(program.init(jax.random.key(0), program.resident), program.resident, None,
+                                           jax.random.key(0))
+    assert float(metrics["policy/reward"]) == 0.0 and all(np.isfinite(float(x)) for x in metrics.values())
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.params))
