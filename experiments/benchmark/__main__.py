@@ -37,8 +37,13 @@ XLA_PYTHON_CLIENT_MEM_FRACTION of a GPU's memory (0.75 if not set) and leaves th
 second. Variants:
   sample       16 prompts of 16 tokens continued by 128 at temperature 1, with their log-probabilities.
   train        updates by Adam on 16 rows of 256 tokens, ours in micro-batches of 4 rows.
-  transformers both by transformers' LlamaForCausalLM of the same shape in PyTorch, on the same device (only with
-               --transformers_python=PYTHON, an interpreter that has torch and transformers; one free core as above).
+  score        the log-probabilities of the tokens of these rows.
+  matmul       a product of two matrices in the same dtype, of whose rate of operations the others are a share.
+  transformers the first two by transformers' LlamaForCausalLM of the same shape in PyTorch, on the same device (only
+               with --transformers_python=PYTHON, an interpreter that has torch and transformers; one free core as
+               above).
+With --size=smollm2 a decoder of SmolLM2's shape scores 4 rows of 256 tokens; --size=0.5b and 1.5b are Qwen 2.5's shapes
+in bfloat16, at rows of 2,048 tokens and 64 samples, for a GPU.
 
 `--suite=sharding` measures IQL's fused step on a mesh of all devices, with its state replicated and laid by the rule
 "fsdp", beside the same step jitted without a mesh on one device.
@@ -63,7 +68,11 @@ from rl_jax.core.runtime import run_binary
 
 SUITES = ["offline_rl", "online", "generative", "language", "sharding"]
 SUITE = flags.DEFINE_enum("suite", "offline_rl", SUITES, "What to measure.")
-SIZE = flags.DEFINE_enum("size", "small", list(generative.UNETS), "The generative suite's U-Net; tiny: of any suite.")
+SIZES = {"generative": generative.UNETS, "language": language.SIZES}
+SIZE = flags.DEFINE_enum(
+    "size", "small", list(dict.fromkeys(name for sizes in SIZES.values() for name in sizes)),
+    "The generative suite's U-Net, the language suite's decoder; tiny: of any suite.",
+)
 DIFFUSERS = flags.DEFINE_string("diffusers_python", "", "A Python with torch and diffusers to measure in the same run.")
 TRANSFORMERS = flags.DEFINE_string("transformers_python", "", "A Python with torch and transformers, likewise.")
 SEEDS = flags.DEFINE_integer("seeds", 8, "Runs side by side in the second fused variant.", lower_bound=2)
@@ -79,6 +88,9 @@ PUREJAXRL = flags.DEFINE_string("purejaxrl", "", "A checkout of PureJaxRL, whose
 
 def main(argv: list[str]) -> None:
     del argv
+    known = SIZES.get(SUITE.value, ("tiny", "small"))
+    if SIZE.value not in known:
+        raise ValueError(f"--size={SIZE.value} is no size of --suite={SUITE.value}: it has {', '.join(known)}")
     measure = functools.partial(rates, repeats=REPEATS.value, seconds=SECONDS.value)
     tiny = SIZE.value == "tiny"
     scale = offline_rl.TINY if tiny else offline_rl.FULL
@@ -90,7 +102,7 @@ def main(argv: list[str]) -> None:
     elif SUITE.value == "sharding":
         result = sharding.suite(measure, scale)
     elif SUITE.value == "language":
-        result = language.suite(measure, "tiny" if tiny else "small", TRANSFORMERS.value)
+        result = language.suite(measure, SIZE.value, TRANSFORMERS.value)
     else:
         result = generative.suite(measure, SIZE.value, DIFFUSERS.value)
     print(json.dumps(result), flush=True)

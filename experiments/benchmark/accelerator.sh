@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures on one accelerator, in less than six minutes, what the README's section on speed asks of one: IQL with 1 and
-# 16 seeds, PPO, a U-Net of Stable Diffusion's size, and what a mesh of one device costs.
+# 16 seeds, PPO, a U-Net of Stable Diffusion's size, a decoder of Qwen 2.5's size, and what a mesh of one device costs.
 #
 #   experiments/benchmark/accelerator.sh [FOLDER] [tiny]
 #
@@ -68,8 +68,9 @@ measure() {  # the seconds that it may take, then the flags of the benchmark
 
 # All memory for the largest batch: nothing else runs beside.
 export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
-measure 80 --suite=offline_rl --agent=iql --seeds=16 --seconds=1
-measure 50 --suite=online --bridge_mdp=freeway_10_fs30 --seeds=16 --seconds=1
-measure 50 --suite=sharding --seconds=1
-measure 125 --suite=generative --size=sd15 --seconds=1
+measure 70 --suite=offline_rl --agent=iql --seeds=16 --seconds=1
+measure 40 --suite=online --bridge_mdp=freeway_10_fs30 --seeds=16 --seconds=1
+measure 40 --suite=sharding --seconds=1
+measure 100 --suite=generative --size=sd15 --seconds=1
+measure 60 --suite=language --size=0.5b --seconds=1
 echo "$file" >&2

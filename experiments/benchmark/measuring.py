@@ -113,9 +113,9 @@ def chained(step: Callable[..., Sequence[PyTree]], carry: Sequence[PyTree], chun
     return Variant(run, chunk)
 
 
-def sgemm(size: int = 2048) -> Variant:
-    """A product of two float32 matrices [size, size]; it counts floating-point operations."""
-    x = jnp.ones((size, size)) / size
+def sgemm(size: int = 2048, dtype: Any = jnp.float32) -> Variant:
+    """A product of two matrices [size, size]; it counts floating-point operations."""
+    x = jnp.ones((size, size), dtype) / size
     product = jax.jit(lambda x: x @ x)
 
     def run() -> int:

@@ -117,7 +117,7 @@ def test_the_script_for_an_accelerator_leaves_a_line_a_measurement(tmp_path):
     done = subprocess.run([script, tmp_path, "tiny"], env=environment, capture_output=True, text=True, check=True)
     machine, *lines = map(json.loads, (tmp_path / "benchmark_cpu.jsonl").read_text().splitlines())
     assert machine["device"] == "cpu" and machine["jax"] == jax.__version__
-    suites = ["offline_rl", "online", "sharding", "generative"]
+    suites = ["offline_rl", "online", "sharding", "generative", "language"]
     assert [line.get("suite", line) for line in lines] == suites, done.stderr
     assert {"iql_updates_per_s", "iql_updates_per_s_16_seeds"} <= lines[0].keys()
 
@@ -138,10 +138,10 @@ def test_the_script_for_an_accelerator_says_what_fails_and_goes_on(tmp_path):
     done = subprocess.run([script, tmp_path], env=environment, capture_output=True, text=True, check=True)
     assert "missing: mujoco (make setup installs them)" in done.stderr
     _, *lines = map(json.loads, (tmp_path / "benchmark_nvidia_h100.jsonl").read_text().splitlines())
-    assert [line["error"] for line in lines] == ['Out of "memory"'] * 4
-    assert "--size=sd15" in lines[-1]["measurement"]
+    assert [line["error"] for line in lines] == ['Out of "memory"'] * 5
+    assert "--size=0.5b" in lines[-1]["measurement"]
     limits = re.findall(r"^(?:measure|timeout --kill-after=2) (\d+) ", script.read_text(), re.MULTILINE)
-    assert len(limits) == 5 and sum(map(int, limits)) + 2 * len(limits) < 360
+    assert len(limits) == 6 and sum(map(int, limits)) + 2 * len(limits) < 360
 
 
 @pytest.mark.parametrize("size", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
@@ -161,7 +161,8 @@ def test_the_language_suite_samples_and_trains_beside_another_python(tmp_path):
     )
     fake.chmod(0o755)
     result = language.suite(QUICK, "tiny", str(fake))
-    assert result["sampled_tokens_per_s"] > 0 and result["trained_tokens_per_s"] > 0
+    assert min(result[f"{name}_tokens_per_s"] for name in ("sampled", "trained", "scored")) > 0
+    assert 0 < result["share_of_matmul_score"] < 1 and 0 < result["share_of_matmul_train"] < 1
     for figure in ("sampled_tokens_per_s", "trained_tokens_per_s"):
         ratio = result[figure] / result[f"transformers_{figure}"]
         assert result[f"ratio_to_transformers_{figure}"] == pytest.approx(ratio)

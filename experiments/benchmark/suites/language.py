@@ -1,7 +1,7 @@
-"""Tokens per second that a decoder of the shape of stories260k samples and trains on."""
+"""Tokens per second that a decoder samples, trains on and scores; what share of a matrix product's speed that is."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,22 +9,64 @@ import numpy as np
 import optax
 from absl import logging
 
-from experiments.benchmark.measuring import Measure, Variant, queued
+from experiments.benchmark.measuring import Measure, Variant, queued, sgemm
 from experiments.benchmark.peers.other_python import interpreter, process
+from rl_jax.core.program import PyTree
 from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel, logits
 from rl_jax.language.sampler import Sampling, sample
+from rl_jax.language.scoring import token_log_probs
 
 LEARNING_RATE = 1e-3
-BATCH_SIZE, MICRO_BATCHES = 16, 4
-# By size: the decoder; tokens of a prompt, of its sample, and of a row to train on.
+
+
+class Size(NamedTuple):
+    """A decoder with random weights, and how much of it is done at once.
+
+    Attributes:
+      config: its shape.
+      does: of "sample", "train" and "score".
+      batch_size: rows.
+      micro_batches: of an update.
+      prompt, new, row: tokens of a prompt, of its sample, and of a row that is trained on or scored.
+      dtype: of the layers' products, of the cache and of the matrix product beside.
+    """
+
+    config: DecoderConfig
+    does: tuple[str, ...]
+    batch_size: int
+    micro_batches: int
+    prompt: int
+    new: int
+    row: int
+    dtype: Any = jnp.float32
+
+
+ALL = ("sample", "train", "score")
 SIZES = {
-    "tiny": (DecoderConfig(32, 16, 1, 2, 1, 8, 24, tied=True, context_length=16), 4, 4, 16),
-    "small": (DecoderConfig(512, 64, 5, 8, 4, 8, 172, tied=True, context_length=512), 16, 128, 256),
+    "tiny": Size(DecoderConfig(32, 16, 1, 2, 1, 8, 24, tied=True, context_length=16), ALL, 16, 4, 4, 4, 16),
+    # stories260k
+    "small": Size(DecoderConfig(512, 64, 5, 8, 4, 8, 172, tied=True, context_length=512), ALL, 16, 4, 16, 128, 256),
+    # On a CPU too: scoring alone.
+    "smollm2": Size(
+        DecoderConfig(49_152, 576, 30, 9, 3, 64, 1536, 1e5, tied=True, context_length=8192), ("score",), 4, 1, 1, 1, 256
+    ),
+    # Qwen 2.5 of 0.5 and 1.5 billion parameters, for a GPU.
+    "0.5b": Size(
+        DecoderConfig(151_936, 896, 24, 14, 2, 64, 4864, 1e6, tied=True, qkv_bias=True, context_length=32_768), ALL,
+        64, 16, 128, 128, 2048, jnp.bfloat16,
+    ),
+    "1.5b": Size(
+        DecoderConfig(151_936, 1536, 28, 12, 2, 128, 8960, 1e6, tied=True, qkv_bias=True, context_length=32_768), ALL,
+        64, 32, 128, 128, 2048, jnp.bfloat16,
+    ),
 }
 
 
 def suite(measure: Measure, size: str = "small", transformers_python: str = "") -> dict[str, Any]:
     """The figures of a decoder of SIZES with random weights.
+
+    `share_of_matmul_*` are the operations a second of training and scoring over those of a product of two matrices in the
+    same dtype; `weight_bytes_per_s` is what sampling reads of the weights, which bounds it at small batches.
 
     Args:
       transformers_python: an interpreter that has torch and transformers, to measure these beside; "" for none.
@@ -33,61 +75,80 @@ def suite(measure: Measure, size: str = "small", transformers_python: str = "") 
       ValueError: there is no such interpreter, or what it runs is not our decoder.
     """
     python = interpreter("transformers_python", transformers_python)
-    config, prompt, new, row = SIZES[size]
+    scale = SIZES[size]
+    config = scale.config
     rng = np.random.default_rng(0)
-    prompts, rows = (rng.integers(0, config.vocab_size, (BATCH_SIZE, length)) for length in (prompt, row))
-    network = Decoder(config, remat=True)
+    prompts, rows = (
+        rng.integers(0, config.vocab_size, (scale.batch_size, length)) for length in (scale.prompt, scale.row)
+    )
+    network = Decoder(config, scale.dtype, remat=True, packed=False)
     example = jnp.zeros((1, 1), jnp.int32)
     params = jax.jit(network.init)(jax.random.key(0), example, example, example)["params"]
     parameters = sum(x.size for x in jax.tree.leaves(params))
-    variants = {"sample": sampling(config, params, prompts, new), "train": training(network, params, rows)}
+    made = {
+        "sample": lambda: sampling(scale, params, prompts), "train": lambda: training(scale, network, params, rows),
+        "score": lambda: scoring(network, params, rows),
+    }
+    variants = {name: made[name]() for name in scale.does}
+    matmul = {"matmul": sgemm(2048 if size in ("tiny", "small", "smollm2") else 8192, scale.dtype)}
+    shared = [name for name in ("sample", "train") if name in scale.does]
     if python:
         told = dataclasses.asdict(config) | {
             "device": "cpu" if jax.default_backend() == "cpu" else "cuda", "prompts": prompts.tolist(),
-            "rows": rows.tolist(), "max_new_tokens": new, "learning_rate": LEARNING_RATE,
+            "rows": rows.tolist(), "max_new_tokens": scale.new, "learning_rate": LEARNING_RATE,
         }
         script = "transformers_process.py"
-        with process("transformers_python", python, script, told, parameters, list(variants)) as theirs:
-            rate = measure(variants | {f"transformers_{name}": theirs[name] for name in variants})
+        with process("transformers_python", python, script, told, parameters, shared) as theirs:
+            rate = measure(variants | matmul | {f"transformers_{name}": theirs[name] for name in shared})
     else:
         logging.info("--transformers_python is not given: ours is measured alone")
-        rate = measure(variants)
+        rate = measure(variants | matmul)
     result = {
         "suite": "language", "device": jax.devices()[0].device_kind, "size": size, "parameters": parameters,
-        "batch_size": BATCH_SIZE,
+        "batch_size": scale.batch_size, "dtype": jnp.dtype(scale.dtype).name,
     }
-    for name, figure in (("sample", "sampled_tokens_per_s"), ("train", "trained_tokens_per_s")):
-        result[figure] = rate[name]
+    # Of one token, forward: products with all weights (a tied embedding is the head), and attention to half a row.
+    operations = 2 * parameters + 2 * scale.row * config.num_layers * config.num_heads * config.head_dim
+    for name, times in {"train": 3, "score": 1}.items():
+        if name in scale.does:
+            result[f"share_of_matmul_{name}"] = times * operations * rate[name] / rate["matmul"]
+    if "sample" in scale.does:
+        read = parameters * jnp.dtype(scale.dtype).itemsize
+        result["weight_bytes_per_s"] = read * rate["sample"] / scale.batch_size
+    figures = {"sample": "sampled_tokens_per_s", "train": "trained_tokens_per_s", "score": "scored_tokens_per_s"}
+    for name in scale.does:
+        result[figures[name]] = rate[name]
         if f"transformers_{name}" in rate:
             peer = rate[f"transformers_{name}"]
-            result |= {f"transformers_{figure}": peer, f"ratio_to_transformers_{figure}": rate[name] / peer}
+            result[f"transformers_{figures[name]}"] = peer
+            result[f"ratio_to_transformers_{figures[name]}"] = rate[name] / peer
     return result
 
 
-def sampling(config: DecoderConfig, params: Any, prompts: np.ndarray, new: int) -> Variant:
-    """What samples `new` tokens after each of the prompts [B, T0], at temperature 1; it counts tokens."""
-    lengths, told = np.full(len(prompts), prompts.shape[1]), Sampling(max_new_tokens=new)
+def sampling(scale: Size, params: PyTree, prompts: np.ndarray) -> Variant:
+    """What samples after each of the prompts [B, T0], at temperature 1; it counts tokens."""
+    lengths, told = np.full(len(prompts), prompts.shape[1]), Sampling(max_new_tokens=scale.new)
 
     def step(_: Any, key: jax.Array) -> jax.Array:
-        return sample(config, params, prompts, lengths, 1, told, key).tokens
+        return sample(scale.config, params, prompts, lengths, 1, told, key, dtype=scale.dtype).tokens
 
-    return queued(step, None, fused=len(prompts) * new, calls=1)
+    return queued(step, None, fused=len(prompts) * scale.new, calls=1)
 
 
-def training(network: Decoder, params: Any, rows: np.ndarray) -> Variant:
+def training(scale: Size, network: Decoder, params: PyTree, rows: np.ndarray) -> Variant:
     """An update of all parameters by Adam on the next token's mean log-likelihood in rows [B, T]; it counts tokens.
 
     In micro-batches, which a processor's cache holds longer. (The peer is slower so, and takes the batch whole.)
     """
     optimizer = optax.adam(LEARNING_RATE)
-    parts = jnp.asarray(rows).reshape(MICRO_BATCHES, -1, rows.shape[1])
+    parts = jnp.asarray(rows).reshape(scale.micro_batches, -1, rows.shape[1])
     segments = jnp.ones(parts.shape[1:], jnp.int32)
     positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), segments.shape)
 
     def loss(params: Any, tokens: jax.Array) -> jax.Array:
         hidden = network.apply({"params": params}, tokens, positions, segments)
         scores = logits(hidden[:, :-1], head_kernel(params, network.config))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, tokens[:, 1:])) / MICRO_BATCHES
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, tokens[:, 1:])) / scale.micro_batches
 
     @jax.jit
     def step(state: tuple, key: jax.Array) -> tuple:
@@ -102,3 +163,17 @@ def training(network: Decoder, params: Any, rows: np.ndarray) -> Variant:
         return optax.apply_updates(params, updates), moments
 
     return queued(step, (params, optimizer.init(params)), fused=rows.size, calls=1)
+
+
+def scoring(network: Decoder, params: PyTree, rows: np.ndarray) -> Variant:
+    """The log-probs of the tokens of rows [B, T]; it counts tokens."""
+    segments = jnp.ones(rows.shape, jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
+
+    @jax.jit
+    def score(params: PyTree, rows: jax.Array) -> jax.Array:
+        hidden = network.apply({"params": params}, rows, positions, segments)
+        return jnp.sum(token_log_probs(hidden, head_kernel(params, network.config), rows)[0])
+
+    rows = jnp.asarray(rows)
+    return queued(lambda state, key: score(params, rows), None, fused=rows.size, calls=1)
