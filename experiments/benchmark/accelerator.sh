@@ -25,7 +25,7 @@ needed = ("jax", "jaxlib", "flax", "optax", "orbax", "chex", "numpy", "absl", "m
 print(", ".join(name for name in needed if find_spec(name) is None))') || exit 1
 [ -z "$missing" ] || echo "missing: $missing (make setup installs them); what needs them is left out" >&2
 
-timeout --kill-after=2 40 "$python" -c 'import json, platform, re, jax, jaxlib
+timeout --kill-after=2 35 "$python" -c 'import json, platform, re, jax, jaxlib
 kind = jax.devices()[0].device_kind
 print(re.sub("[^a-z0-9]+", "_", kind.lower()).strip("_"))
 print(jax.default_backend())
@@ -70,7 +70,7 @@ measure() {  # the seconds that it may take, then the flags of the benchmark
 export XLA_PYTHON_CLIENT_MEM_FRACTION=0.92
 measure 70 --suite=offline_rl --agent=iql --seeds=16 --seconds=1
 measure 40 --suite=online --bridge_mdp=freeway_10_fs30 --seeds=16 --seconds=1
-measure 40 --suite=sharding --seconds=1
-measure 100 --suite=generative --size=sd15 --seconds=1
+measure 35 --suite=sharding --seconds=1
+measure 95 --suite=generative --size=sd15 --seconds=1
 measure 60 --suite=language --size=0.5b --seconds=1
 echo "$file" >&2

@@ -65,7 +65,7 @@ SIZES = {
 def suite(measure: Measure, size: str = "small", transformers_python: str = "") -> dict[str, Any]:
     """The figures of a decoder of SIZES with random weights.
 
-    `share_of_matmul_*` are the operations a second of training and scoring over those of a product of two matrices in the
+    `share_of_matmul_*` are the operations a second of training and scoring over those of a product of matrices in the
     same dtype; `weight_bytes_per_s` is what sampling reads of the weights, which bounds it at small batches.
 
     Args:
