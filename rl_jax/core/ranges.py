@@ -74,7 +74,7 @@ RANGES: dict[str, Range] = {
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,
     "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
     # Of language models
-    "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT,
+    "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT, "packing": COUNT_OR_NONE,
     "agent.lora_rank": COUNT_OR_NONE, "margin": NOT_NEGATIVE, "centre": NOT_NEGATIVE,
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE,
