@@ -25,8 +25,9 @@ def falls(task: str, least: float) -> Claim:
 def quick() -> Preset:
     model = "configs/sft.py:stories260k/{task}"
     runs = grid(("sft",), ("tiny_shakespeare", "gsm8k"), module=MODULE, config=model, common=COMMON)
-    # As many documents a row as there are in a packed one, so that an update sees as many tokens.
-    runs += grid(("unpacked",), ("gsm8k",), module=MODULE, config=model, common=COMMON | {"packing": False})
+    # Two rows of half the length in the place of one, so that an update sees about as many tokens.
+    unpacked = COMMON | {"packing": 0, "batch_size": 16}
+    runs += grid(("unpacked",), ("gsm8k",), module=MODULE, config=model, common=unpacked)
     return Preset(runs, (
         falls("tiny_shakespeare", 1.0), falls("gsm8k", 1.0),
         close_to("sft", "unpacked", 0.1, tasks=("gsm8k",)),

@@ -79,7 +79,7 @@ RANGES: dict[str, Range] = {
     "times": COUNT, "share": INSIDE, "fitted_on": COUNT, "tolerance": POSITIVE, "concentration": POSITIVE,
     "chain.seed": SEED, "prior_texts": COUNT, "evaluation_texts": COUNT, "coefficient": NOT_NEGATIVE,
     "kl_target": POSITIVE, "kl_horizon": COUNT,
-    "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT,
+    "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT, "packing": COUNT_OR_NONE,
     "agent.lora_rank": COUNT_OR_NONE, "margin": NOT_NEGATIVE, "centre": NOT_NEGATIVE,
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE,

@@ -86,7 +86,8 @@ def sft_experiment(config: ConfigDict) -> Experiment:
     def documents(part: list[Answer] | list[Pair]) -> list[Document]:
         return answer_documents(found.model, records.answers(part), data.name, data.longest, data.most)
 
-    train = (pack if config.packing else pad)(documents(found.train), data.longest)
+    train = documents(found.train)
+    train = pack(train, config.packing) if config.packing else pad(train, data.longest)
     held_out = pad(documents(found.held_out), data.longest)
     logging.info("%d rows of %d tokens, %.0f%% of them of documents", *train.tokens.shape,
                  100 * np.mean(train.segments > 0))
