@@ -359,8 +359,8 @@ def test_what_a_readme_names_exists(path):
     made = re.findall(r"^\*\*\d\. [^*]+\*\*, `(?:[\w/]+/)?(\w+)(?:/\w+)?\.py`", text, flags=re.MULTILINE)
     code = re.sub(r"[\w/.]*\b(?:{})\b[\w/.]*".format("|".join({*made} - {"experiments"}) or r"(?!)"), "", code)
     missing = []
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
-    missing += [f"make {name}" for name in re.findall(r"\bmake ([a-z][a-z-]*)", code) if name not in targets]
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    missing += [f"make {name}" for name in re.findall(r"\bmake ([a-z][a-z0-9-]*)", code) if name not in targets]
     for name in re.findall(r"-m ((?:experiments|rl_jax)[\w.]*\w)(?![\w.<])", code):
         if name not in MODULES:
             missing.append(f"python -m {name}")

@@ -1,0 +1,1 @@
+"""RL with KL penalties as Bayesian inference."""

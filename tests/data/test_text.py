@@ -105,6 +105,7 @@ def test_dialogues_of_hh_rlhf_are_read_turn_by_turn():
 
 
 def test_embedding_makes_the_sets_of_published_files(tmp_path, monkeypatch):
+    """What `python -m rl_jax.data.text.embed FOLDER` does."""
     monkeypatch.setattr(embed, "FOLDER", tmp_path)
     turns = [{"from": "human", "value": "Q"}]
     published = {
