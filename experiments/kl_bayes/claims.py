@@ -74,7 +74,7 @@ def enumerated(common) -> Preset:
         ),
         measure=mean_of_last(DISTANCE, 5),
         beside=(ENTROPY,),
-        figures={"entropy.png": curves_of(ENTROPY)},
+        figures={"entropy.png": curves_of(ENTROPY), "distance.png": curves_of(DISTANCE)},
     )
 
 
