@@ -68,10 +68,14 @@ lint: $(STAMP)  ## check style and the order of imports
 benchmark: $(STAMP)  ## measure updates per second and compile time
 	@$(PY) -m experiments.benchmark --suite=offline_rl
 
+.PHONY: smollm2
+smollm2: $(STAMP)  ## fetch SmolLM2-135M-Instruct, a chat model, into the data cache (93 MB)
+	@$(PY) -m rl_jax.language.smollm2
+
 .PHONY: lock
 lock:  ## write requirements.lock again from setup.cfg (needs uv; LOCK_FLAGS=--upgrade takes the newest versions)
 	@$(UV) pip compile --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" --quiet \
-		--extra mujoco --extra adroit --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
+		--extra mujoco --extra adroit --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra language --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
 
 .PHONY: clean
 clean:  ## remove .venv and the caches; runs/ stays

@@ -32,9 +32,12 @@ FLOORS = [
 ]
 HEIGHT = {package: height for height, packages in enumerate(FLOORS) for package in packages}
 OPTIONAL = [
-    "gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "safetensors", "wandb"
+    "gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "safetensors", "wandb",
+    "tokenizers", "jinja2", "gguf",
 ]
-LOCKED_EXTRAS = ["mujoco", "adroit", "atari", "minigrid", "datasets", "analysis", "generative", "notebooks", "test"]
+LOCKED_EXTRAS = [
+    "mujoco", "adroit", "atari", "minigrid", "datasets", "analysis", "generative", "language", "notebooks", "test"
+]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 
 

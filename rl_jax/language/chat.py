@@ -1,7 +1,8 @@
 """Chat templates: messages to the text that a model was trained on, and which of it the assistant wrote.
 
-A template is a program that came with the weights, so it runs in jinja2's sandbox in a process of its own with bounds on
-time and memory (template_worker.py). It sees no clock: `strftime_now` is not defined, so templates take their fixed date.
+A template is a program that came with the weights, so it runs in jinja2's sandbox, in a process of its own with bounds
+on time and memory (template_worker.py). It sees no clock: `strftime_now` is not defined, and templates that ask for it
+take their fixed date.
 """
 
 import contextlib
@@ -141,8 +142,12 @@ class ChatTemplate:
     def _ask(self, messages: Messages, add_generation_prompt: bool, variables: Mapping[str, Any]) -> dict[str, Any]:
         values = {**self.special, **variables}
         values |= {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+        try:
+            line = json.dumps(values, default=dict)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.name}: JSON cannot say what the messages hold ({error}): give text") from None
         with self._lock:
-            said, code = self._exchange(json.dumps(values, default=dict))
+            said, code = self._exchange(line)
         if not said:
             ended = "takes too much time" if code == -signal.SIGPROF else f"takes too much memory (code {code})"
             raise ValueError(f"{self.name} {ended}: {REMEDY}")
@@ -153,26 +158,31 @@ class ChatTemplate:
 
     def _exchange(self, line: str) -> tuple[str, int]:
         """Sends a line to the process; returns its answer, or "" and the code with which it ended."""
-        if self._process is None:
-            require("jinja2", "language")
-            worker = Path(__file__).with_name("template_worker.py")
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
-            )
-            weakref.finalize(self, _stop, self._process)
-            self._write(json.dumps(self.source))
-        self._write(line)
-        said = self._process.stdout.readline()
+        # Until it has answered there is none, so that after an interrupt no late answer is taken for the next one.
+        process, self._process = self._process or self._start(), None
+        _write(process, line)
+        said = process.stdout.readline()
         if not said.endswith("\n"):
-            process, self._process = self._process, None
             return "", _stop(process)
+        self._process = process
         return said, 0
 
-    def _write(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it ended, and reading its answer will tell
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+    def _start(self) -> subprocess.Popen:
+        require("jinja2", "language")
+        worker = Path(__file__).with_name("template_worker.py")
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(worker)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
+        )
+        weakref.finalize(self, _stop, process)
+        _write(process, json.dumps(self.source))
+        return process
+
+
+def _write(process: subprocess.Popen, line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it ended, and reading its answer will tell
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
 
 def _stop(process: subprocess.Popen) -> int:

@@ -15,7 +15,7 @@ from flax import struct
 
 from rl_jax.core.mesh import FSDP, REPLICATE, Rule, path_name
 from rl_jax.core.program import PyTree
-from rl_jax.language.attention import attention, causal
+from rl_jax.language.attention import attention, attention_to_cache, causal
 from rl_jax.language.rotary import Rotation, checked_scaling, rotate, rotations
 
 INITIALIZER = nn.initializers.normal(0.02)  # of every kernel and embedding; biases are zero
@@ -107,7 +107,7 @@ class Sight(struct.PyTreeNode):
     slot: jax.Array | None = None
 
 
-KeysValues = tuple[jax.Array, jax.Array]  # [B, S, K, d] each
+KeysValues = tuple[jax.Array, jax.Array]  # [B, K, S, d] each
 
 
 class Attention(nn.Module):
@@ -131,13 +131,14 @@ class Attention(nn.Module):
         if config.qk_norm:
             query, key = RMSNorm(config.norm_eps, name="q_norm")(query), RMSNorm(config.norm_eps, name="k_norm")(key)
         query, key = rotate(query, sight.rotation), rotate(key, sight.rotation)
-        if cache is not None:
-            at = (0, sight.slot, 0, 0)
+        if cache is None:
+            seen = attention(query, key, value, sight.mask, sight.lengths)
+        else:
             cache = tuple(
-                jax.lax.dynamic_update_slice(old, new, at) for old, new in zip(cache, (key, value), strict=True)
+                jax.lax.dynamic_update_slice(old, jnp.swapaxes(new, 1, 2), (0, 0, sight.slot, 0))
+                for old, new in zip(cache, (key, value), strict=True)
             )
-            key, value = cache
-        seen = attention(query, key, value, sight.mask, sight.lengths)
+            seen = attention_to_cache(query, *cache, sight.mask)
         return _linear(config.width, self.dtype, "o")(seen.reshape(*x.shape[:-1], -1)), cache
 
 
@@ -223,7 +224,9 @@ class Decoder(nn.Module):
             _Head(config.width, config.vocab_size, name="head")()
         lengths = None if self.packed else jnp.sum(segments > 0, axis=-1)
         sight = Sight(_rotation(config, positions), causal(segments), lengths)
-        layer = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
+        # Otherwise products are kept, and only what is cheap is computed again: stacking all of it costs more.
+        policy = None if self.remat else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        layer = nn.remat(Layer, prevent_cse=False, policy=policy)
         layers = nn.scan(
             layer, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=nn.broadcast,
             length=config.num_layers,
@@ -276,7 +279,7 @@ class Cache(struct.PyTreeNode):
     slice, and rows of different lengths need no re-layout: a key carries its position in its rotation.
 
     Attributes:
-      layers: (keys, values), [B, S, K, d] each, a layer.
+      layers: (keys, values), [B, K, S, d] each, a layer.
       seen: [B, S] bool, the slots that hold tokens.
       used: slots that are taken, a scalar.
     """
@@ -288,9 +291,15 @@ class Cache(struct.PyTreeNode):
 
 def init_cache(config: DecoderConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Cache:
     """An empty cache of `length` slots for `batch` rows; its dtype is that of `decode`'s layers."""
-    shape = batch, length, config.num_kv_heads, config.head_dim
+    shape = batch, config.num_kv_heads, length, config.head_dim
     layers = [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)]
     return Cache(layers, jnp.zeros((batch, length), bool), jnp.zeros((), jnp.int32))
+
+
+def extended(cache: Cache, slots: int) -> Cache:
+    """The cache with so many empty slots more."""
+    layers = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, slots), (0, 0)]), cache.layers)
+    return cache.replace(layers=layers, seen=jnp.pad(cache.seen, [(0, 0), (0, slots)]))
 
 
 def cache_bytes(config: DecoderConfig, batch: int, length: int, dtype: Any = jnp.float32) -> int:

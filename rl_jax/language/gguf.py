@@ -1,7 +1,7 @@
 """Language models in a GGUF file, llama.cpp's format: quantised weights, the tokenizer and the chat template in one.
 
-Weights are dequantised by the library `gguf`. llama.cpp rotates the pairs (2 i, 2 i + 1) of a Llama's heads and permutes
-the rows of q and k for that, which is undone here.
+The library `gguf` dequantises the weights. llama.cpp rotates the pairs (2 i, 2 i + 1) of a Llama's heads, and permutes
+the rows of q and k for that; here this is undone.
 """
 
 from collections.abc import Callable, Sequence

