@@ -87,7 +87,8 @@ def texts() -> Preset:
             reaches("kl", 0.5, by="every", measure=KEPT, beside=(FROM_PRIOR,)),
             *(better_by(method, "reward", measure=TO_TARGET, beside=(KEPT, FROM_PRIOR, DISTINCT))
               for method in ("kl", "adaptive_kl")),
-            better_by("kl", "reward", measure=DISTINCT, text="{kl} keeps more of the prior's diversity than {reward}"),
+            better_by("kl", "reward", measure=DISTINCT, name="kl_keeps_diversity",
+                      text="{kl} keeps more of the prior's diversity than {reward}"),
         ),
         measure=TO_TARGET,
         beside=(KEPT, FROM_PRIOR, DISTINCT),
