@@ -60,14 +60,23 @@ class Start(NamedTuple):
     inputs: dict[str, Any]
 
 
+def load_model(name: str) -> Pretrained:
+    """A model by its name, its file or folder, or the folder of a run that left one.
+
+    Raises:
+      FileNotFoundError or ValueError: as `checkpoints.load`.
+    """
+    folder = Path(name).expanduser() / MODEL
+    return checkpoints.load(folder if folder.is_dir() else name)
+
+
 def start(config: ConfigDict) -> Start:
     """The model of `config.model` and the records of `config.data`.
 
     Raises:
       FileNotFoundError or ValueError: as `checkpoints.load` and `records.load`; or one part has no record.
     """
-    name = Path(config.model.name).expanduser()
-    model = checkpoints.load(name / MODEL if (name / MODEL).is_dir() else config.model.name)
+    model = load_model(config.model.name)
     text = records.load(config.data.name)
     train, held_out = records.split(text.records, config.data.held_out)
     if not train or not held_out:

@@ -5,6 +5,7 @@ So neither the order of a batch nor where it is computed changes a text, and a t
 under its own numbers goes on as it did.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -87,6 +88,19 @@ class Samples(struct.PyTreeNode):
     log_probs: jax.Array
     behaviour_log_probs: jax.Array
     truncated: jax.Array
+
+
+def padded(prompts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts of different lengths as `sample` takes them: tokens [P, T0], padded on the right, and lengths [P]."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    width = lengths.max(initial=0)
+    return np.stack([np.pad(prompt, (0, width - len(prompt))) for prompt in prompts]), lengths
+
+
+def answers(samples: Samples) -> list[np.ndarray]:
+    """The tokens after the prompt of each row, the stop token included."""
+    rows = zip(np.asarray(samples.tokens), samples.prompt_lengths, samples.lengths, strict=True)
+    return [tokens[start:end] for tokens, start, end in rows]
 
 
 class Rollout(Protocol):
