@@ -4,8 +4,8 @@
     python -m experiments.sft.sample --model=smollm2 --prompt="What is the capital of France?" --temperature=0
     python -m experiments.sft.sample --model=runs/sft --prompt="MENENIUS:" --top_p=0.9
 
---model is stories260k, smollm2 (after `make smollm2`), a .gguf file, a folder as transformers writes it, or the folder of
-a finished run of experiments.sft or experiments.dpo. A model with a chat template answers the prompt as a message of a
+--model is stories260k, smollm2 (after `make smollm2`), a .gguf file, a folder as transformers writes it, or that of a
+finished run of experiments.sft or experiments.dpo. A model with a chat template answers the prompt as a message of a
 user; another one goes on with it.
 """
 

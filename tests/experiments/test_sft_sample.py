@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 
 from experiments.sft import sample
 from rl_jax.language.sampler import padded
 
+flags.FLAGS(["sample"])
 STORY = ", there was a little girl named Lily. She loved to play outside in the park."
 
 
