@@ -73,7 +73,7 @@ TEMPERATURES = {"xql": ("agent.beta", (0.1, 2.0)), "fdvl": ("agent.lam", (0.95, 
 STAYS_STABLE = derived(STABLE, lambda stable: np.minimum.accumulate(stable, axis=0), STABLE)
 MEAN_Q, VALUE_LOSS = Metric("eval/log10_mean_q", "log10 of mean Q"), Metric("eval/value_loss", "loss of V", "lower")
 LARGEST_LOSS = derived(
-    Metric("eval/largest_loss", "log10 of the largest loss of V so far", "lower"),
+    Metric("eval/largest_loss", "log10 of V's loss", "lower"),
     lambda loss: np.log10(np.maximum(np.maximum.accumulate(np.abs(loss), axis=0), 1e-6)), VALUE_LOSS,
 )
 LOSSES = tuple(arm for arm in STABILITY if arm != "fdvl_chi2_coded")
