@@ -85,7 +85,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.loop.update({"chunk": 2, "log_every": 2, "eval_every": 4})
     config.checkpoint.every = 4
     if config.task == "grpo":
-        config.agent.samples = 4
+        config.agent.samples, config.agent.updates_per_epoch = 4, 1
     return config
 
 

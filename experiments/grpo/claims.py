@@ -6,8 +6,8 @@ Presets:
   tiny    seconds: what the tests run.
 
 What was asked of the claims before their rule was fixed, by pilots on seed 100: the start answers 53% of the held-out
-questions at its most likely answer and 35% of what it samples; of 256 questions a share has a standard error of 3
-points. PILOT
+questions by its most likely answers, and of 256 questions a share has a standard error of 3 points. After 200 of 400
+updates the methods are at 66% to 70%, so 5 points are less than half of what each has gained.
 """
 
 from rl_jax.core.experiment import Metric
