@@ -90,7 +90,8 @@ def test_means_are_of_each_source_and_failures_are_no_zeros():
 
 
 def test_no_response_stops_the_pool():
-    """A process that hangs is killed in time, one that eats memory is bounded, and the others' scores come in order."""
+    """A `rl_jax.language.reward_worker` that hangs is killed in time, one that eats memory is bounded, one that ends is
+    replaced, and the others' scores come in order."""
     pool = RewardPool("hostile", module="tests.language.hostile_rewards", deadline=2.0, memory_bytes=2**27)
     said = ["ok", "hang", "eat", "die", "raise", "print", "nan", "devices", "ok"]
     try:
