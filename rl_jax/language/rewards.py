@@ -226,7 +226,14 @@ def latex() -> Reward:
 
 
 def weighted(parts: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Reward:
-    """The sum of other rewards, each (name, weight, options); their scores are its parts."""
+    """The sum of other rewards, each (name, weight, options); their scores are its parts.
+
+    Raises:
+      ValueError: a name comes twice, or as `reward`.
+    """
+    names = [name for name, *_ in parts]
+    if len(set(names)) < len(names):
+        raise ValueError(f"reward 'weighted': parts={names}: each reward once, its parts are called by its name")
     made = [(name, weight, reward(name, **options)) for name, weight, options in parts]
 
     def score(row: Mapping[str, Any], response: str, progress: float) -> Score:

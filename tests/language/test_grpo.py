@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from rl_jax.language import grpo
 from rl_jax.language.grpo import METHODS, Questions, Words, grpo_program
-from rl_jax.language.rewards import Score
+from rl_jax.language.reward_pool import RewardPool
+from rl_jax.language.rewards import FAILURES, Score
 from rl_jax.language.rows import Rows
 from rl_jax.networks.trained import global_norm
 from tests.language.tiny import CONFIG, PARAMS, log_probs
@@ -44,11 +45,13 @@ class Counting:
         self.closed = True
 
 
-def program_of(method="grpo", scorer=None, batch_size=8, overlap=0, **fields):
+def program_of(
+    method="grpo", scorer=None, batch_size=8, overlap=0, words=WORDS, questions=QUESTIONS, **fields
+):
     config = ConfigDict({"batch_size": batch_size, "num_steps": 10, "overlap": overlap})
     config.agent = grpo.default_config(method)
     config.agent.update({"samples": 4, "max_new_tokens": 5, "learning_rate": 1e-2} | fields)
-    return grpo_program(config, CONFIG, PARAMS, WORDS, QUESTIONS, QUESTIONS, scorer or Counting())
+    return grpo_program(config, CONFIG, PARAMS, words, questions, questions, scorer or Counting())
 
 
 def collected(program, state, number=0):
@@ -163,6 +166,22 @@ def test_a_failure_teaches_nothing_and_is_no_zero():
     _, others = stepped(batch | {"reward": batch["reward"].at[1:3].set(9.0)})
     assert all(float(metrics[name]) == float(others[name]) for name in metrics)
     assert float(metrics["reward/mean"]) == pytest.approx(float(np.sum(batch["reward"]) / 6), rel=1e-5)
+
+
+def test_a_verifier_that_hangs_or_eats_memory_stops_no_training():
+    """A third of the letters make the checker hang, a third make it eat all memory: the rest is learnt from."""
+    words = Words(lambda tokens: ("hang", "eat", "ok")[sum(tokens) % 3], (0,))
+    rows = [{**row, "answer": number} for number, row in enumerate(QUESTIONS.rows)]
+    questions = QUESTIONS._replace(rows=rows)
+    pool = RewardPool("hostile", module="tests.language.hostile_rewards", deadline=0.7, memory_bytes=2**27)
+    program = program_of(scorer=pool, words=words, questions=questions)
+    try:
+        batch, host = collected(program, program.init(jax.random.key(0), program.resident))
+    finally:
+        program.feed.close()
+    assert host["outcome/timed_out"] > 0 and sum(host[f"outcome/{x}"] for x in FAILURES) < 1
+    _, metrics = stepped(batch)
+    assert all(np.isfinite(value) for value in metrics.values())
 
 
 def test_groups_of_equal_rewards_are_counted_and_teach_nothing(batch):

@@ -77,6 +77,8 @@ def test_errors_name_what_is_wrong():
         score("numeric", {"answer": "seven"}, "7")
     with pytest.raises(ValueError, match="cushion=0 of limit=4"):
         reward("length", limit=4, cushion=0)
+    with pytest.raises(ValueError, match="each reward once"):
+        reward("weighted", parts=[("numeric", 1.0, {}), ("numeric", 1.0, {"marker": "="})])
     with pytest.raises(ValueError, match="a pool of rewards with deadline=0"):
         RewardPool("numeric", deadline=0)
 
