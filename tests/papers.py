@@ -53,6 +53,8 @@ PAPERS = [
     Paper("sft", {"sft": ("",)}, "agent.learning_rate=0.001,0.003", at_scale=("sft:stories260k/gsm8k",)),
     Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),
     Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
+    Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "pool", "pretrain")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("grpo:dapo",)),
 ]
 
 

@@ -20,7 +20,7 @@ from rl_jax.core.mesh import gather
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.checkpoints import load
-from rl_jax.language.decoder import Decoder, DecoderConfig
+from rl_jax.language.decoder import DecoderConfig, init_decoder
 from rl_jax.language.distribution_matching import Target, draw_texts, matching_program, text_log_probs
 from rl_jax.language.enumeration import all_sequences, judgement
 from rl_jax.language.sampled_judgement import sampled_judge, wanted_texts
@@ -112,12 +112,6 @@ def load_prior(config: ConfigDict) -> Prior:
 def with_start(texts: np.ndarray) -> np.ndarray:
     """[N, 1 + L] of [N, L]."""
     return np.pad(texts, ((0, 0), (1, 0)), constant_values=START)
-
-
-def init_decoder(shape: DecoderConfig, key: Key) -> PyTree:
-    """Fresh parameters of a decoder."""
-    one = jnp.ones((1, 1), jnp.int32)
-    return Decoder(shape).init(key, one, one, one)["params"]
 
 
 def target_of(config: ConfigDict, prior: Prior) -> Target:

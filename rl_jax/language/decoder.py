@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from rl_jax.core.mesh import FSDP, REPLICATE, Rule, path_name
-from rl_jax.core.program import PyTree
+from rl_jax.core.program import Key, PyTree
 from rl_jax.language.attention import attention, attention_to_cache, causal
 from rl_jax.language.rotary import Rotation, checked_scaling, rotate, rotations
 
@@ -233,6 +233,12 @@ class Decoder(nn.Module):
         )
         x, _ = layers(config, self.dtype, name="layers")(_enter(embedding, inputs, self.dtype), sight)
         return RMSNorm(config.norm_eps, jnp.float32, name="norm")(x)
+
+
+def init_decoder(config: DecoderConfig, key: Key) -> PyTree:
+    """Fresh parameters."""
+    one = jnp.ones((1, 1), jnp.int32)
+    return Decoder(config).init(key, one, one, one)["params"]
 
 
 def _rotation(config: DecoderConfig, positions: jax.Array) -> Rotation:

@@ -50,40 +50,131 @@ def generalized_advantages(
     return jax.lax.stop_gradient(advantages)
 
 
-def group_advantages(rewards: jax.Array) -> jax.Array:
+def group_advantages(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     """(r - mean) / standard deviation within each group, [..., G]; 0 in a group of equal rewards.
 
     Args:
       rewards: [..., G], of G responses to the same prompt, G at least 2.
+      valid: [..., G] bool, the rewards that are known; the others count nowhere, and their advantage is 0. All by
+        default.
 
     Source: GRPO (Shao et al. 2024, arXiv 2402.03300), section 4.1. The deviation is the sample's (over G - 1) and 1e-6
     is added to it, as in verl; the paper says neither.
     """
-    chex.assert_type(rewards, float)
-    _check_group(rewards)
-    advantages = (rewards - rewards.mean(-1, keepdims=True)) / (rewards.std(-1, ddof=1, keepdims=True) + 1e-6)
+    rewards, valid, number = _checked_group(rewards, valid)
+    centred = rewards - _group_mean(rewards, valid, number)
+    variance = jnp.sum(jnp.square(centred) * valid, -1, keepdims=True) / jnp.maximum(number - 1.0, 1.0)
     # The mean of equal rewards is rounded, and the small deviation blows the rest up.
-    equal = rewards.max(-1, keepdims=True) == rewards.min(-1, keepdims=True)
-    return jax.lax.stop_gradient(jnp.where(equal, 0.0, advantages))
+    known = valid & ~zero_variance(rewards, valid)[..., None]
+    return jax.lax.stop_gradient(jnp.where(known, centred / (jnp.sqrt(variance) + 1e-6), 0.0))
 
 
-def leave_one_out_advantages(rewards: jax.Array) -> jax.Array:
-    """r less the mean of the others in its group, [..., G].
+def centred_advantages(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """r - mean within each group, [..., G]; 0 in a group of equal rewards. Arguments as `group_advantages`.
 
-    Args:
-      rewards: [..., G], of G responses to the same prompt, G at least 2.
+    Source: Dr. GRPO (Liu et al. 2025, arXiv 2503.20783), section 3.2: dividing by the deviation would weigh prompts
+    that are nearly always or nearly never solved more.
+    """
+    rewards, valid, number = _checked_group(rewards, valid)
+    known = valid & ~zero_variance(rewards, valid)[..., None]
+    return jax.lax.stop_gradient(jnp.where(known, rewards - _group_mean(rewards, valid, number), 0.0))
+
+
+def leave_one_out_advantages(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """r less the mean of the others in its group, [..., G]; 0 where there is no other, and in a group of equal rewards.
+
+    Arguments as `group_advantages`.
 
     Source: RLOO (Ahmadian et al. 2024, arXiv 2402.14740), equation 9; Kool et al. 2019.
     """
+    rewards, valid, number = _checked_group(rewards, valid)
+    others = (jnp.sum(rewards, -1, keepdims=True) - rewards) / jnp.maximum(number - 1.0, 1.0)
+    known = valid & ~zero_variance(rewards, valid)[..., None]
+    return jax.lax.stop_gradient(jnp.where(known, rewards - others, 0.0))
+
+
+def greedy_baseline_advantages(rewards: jax.Array, greedy: jax.Array) -> jax.Array:
+    """r less the reward of the most likely response to the same prompt, [..., G].
+
+    Args:
+      rewards: [..., G], of G responses to the same prompt; G may be 1.
+      greedy: [...], of the response that takes the most likely token everywhere.
+
+    Source: ReMax (Li et al. 2024, arXiv 2310.10505), algorithm 1.
+    """
+    chex.assert_type([rewards, greedy], float)
+    chex.assert_equal_shape([rewards[..., 0], greedy])
+    return jax.lax.stop_gradient(rewards - greedy[..., None])
+
+
+def zero_variance(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+    """Whether the known rewards of each group are all equal, [...] bool of [..., G]: such a group teaches nothing.
+
+    They are compared with each other, for the deviation of equal rewards is not always 0 in float32.
+    """
+    valid = jnp.ones(rewards.shape, bool) if valid is None else valid
+    largest = jnp.max(jnp.where(valid, rewards, -jnp.inf), -1)
+    return largest <= jnp.min(jnp.where(valid, rewards, jnp.inf), -1)
+
+
+def _checked_group(rewards: jax.Array, valid: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rewards [..., G], 0 where they are not known; which are; how many of each group [..., 1]."""
     chex.assert_type(rewards, float)
-    _check_group(rewards)
-    others = (rewards.sum(-1, keepdims=True) - rewards) / (rewards.shape[-1] - 1)
-    return jax.lax.stop_gradient(rewards - others)
-
-
-def _check_group(rewards: jax.Array) -> None:
+    rewards = jnp.asarray(rewards)
     if rewards.ndim < 1 or rewards.shape[-1] < 2:
         raise ValueError(f"rewards have shape {rewards.shape}: the last axis is a group, give two or more of a prompt")
+    valid = jnp.ones(rewards.shape, bool) if valid is None else jnp.asarray(valid)
+    chex.assert_equal_shape([rewards, valid])
+    return jnp.where(valid, rewards, 0.0), valid, jnp.sum(valid, -1, keepdims=True).astype(rewards.dtype)
+
+
+def _group_mean(rewards: jax.Array, valid: jax.Array, number: jax.Array) -> jax.Array:
+    return jnp.sum(rewards * valid, -1, keepdims=True) / jnp.maximum(number, 1.0)
+
+
+def returns_to_go(rewards: jax.Array, mask: jax.Array, discount: float = 1.0) -> jax.Array:
+    """G_t = r_t + discount * G_{t+1} over the tokens that count, [B, T]; 0 at the others.
+
+    Args:
+      rewards: [B, T], of tokens; what stands where the mask is 0 is left out.
+      mask: [B, T], 1 where the policy acted. The tokens between are another's, such as what a tool answers: a return
+        passes over them undiscounted.
+      discount: gamma in [0, 1].
+
+    Source: Williams 1992, REINFORCE; the return of a token is that of REINFORCE++ (below) and verl.
+    """
+    chex.assert_equal_shape([rewards, mask])
+    chex.assert_type([rewards, mask], float)
+
+    def backwards(later: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        reward, acted = step
+        here = jnp.where(acted > 0, reward + discount * later, later)
+        return here, jnp.where(acted > 0, here, 0.0)
+
+    start = jnp.zeros_like(rewards[:, 0])
+    _, returns = jax.lax.scan(backwards, start, (rewards.T, mask.T), reverse=True, unroll=UNROLL)
+    return jax.lax.stop_gradient(returns.T)
+
+
+def whitened_advantages(returns: jax.Array, mask: jax.Array) -> jax.Array:
+    """(G - mean) / standard deviation over all tokens of the global batch that count, [B, T]; 0 at the others.
+
+    Args:
+      returns: [B, T], see `returns_to_go`.
+      mask: [B, T].
+
+    Source: REINFORCE++ (Hu et al. 2025, arXiv 2501.03262), equation 8; the variance is the sample's, and 1e-8 is added
+    to it, as in verl.
+    """
+    chex.assert_equal_shape([returns, mask])
+    chex.assert_type([returns, mask], float)
+    counted = mask > 0
+    number = jnp.sum(counted)
+    mean = jnp.sum(jnp.where(counted, returns, 0.0)) / jnp.maximum(number, 1)
+    centred = jnp.where(counted, returns - mean, 0.0)
+    variance = jnp.sum(jnp.square(centred)) / jnp.maximum(number - 1, 1)
+    equal = zero_variance(returns.reshape(-1), counted.reshape(-1))
+    return jax.lax.stop_gradient(jnp.where(equal, 0.0, centred * jax.lax.rsqrt(variance + 1e-8)))
 
 
 class PromptStatistics(NamedTuple):

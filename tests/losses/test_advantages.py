@@ -1,6 +1,7 @@
 """Advantages: hand numbers, the sums that define them, time-outs against terminals, groups of one prompt."""
 
 import collections
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,18 @@ import pytest
 from rl_jax.losses.advantages import (
     UNROLL,
     PromptStatistics,
+    centred_advantages,
     generalized_advantages,
+    greedy_baseline_advantages,
     group_advantages,
     leave_one_out_advantages,
     per_prompt_advantages,
+    returns_to_go,
+    whitened_advantages,
+    zero_variance,
 )
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "verifiable.npz")
 
 RNG = np.random.default_rng(0)
 
@@ -97,7 +105,66 @@ def test_leave_one_out_advantages_by_hand():
     np.testing.assert_allclose(expected, 5 / 4 * (rewards - rewards.mean(1, keepdims=True)), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("advantages", [group_advantages, leave_one_out_advantages])
+OF_GROUPS = {"group": group_advantages, "centred": centred_advantages, "leave_one_out": leave_one_out_advantages}
+
+
+def test_centred_advantages_and_a_greedy_baseline_by_hand():
+    found = centred_advantages(np.array([[1.0, 2.0, 6.0], [0.1, 0.1, 0.1]], np.float32))
+    np.testing.assert_allclose(found, [[-2.0, -1.0, 3.0], [0.0, 0.0, 0.0]])
+    found = greedy_baseline_advantages(np.array([[1.0, 2.0], [0.0, 5.0]]), np.array([1.5, 1.0]))
+    np.testing.assert_allclose(found, [[-0.5, 0.5], [-1.0, 4.0]])
+
+
+@pytest.mark.parametrize("name", OF_GROUPS)
+def test_advantages_of_groups_are_those_of_verl(name):
+    """Which spreads them over the tokens of each response."""
+    found = OF_GROUPS[name](GOLDEN["given/rewards"].reshape(-1, 3)).reshape(-1, 1) * GOLDEN["given/mask"]
+    np.testing.assert_allclose(found, GOLDEN[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_greedy_baseline_is_that_of_verl():
+    found = greedy_baseline_advantages(GOLDEN["given/rewards"].reshape(-1, 3), GOLDEN["given/greedy"])
+    np.testing.assert_allclose(found.reshape(-1, 1) * GOLDEN["given/mask"], GOLDEN["greedy_baseline"], rtol=1e-5)
+
+
+def test_unknown_rewards_count_nowhere_as_in_trl():
+    given = GOLDEN["given/unknown"].reshape(-1, 3)
+    valid = ~np.isnan(given)
+    found = leave_one_out_advantages(given, valid)
+    np.testing.assert_allclose(found.reshape(-1), GOLDEN["trl_leave_one_out"], rtol=1e-4, atol=1e-6)
+    assert valid.sum() == 9 and float(found[3, 0]) == 0.0  # alone in its group
+    # The others are as if it were not there.
+    for advantages in OF_GROUPS.values():
+        alone = advantages(given[:1, [0, 2]])
+        np.testing.assert_allclose(advantages(given[:1], valid[:1])[0, [0, 2]], alone[0], rtol=1e-4)
+        assert float(advantages(given, valid)[0, 1]) == 0.0
+
+
+def test_equal_rewards_are_found_by_comparing_them():
+    rewards = np.array([[0.1, 0.1, 0.1], [0.1, 0.1, 0.2], [0.1, 0.1, np.nan]], np.float32)
+    np.testing.assert_array_equal(zero_variance(rewards, ~np.isnan(rewards)), [True, False, True])
+
+
+def test_returns_to_go_and_global_whitening_by_hand():
+    # 1 + (2 + 4 / 2) / 2 = 3, 2 + 4 / 2 = 4, 4; the second row's middle token is not the policy's.
+    rewards = np.array([[1.0, 2.0, 4.0], [1.0, 9.0, 2.0]], np.float32)
+    mask = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]], np.float32)
+    returns = returns_to_go(rewards, mask, 0.5)
+    np.testing.assert_allclose(returns, [[3.0, 4.0, 4.0], [2.0, 0.0, 2.0]])
+    # Mean 3 of five, squares 0 + 1 + 1 + 1 + 1 over 4.
+    np.testing.assert_allclose(whitened_advantages(returns, mask), [[0.0, 1.0, 1.0], [-1.0, 0.0, -1.0]], atol=1e-6)
+    np.testing.assert_array_equal(whitened_advantages(np.full((2, 3), 0.1, np.float32), mask), np.zeros((2, 3)))
+
+
+def test_returns_and_whitening_are_those_of_verl():
+    returns = returns_to_go(GOLDEN["given/token_rewards"], GOLDEN["given/gaps"], 0.9)
+    np.testing.assert_allclose(returns, GOLDEN["returns"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        whitened_advantages(returns, GOLDEN["given/gaps"]), GOLDEN["whitened"], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("advantages", OF_GROUPS.values())
 def test_groups_have_no_gradient_and_at_least_two_members(advantages):
     assert not np.any(jax.grad(lambda r: jnp.square(advantages(r)).sum())(jnp.array([0.0, 1.0, 5.0])))
     for rewards in (np.ones(()), np.ones((3, 1))):

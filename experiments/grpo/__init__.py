@@ -1,0 +1,1 @@
+"""Reinforcement learning from verified answers: GRPO and its kin."""
