@@ -76,7 +76,7 @@ RANGES: dict[str, Range] = {
     # Of language models
     "vocab_size": Range(2), "num_kv_heads": COUNT, "head_dim": Range(2), "hidden_width": COUNT,
     "decoder.context_length": Range(2), "length": COUNT, "proposal_interval": COUNT, "symbol": COUNT_OR_NONE,
-    "times": COUNT, "share": INSIDE, "fitted_on": COUNT, "tolerance": POSITIVE, "concentration": POSITIVE,
+    "times": COUNT, "target.share": INSIDE, "fitted_on": COUNT, "tolerance": POSITIVE, "concentration": POSITIVE,
     "chain.seed": SEED, "prior_texts": COUNT, "evaluation_texts": COUNT, "coefficient": NOT_NEGATIVE,
     "kl_target": POSITIVE, "kl_horizon": COUNT,
     "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT, "packing": COUNT_OR_NONE,
