@@ -21,7 +21,7 @@ from rl_jax.reports.declaration import Finding, Run
 from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.scores import Scores
 from tests.binaries import run_module
-from tests.papers import CASES, PAPERS, ROOT, get_config, make_experiment, smaller
+from tests.papers import CASES, FAMILIES, PAPERS, ROOT, get_config, make_experiment, smaller
 from tests.promises.runner import on_devices, signal_at
 
 # Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
@@ -132,7 +132,13 @@ class Here:
         """Nothing runs in the background."""
 
 
-@EACH
+# The papers of the families; the others take as long and go the same way.
+QUICK = {case.paper for case in CASES if case.name in FAMILIES.values()}
+
+
+@pytest.mark.parametrize(
+    "paper", [pytest.param(one, id=one.name, marks=[] if one.name in QUICK else [pytest.mark.slow]) for one in PAPERS]
+)
 def test_the_tiny_preset_goes_from_run_to_verdict(paper, tmp_path):
     launcher, declared = Here(), load_paper(paper.name)
     report = reproduce(declared, (paper.name, "tiny"), tmp_path, launcher=launcher)
