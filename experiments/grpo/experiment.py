@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.grpo.arithmetic import LETTERS, WORDS, expressions, questions, solved
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import gather
+from rl_jax.core.mesh import first_run
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.decoder import DecoderConfig, init_decoder
 from rl_jax.language.grpo import Scores, grpo_program
@@ -62,6 +61,5 @@ def scorer_of(config: ConfigDict) -> Scores:
 
 
 def leaves_start(result: Result, workdir: Path) -> dict[str, Any]:
-    params = jax.tree.map(lambda x: np.asarray(x[0]), gather(result.state.params["policy"]))
-    save_model(workdir / "model.npz", params, kind="start", domain="arithmetic")
+    save_model(workdir / "model.npz", first_run(result.state.params["policy"]), kind="start", domain="arithmetic")
     return {"model": str(workdir / "model.npz")}

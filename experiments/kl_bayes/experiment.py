@@ -16,7 +16,7 @@ from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.files import write_atomically
 from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import gather
+from rl_jax.core.mesh import first_run, gather
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.checkpoints import load
@@ -88,7 +88,7 @@ def by_samples(config: ConfigDict, prior: Prior, target: Target) -> Experiment:
         return matching_program(config.matching, prior.shape, prior.params, prior.start, target, evaluate)
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
-        trained = jax.tree.map(lambda x: x[0], gather(result.state.params["policy"]))
+        trained = first_run(result.state.params["policy"])
         lines = []
         for name, params in {"prior": prior.params, "trained": trained}.items():
             texts = np.asarray(draw_texts(prior.shape, params, prior.start, 8, config.matching.length, key))
@@ -192,8 +192,7 @@ def pretraining(config: ConfigDict, shape: DecoderConfig) -> Experiment:
         return Evaluation(outcomes={"loss": np.asarray(jax.device_get(gather(judged(state, chain, key))))[:, None]})
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
-        params = jax.tree.map(lambda x: np.asarray(x[0]), gather(result.state.params["policy"]))
-        save_model(workdir / "model.npz", params, kind="prior", domain="markov")
+        save_model(workdir / "model.npz", first_run(result.state.params["policy"]), kind="prior", domain="markov")
         return {"model": str(workdir / "model.npz")}
 
     return Experiment(lambda config: Program(init, step, evaluate, chain), {}, LOSS, finish)

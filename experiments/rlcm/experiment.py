@@ -11,6 +11,7 @@ from experiments.rlcm.claims import draw_rewards
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
+from rl_jax.core.mesh import first_run
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.data.cache import files_checksum
 from rl_jax.generative.domain_fine_tuning import domain_fine_tuning
@@ -18,7 +19,6 @@ from rl_jax.generative.domains import load_domain
 from rl_jax.generative.experiments import (
     COLUMNS,
     ROWS,
-    first_run,
     host_reward,
     load_generator,
     means,
@@ -49,7 +49,7 @@ def fine_tuning(config: ConfigDict) -> Experiment:
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         paint = painter(domain, config.model, ROWS, COLUMNS)
         paint(jax.device_get(result.resident["model"]), workdir / "before.png")
-        paint(first_run(result.state.params), workdir / "after.png")
+        paint(first_run(result.state.params["model"]), workdir / "after.png")
         images = result.step * config.batch_size
         draw_beside_ddpo(config, images, result.step, workdir)
         before, after = (means(result.evaluations[at]) for at in (0, -1))

@@ -176,6 +176,11 @@ def gather(tree: PyTree) -> PyTree:
     return jax.tree.map(local, tree)
 
 
+def first_run(tree: PyTree) -> PyTree:
+    """The first run's part of leaves [S, ...], as `gather`: what a finished run leaves behind as its model."""
+    return jax.tree.map(lambda x: x[0], gather(tree))
+
+
 @functools.cache
 def _copy_to_all(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
     """One function a mesh, so that a shape is compiled once and not at every evaluation."""

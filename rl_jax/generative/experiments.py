@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
+from rl_jax.core.mesh import first_run
 from rl_jax.core.program import PyTree
 from rl_jax.data.cache import files_checksum
 from rl_jax.generative.domain import ALIGNMENT, KINDS, Domain
@@ -41,7 +41,7 @@ def pretraining_experiment(config: ConfigDict, data: Path, checkpoints: Path) ->
         part = part_pretraining(config.domain, config.model.kind, data, config.batch_size)
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
-        file, params = workdir / "model.npz", first_run(result.state.target_params)
+        file, params = workdir / "model.npz", first_run(result.state.target_params["model"])
         save_model(file, params, kind=config.model.kind, domain=config.domain)
         if generator:
             painter(domain, config.model, ROWS, COLUMNS)(params, workdir / "samples.png")
@@ -85,11 +85,6 @@ def host_reward(config: ConfigDict) -> Reward | None:
     """The reward that the host computes, with the options that are set; None where the device computes it."""
     options = {name: value for name, value in config.reward_options.items() if value}
     return None if config.reward == ALIGNMENT else reward(config.reward, **options)
-
-
-def first_run(params: PyTree) -> PyTree:
-    """The host's copy of the first run's "model"."""
-    return jax.tree.map(lambda x: x[0], jax.device_get(params["model"]))
 
 
 def means(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -26,9 +26,9 @@ from rl_jax.core.program import Evaluate, Key, Metrics, Program, PyTree, TrainSt
 from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
 from rl_jax.language.sampler import Sampling, generate
 from rl_jax.language.scoring import answer_log_probs, token_log_probs
+from rl_jax.losses.advantages import leave_one_out_advantages
 from rl_jax.losses.distribution_matching import (
     kl_by_importance,
-    less_others,
     log_partition,
     off_policy_weights,
     pseudo_rewards,
@@ -105,16 +105,16 @@ def matching_program(
     schedule = config.learning_rate
     if config.decay_steps:
         schedule = optax.cosine_decay_schedule(config.learning_rate, config.decay_steps)
-    networks = Networks({"policy": Trained(lambda key: prior, optax.adam(schedule))})
+    networks = Networks({"policy": Trained(lambda key, prior: jax.tree.map(jnp.copy, prior), optax.adam(schedule))})
 
     # Losses
 
     def advantages(log_pi: jax.Array, log_p: jax.Array, log_q: jax.Array, rewards: jax.Array) -> jax.Array:
         if config.method in ("reward", "adaptive_kl"):
-            return less_others(rewards)
+            return leave_one_out_advantages(rewards)
         if config.method in ("dpg", "off_policy"):
             return off_policy_weights(log_p, log_pi, log_q, baseline=off_policy)
-        return less_others(pseudo_rewards(DIVERGENCES[config.method], log_pi, log_p))
+        return leave_one_out_advantages(pseudo_rewards(DIVERGENCES[config.method], log_pi, log_p))
 
     def loss(
         params: PyTree, texts: jax.Array, log_p: jax.Array, log_q: jax.Array, rewards: jax.Array
@@ -126,14 +126,12 @@ def matching_program(
     # Update
 
     def init(key: Key, resident: PyTree) -> TrainState:
-        del key
-        copy = jax.tree.map(jnp.copy, resident)
         extra = {"log_z": jnp.zeros(()), "estimates": jnp.zeros(())}
         if off_policy:
             extra |= {"proposal": jax.tree.map(jnp.copy, resident)}
         if adaptive:
             extra |= {"coefficient": jnp.asarray(config.coefficient, jnp.float32)}
-        return networks.start({"policy": copy}, extra)
+        return networks.init(key, {"policy": (resident,)}, extra)
 
     def drawn(params: PyTree, resident: PyTree, key: Key) -> tuple[jax.Array, ...]:
         """(texts, their log q and log pi0), of the proposal with these parameters."""

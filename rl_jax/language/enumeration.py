@@ -73,7 +73,7 @@ def judgement(log_pi: np.ndarray, log_prior: np.ndarray, potential: np.ndarray) 
       entropies (of the policy, `prior_` and `target_`), divergences of the policy from the target, KL(pi || pi0), the
       sum of pi (`mass`), and, where nothing is ruled out, `reverse_kl`, KL(pi || p), and `identity_gap`, the absolute
       difference of log Z - J and KL(pi || p) with J = E_pi[potential] - KL(pi || pi0), which is 0 for every policy
-      (Korbak, Perez and Buckley 2022, equation 8, divided by beta).
+      (Korbak, Perez and Buckley 2022, divided by beta).
     """
     log_pi, log_prior = np.asarray(log_pi, np.float64), np.asarray(log_prior, np.float64)
     log_p, log_z = target(log_prior, potential)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import gather
+from rl_jax.core.mesh import first_run
 from rl_jax.data.text import records
 from rl_jax.data.text.records import Answer, Pair
 from rl_jax.language import checkpoints, pairs
@@ -159,7 +159,7 @@ def leaves_model(config: ConfigDict, model: Pretrained) -> Callable[[Result, Pat
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         if jax.process_count() > 1:
             return {}
-        trained = jax.tree.map(lambda x: x[0], gather(result.state.params["policy"]))
+        trained = first_run(result.state.params["policy"])
         params = Trainable(model.config, config.agent).params(trained, jax.tree.map(jnp.asarray, model.params))
         folder = workdir / MODEL
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was shorter

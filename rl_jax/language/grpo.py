@@ -9,7 +9,7 @@ advantages that compare responses with each other. The methods are settings of o
   rloo           r less the mean of the others, of r with k1; whole responses (Ahmadian et al. 2024, arXiv 2402.14740).
   reinforce_pp   returns of r with k1, whitened over all tokens of the batch (Hu et al. 2025, arXiv 2501.03262).
   dapo           grpo with a higher upper clip and a mean over tokens, without a KL term (Yu et al. 2025, arXiv
-                 2503.14476); its refill of groups is the feed's.
+                 2503.14476); its refill of groups is left out.
   gspo           grpo with ratios of whole responses (Zheng et al. 2025, arXiv 2507.18071).
 
 Log-probs of the sampler are never taken for those of the trainer: before the updates of a batch they are computed anew

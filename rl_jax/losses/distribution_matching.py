@@ -1,7 +1,7 @@
 """Policies that are fitted to a target distribution known up to a constant, p(x) = P(x) / Z, over whole sequences x.
 
 Reinforcement learning with a KL penalty is one case: maximising E_pi[r] - beta KL(pi || pi0) is minimising KL(pi || p)
-for P(x) = pi0(x) exp(r(x) / beta) (Korbak, Perez and Buckley 2022, arXiv 2205.11275, equations 4 to 8). The others are
+for P(x) = pi0(x) exp(r(x) / beta) (Korbak, Perez and Buckley 2022, arXiv 2205.11275). The others are
 distributional policy gradients: Khalifa, Elsahar and Dymetman 2021 (GDC, arXiv 2012.11635), Korbak et al. 2022 (arXiv
 2206.00761) and Go et al. 2023 (f-DPG, arXiv 2302.08215). All are of the form E_x[A(x) grad log pi(x)] and differ in A.
 """
@@ -25,7 +25,7 @@ def pseudo_rewards(divergence: Divergence, log_pi: jax.Array, log_p: jax.Array) 
       log_pi: [B], of sequences that pi has sampled.
       log_p: [B], normalised; -inf where p is 0.
 
-    Source: f-DPG, theorem 1.
+    Source: f-DPG, whose theorem is that this gradient is the divergence's.
     """
     chex.assert_equal_shape([log_pi, log_p])
     ratio = jnp.exp(jnp.clip(log_pi - log_p, -MAX_LOG_RATIO, MAX_LOG_RATIO))
@@ -37,19 +37,13 @@ def off_policy_weights(log_p: jax.Array, log_pi: jax.Array, log_q: jax.Array, ba
 
     Either descends KL(p || pi); the baseline has mean 0 under q and lowers the variance.
 
-    Source: GDC, equation 7; with the baseline Korbak et al. 2022 (arXiv 2206.00761), equation 13.
+    Source: GDC; with the baseline Korbak et al. 2022 (arXiv 2206.00761).
     """
     chex.assert_equal_shape([log_p, log_pi, log_q])
     weights = jnp.exp(jnp.clip(log_p - log_q, max=MAX_LOG_RATIO))
     if baseline:
         weights -= jnp.exp(jnp.clip(log_pi - log_q, max=MAX_LOG_RATIO))
     return jax.lax.stop_gradient(weights)
-
-
-def less_others(rewards: jax.Array) -> jax.Array:
-    """Each of [B] less the mean of the others: a baseline that does not depend on the sequence itself."""
-    size = rewards.shape[0]
-    return (rewards - jnp.mean(rewards)) * size / max(size - 1, 1)
 
 
 def log_partition(log_potential: jax.Array, log_q: jax.Array) -> jax.Array:
@@ -60,7 +54,7 @@ def log_partition(log_potential: jax.Array, log_q: jax.Array) -> jax.Array:
 def kl_by_importance(log_p: jax.Array, log_pi: jax.Array, log_q: jax.Array) -> jax.Array:
     """KL(p || pi) from sequences of q: the mean of (p / q)(log p - log pi), a scalar; sequences with p = 0 add nothing.
 
-    Source: GDC, section 3.2.
+    Source: GDC, which replaces its proposal by it.
     """
     weights = jnp.exp(log_p - log_q)
     return jnp.mean(jnp.where(weights > 0, weights * (jnp.maximum(log_p, -1e30) - log_pi), 0.0))
@@ -75,7 +69,7 @@ def tilt(features: jax.Array, moments: jax.Array, tolerance: float = 0.01, max_s
       tolerance: of the norm of the moments' error.
       max_steps: after which the last lambda is returned, whatever its error.
 
-    Source: GDC, algorithm 1: self-normalised importance sampling, step size 0.5.
+    Source: GDC's code: self-normalised importance sampling, step size 0.5.
     """
     chex.assert_rank([features, moments], [2, 1])
 

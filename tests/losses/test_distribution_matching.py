@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rl_jax.losses import distribution_matching as matching
+from rl_jax.losses.advantages import leave_one_out_advantages
 from rl_jax.losses.divergence import DIVERGENCES
 
 LOGITS = jnp.array([0.3, -1.0, 0.5, 0.0, 1.2])
@@ -81,7 +82,7 @@ def test_a_tilt_has_the_moments_that_are_asked():
 
 def test_the_baseline_is_the_mean_of_the_others():
     np.testing.assert_allclose(
-        matching.less_others(jnp.array([1.0, 2.0, 6.0])), [1.0 - 4.0, 2.0 - 3.5, 6.0 - 1.5], rtol=1e-6
+        leave_one_out_advantages(jnp.array([1.0, 2.0, 6.0])), [1.0 - 4.0, 2.0 - 3.5, 6.0 - 1.5], rtol=1e-6
     )
 
 
