@@ -6,7 +6,8 @@ Presets:
   quick                  DPO of stories260k on the pairs of HH-RLHF (harmless) that have at most 384 tokens: minutes
                          on 2 CPU cores.
   <loss>/<model>/<set>   dpo, ipo, kto, orpo, simpo or nca; stories260k or smollm2 (`make smollm2`); hh_harmless or
-                         dpo_en. SmolLM2 trains adapters, and is for a GPU.
+                         dpo_en. SmolLM2 trains adapters, and is for a GPU. KTO also learns from answers that were
+                         judged one by one: kto/<model>/kto_en.
   tiny, tiny-kto         seconds: what the tests run.
 
 --config.model.name=RUN starts, and has its reference, in the model of a finished run of experiments.sft.
@@ -33,6 +34,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
         f"{loss}/{model}/{name}": functools.partial(_config, loss, model, name)
         for loss in dpo.LOSSES for model in MODELS for name in ("hh_harmless", "dpo_en")
     }
+    presets |= {f"kto/{model}/kto_en": functools.partial(_config, "kto", model, "kto_en") for model in MODELS}
     return from_preset("dpo", presets, preset)
 
 

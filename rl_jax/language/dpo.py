@@ -104,6 +104,7 @@ LOSSES: dict[str, Callable[[Scored, ConfigDict], jax.Array]] = {
     "dpo": _dpo, "ipo": _ipo, "nca": _nca, "kto": _kto, "orpo": _orpo, "simpo": _simpo,
 }
 WITHOUT_REFERENCE = ("orpo", "simpo")
+PLACES = ("first", "second")  # of a pair
 
 
 def dpo_program(
@@ -113,12 +114,13 @@ def dpo_program(
 
     Outcomes, [S, E], of each held-out prompt: `margin`, beta times how much more the log ratio of the chosen answer has
     grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is
-    1/2 at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers.
+    1/2 at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers. Of judged answers, which have no rival,
+    the margin is to KTO's reference point, and turned around where the answer is not desirable.
 
     Args:
       config: holds `agent` (`default_config`), `batch_size` (in pairs) and `num_steps`.
       train: compared answers; for KTO judged ones.
-      held_out: compared answers.
+      held_out: compared answers; for KTO also judged ones, of which some are not desirable.
 
     Raises:
       ValueError: the loss is unknown.
@@ -171,18 +173,25 @@ def dpo_program(
 
     def score(trained: PyTree, pretrained: PyTree, part: Pairs) -> dict[str, jax.Array]:
         found = scored(trained, pretrained, part, jnp.zeros(()), True)
-        chosen, rejected = found.rewards(settings.beta)
-        return {
-            "margin": chosen - rejected, "chosen_log_prob": found.log_probs[0], "rejected_log_prob": found.log_probs[1]
-        }
+        values = {"reward": found.rewards(settings.beta), "log_prob": found.log_probs}
+        return {f"{place}_{name}": x for name, both in values.items() for place, x in zip(PLACES, both, strict=True)}
 
     over_all = over_held_out(score, config.batch_size)
+    prompts, desirable = np.asarray(held_out.first.group), np.asarray(held_out.desirable)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         del key
         found = over_all(state.params["policy"], resident["model"], resident["held_out"])
-        found["accuracy"] = won(found["margin"])
-        prompts = np.asarray(held_out.first.group)
-        return Evaluation(outcomes={name: by_prompt(x, prompts) for name, x in found.items()})
+        if np.all(desirable):
+            margin = found["first_reward"] - found["second_reward"]
+            chosen, rejected = (by_prompt(found[f"{place}_log_prob"], prompts) for place in PLACES)
+        else:
+            point = np.maximum(found["second_reward"].mean(-1, keepdims=True), 0.0)
+            margin = np.where(desirable, 1.0, -1.0) * (found["first_reward"] - point)
+            chosen, rejected = (
+                by_prompt(found["first_log_prob"][:, kind], prompts[kind]) for kind in (desirable, ~desirable)
+            )
+        outcomes = {"margin": by_prompt(margin, prompts), "accuracy": by_prompt(won(margin), prompts)}
+        return Evaluation(outcomes=outcomes | {"chosen_log_prob": chosen, "rejected_log_prob": rejected})
 
     return Program(init, step, evaluate, {"model": pretrained, "train": train, "held_out": held_out})

@@ -125,14 +125,18 @@ def reward_model_experiment(config: ConfigDict) -> Experiment:
 
 def dpo_experiment(config: ConfigDict) -> Experiment:
     """DPO and its kin; writes the folder `model`, as `sft_experiment`."""
-    found = start(config)
-    held_out = compared(found.model, found.held_out, config.data)
-    if config.agent.loss == "kto":
-        data, answers = config.data, records.judged(found.train)
-        documents = answer_documents(found.model, answers, data.name, data.longest, data.most)
-        train = pairs.judged(documents, data.longest)
-    else:
-        train = compared(found.model, found.train, config.data)
+    found, data = start(config), config.data
+
+    def alone(part: list[Answer] | list[Pair]) -> Pairs:
+        documents = answer_documents(found.model, records.judged(part), data.name, data.longest, data.most)
+        return pairs.judged(documents, data.longest)
+
+    def together(part: list[Answer] | list[Pair]) -> Pairs:
+        return compared(found.model, part, data)
+
+    of_answers = config.agent.loss == "kto"
+    train = (alone if of_answers else together)(found.train)
+    held_out = (alone if of_answers and isinstance(found.held_out[0], Answer) else together)(found.held_out)
     return Experiment(
         lambda config: dpo_program(config, found.model.config, found.model.params, train, held_out), found.inputs,
         Metric("eval/accuracy", "held-out accuracy"), leaves_model(config, found.model),

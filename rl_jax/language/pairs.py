@@ -56,15 +56,17 @@ def judged(answers: Sequence[Document], length: int) -> Pairs:
     What that joins is cut to `length`.
 
     Raises:
-      ValueError: all are of one prompt.
+      ValueError: all are of one prompt, or all are good, or none.
     """
     if len({document.group for document in answers}) == 1:
         raise ValueError("all answers are to one prompt: KTO compares with answers to others")
+    desirable = np.asarray([document.reward > 0 for document in answers])
+    if desirable.all() or not desirable.any():
+        raise ValueError(f"{desirable.sum()} of {len(answers)} answers are desirable: KTO learns from both kinds")
     others = []
     for at, own in enumerate(answers):
         following = (answers[(at + ahead) % len(answers)] for ahead in range(1, len(answers)))
         others.append(_with_answer(own, next(other for other in following if other.group != own.group), length))
-    desirable = np.asarray([document.reward > 0 for document in answers])
     return Pairs(pad(answers, length), pad(others, length), desirable, np.zeros(len(answers), np.float32))
 
 

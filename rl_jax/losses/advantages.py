@@ -85,7 +85,7 @@ def leave_one_out_advantages(rewards: jax.Array, valid: jax.Array | None = None)
 
     Arguments as `group_advantages`.
 
-    Source: RLOO (Ahmadian et al. 2024, arXiv 2402.14740), equation 9; Kool et al. 2019.
+    Source: RLOO (Ahmadian et al. 2024, arXiv 2402.14740); Kool et al. 2019.
     """
     rewards, valid, number = _checked_group(rewards, valid)
     others = (jnp.sum(rewards, -1, keepdims=True) - rewards) / jnp.maximum(number - 1.0, 1.0)
@@ -163,7 +163,7 @@ def whitened_advantages(returns: jax.Array, mask: jax.Array) -> jax.Array:
       returns: [B, T], see `returns_to_go`.
       mask: [B, T].
 
-    Source: REINFORCE++ (Hu et al. 2025, arXiv 2501.03262), equation 8; the variance is the sample's, and 1e-8 is added
+    Source: REINFORCE++ (Hu et al. 2025, arXiv 2501.03262); the variance is the sample's, and 1e-8 is added
     to it, as in verl.
     """
     chex.assert_equal_shape([returns, mask])

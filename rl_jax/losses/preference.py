@@ -78,7 +78,7 @@ def nca_loss(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
     Returns:
       [P].
 
-    Source: Chen et al. 2024, arXiv 2402.05369, equation 13, for two answers of which one is chosen.
+    Source: Chen et al. 2024, arXiv 2402.05369, for two answers of which one is chosen.
     """
     chex.assert_equal_shape([chosen, rejected])
     return -log_sigmoid(chosen) - 0.5 * (log_sigmoid(-chosen) + log_sigmoid(-rejected))

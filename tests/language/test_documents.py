@@ -90,3 +90,5 @@ def test_judged_answers_stand_beside_those_of_other_prompts():
     assert third[:4].tolist() == [BOS, *encoded(" c"), EOS]
     with pytest.raises(ValueError, match="all answers are to one prompt"):
         pairs.judged(answer_documents(MODEL, records[:2], "set", 30), 30)
+    with pytest.raises(ValueError, match="2 of 2 answers are desirable: KTO learns from both kinds"):
+        pairs.judged(answer_documents(MODEL, records[::2], "set", 30), 30)

@@ -95,6 +95,22 @@ def judged_by(program, state):
     return program.evaluate(several, program.resident, KEY).outcomes
 
 
+def test_judged_answers_are_held_out_too():
+    """The margin of each is to the mean of the mismatched answers' rewards, by hand, and it grows."""
+    program = dpo.dpo_program(config_of(dpo, loss="kto", beta=0.5, learning_rate=0.03), CONFIG, PARAMS, JUDGED, JUDGED)
+    state, _ = updated(program, 12)
+    after = judged_by(program, state)
+    now, before = (jax.jit(answer)(params, JUDGED) for params in (state.params["policy"], PARAMS))
+    own, other = (0.5 * (x - y) for x, y in zip(now, before, strict=True))
+    signs = np.where(JUDGED.desirable, 1, -1)
+    # Two answers to each of the prompts.
+    margins = (signs * (own - max(other.mean(), 0))).reshape(-1, 2).mean(1)
+    np.testing.assert_allclose(after["margin"][0], margins, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(after["chosen_log_prob"][0], now[0][JUDGED.desirable], rtol=1e-4)
+    np.testing.assert_allclose(after["rejected_log_prob"][0], now[0][~JUDGED.desirable], rtol=1e-4)
+    assert after["margin"].mean() > 0.1 and after["accuracy"].mean() > 0.5
+
+
 @pytest.mark.parametrize("name, outcome, better, fields", [
     ("sft", "loss", -1, {}), ("reward", "margin", 1, {"lora_rank": 2}),
     ("dpo", "margin", 1, {"lora_rank": 2, "beta": 1.0, "learning_rate": 0.03}),

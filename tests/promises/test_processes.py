@@ -13,6 +13,7 @@ import pytest
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.outcomes import read_outcomes
 from rl_jax.core.runtime import PREEMPTED_EXIT_CODE
+from tests.papers import by_name
 from tests.promises.cases import STEPS, TOY
 from tests.promises.runner import execute, finish, largest_difference, start, untimed
 
@@ -20,14 +21,14 @@ TOLERANCE = 1e-4  # measured: 2.0e-7; see test_invariance.py for why it may be m
 FSDP, REPLICATE = ((".*", "fsdp"),), ((".*", "replicate"),)
 
 
-def pair(workdir, overrides, *, die=("", "")):
+def pair(case, workdir, overrides, *, die=("", "")):
     """Two processes of one run, both ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         start(
-            [(TOY.name, workdir)],
+            [(case.name, workdir)],
             overrides | {"distributed.coordinator_address": repr(address), "distributed.num_processes": 2,
                          "distributed.process_id": rank},
             devices=4,
@@ -35,31 +36,38 @@ def pair(workdir, overrides, *, die=("", "")):
         )
         for rank in range(2)
     ]
-    return [finish(process, timeout=120) for process in processes]
+    return [finish(process, timeout=600) for process in processes]
 
 
-@pytest.mark.parametrize("rule, die, code", [
-    # One process alone is told to stop: both save and end.
-    pytest.param(FSDP, ("", "TERM@10"), PREEMPTED_EXIT_CODE, id="fsdp"),
-    pytest.param(REPLICATE, ("KILL@14", "KILL@14"), -signal.SIGKILL, id="replicate", marks=pytest.mark.slow),
+TERMINATED = ("", "TERM@10"), PREEMPTED_EXIT_CODE  # one process alone is told to stop: both save and end
+KILLED = ("KILL@14", "KILL@14"), -signal.SIGKILL
+
+
+@pytest.mark.parametrize("case, rule, end", [
+    pytest.param(TOY, FSDP, TERMINATED, id="fsdp"),
+    pytest.param(TOY, REPLICATE, KILLED, id="replicate", marks=pytest.mark.slow),
+    *(pytest.param(by_name(name), FSDP, end, id=name, marks=pytest.mark.slow)
+      for name, end in (("sft", KILLED), ("reward_model", TERMINATED), ("dpo", TERMINATED), ("grpo", TERMINATED))),
 ])
-def test_two_processes_are_one_run(rule, die, code, tmp_path):
+def test_two_processes_are_one_run(case, rule, end, tmp_path):
+    die, code = end
     overrides = {"sharding_rules": rule, "resident_rules": rule}
-    ended = pair(tmp_path, overrides, die=die)
+    ended = pair(case, tmp_path, overrides, die=die)
     assert [one.code for one in ended] == [code] * 2, [one.stderr for one in ended]
     assert (tmp_path / "checkpoints" / ("10" if code == PREEMPTED_EXIT_CODE else "8")).is_dir()
 
-    ended = pair(tmp_path, overrides)
+    ended = pair(case, tmp_path, overrides)
     assert [one.code for one in ended] == [0, 0], [one.stderr for one in ended]
     assert ended[0].reports == ended[1].reports
     (report,) = ended[0].reports
     assert 0 < report["trained_steps"] < STEPS
-    alone = execute(TOY, tmp_path / "alone", overrides, devices=8)
+    alone = execute(case, tmp_path / "alone", overrides, devices=8)
     with np.load(tmp_path / "leaves.npz") as leaves:
         assert largest_difference(dict(leaves), alone.leaves) < TOLERANCE
     assert [line["step"] for line in report["evaluations"]] == [STEPS // 2, STEPS]
     for ours, theirs in zip(untimed(read_metrics(tmp_path / "metrics.jsonl")), alone.lines, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
     together, single = (read_outcomes(folder / "outcomes.npz") for folder in (tmp_path, tmp_path / "alone"))
-    assert together.steps.tolist() == single.steps.tolist()
-    np.testing.assert_allclose(together.values["weight"], single.values["weight"], rtol=1e-4, atol=1e-6)
+    assert together.steps.tolist() == single.steps.tolist() and together.values.keys() == single.values.keys()
+    for name, values in together.values.items():
+        np.testing.assert_allclose(values, single.values[name], rtol=1e-4, atol=1e-6, err_msg=name)
