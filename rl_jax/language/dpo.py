@@ -114,8 +114,8 @@ def dpo_program(
 
     Outcomes, [S, E], of each held-out prompt: `margin`, beta times how much more the log ratio of the chosen answer has
     grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is
-    1/2 at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers. Of judged answers, which have no rival,
-    the margin is to KTO's reference point, and turned around where the answer is not desirable.
+    1/2 at the start; `chosen_log_prob` and `rejected_log_prob` of whole answers. Judged answers have no rival: their
+    margin is to KTO's reference point, and turned around where the answer is not desirable.
 
     Args:
       config: holds `agent` (`default_config`), `batch_size` (in pairs) and `num_steps`.
