@@ -15,7 +15,7 @@ import functools
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import core_config, from_preset
-from rl_jax.language import grpo, sft
+from rl_jax.language import curriculum, grpo, sft
 from rl_jax.language.grpo import METHODS
 
 
@@ -55,6 +55,7 @@ def learning(method: str) -> ConfigDict:
         "deadline": 5.0,  # seconds of an answer there
     }
     config.overlap = 0  # batches that are scored ahead
+    config.curriculum = curriculum.default_config()
     config.batch_size = 256  # answers
     config.agent.update({
         "samples": 8, "max_new_tokens": 5, "learning_rate": 3e-4, "warmup_steps": 20, "updates_per_epoch": 2,
@@ -90,5 +91,5 @@ def tiny(config: ConfigDict) -> ConfigDict:
 
 
 def pooled(config: ConfigDict) -> ConfigDict:
-    config.reward.workers, config.overlap = 1, 1
+    config.reward.workers, config.overlap, config.agent.refill = 1, 1, 0
     return config

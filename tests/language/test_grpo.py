@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rl_jax.language import grpo
+from rl_jax.language import curriculum, grpo
 from rl_jax.language.grpo import METHODS, grpo_program
 from rl_jax.language.questions import Questions, Words
 from rl_jax.language.reward_pool import RewardPool
@@ -50,7 +50,7 @@ def program_of(
     method="grpo", scorer=None, batch_size=8, overlap=0, words=WORDS, questions=QUESTIONS, **fields
 ):
     config = ConfigDict({"batch_size": batch_size, "num_steps": 10, "overlap": overlap})
-    config.agent = grpo.default_config(method)
+    config.agent, config.curriculum = grpo.default_config(method), curriculum.default_config()
     config.agent.update({"samples": 4, "max_new_tokens": 5, "learning_rate": 1e-2} | fields)
     return grpo_program(config, CONFIG, PARAMS, words, questions, questions, scorer or Counting())
 
