@@ -1,9 +1,10 @@
-"""Pass rates of a model's own responses."""
+"""Pass rates of a model's own responses, and which prompts are asked by them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.language.curriculum import pass_rates
+from rl_jax.language.curriculum import PassRates, chosen_prompts, pass_rates
 from rl_jax.language.questions import Questions, Words
 from rl_jax.language.rewards import Score
 from rl_jax.language.sampler import Sampling, answers, sample
@@ -43,3 +44,25 @@ def test_pass_rates_are_the_share_of_right_responses_whatever_is_sampled_togethe
     wanted = [*even[:2].mean(1), even[2, 0], np.nan, even[4].mean()]
     np.testing.assert_allclose(found, wanted)
     assert 0 < np.nanmean(found) < 1
+
+
+def test_rates_are_counted_by_run_and_fade():
+    """Two runs; the second response of the first run's batch was not scored."""
+    groups, known = np.array([[0, 0, 2], [1, 1, 1]]), np.array([[True, False, True], [True] * 3])
+    rewards = np.array([[1.0, 9.0, 0.0], [1.0, 0.0, 1.0]], np.float32)
+    rates = PassRates.empty(2, 3).after(groups, rewards, known, 1.0)
+    np.testing.assert_array_equal(rates.total, [[1, 0, 0], [0, 2, 0]])
+    np.testing.assert_array_equal(rates.seen, [[1, 0, 1], [0, 3, 0]])
+    np.testing.assert_array_equal(rates.allowed(0.5, 0.9, 1), [[False, True, False], [True, True, True]])
+    np.testing.assert_array_equal(rates.allowed(0.5, 0.9, 2), [[True, True, True], [True, True, True]])
+    again = rates.after(groups, rewards, known, 0.5)
+    np.testing.assert_array_equal(again.total, [[1.5, 0, 0], [0, 3, 0]])
+    np.testing.assert_array_equal(again.seen, [[1.5, 0, 1.5], [0, 4.5, 0]])
+
+
+def test_prompts_that_are_allowed_come_first_and_each_once():
+    allowed = jnp.array([True, False, True, True, False, True])
+    found = [np.asarray(chosen_prompts(jax.random.key(seed), allowed, 3)).tolist() for seed in range(20)]
+    assert all(len(set(one)) == 3 and set(one) <= {0, 2, 3, 5} for one in found) and len(set(map(tuple, found))) > 5
+    filled = np.asarray(chosen_prompts(jax.random.key(0), allowed, 6))
+    assert set(filled[:4]) == {0, 2, 3, 5} and set(filled[4:]) == {1, 4}
