@@ -35,6 +35,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
 def learning(method: str) -> ConfigDict:
     config = arithmetic_config(method)
     config.agent.samples = 1  # of all arms: as many questions as answers
+    config.num_steps = 200
+    config.loop.eval_every = 25
     return config
 
 

@@ -2,8 +2,15 @@
 
 Presets:
   quick   PPO with a fixed and an adaptive KL coefficient, and REINFORCE++ in the place of the critic, from one supervised
-          start, sums and differences of numbers below 100, 3 seeds, 400 updates: minutes a method on 2 CPU cores.
+          start, sums and differences of numbers below 100, 3 seeds, 200 updates: minutes a method on 2 CPU cores.
   tiny    seconds: what the tests run.
+
+What was asked of the claims before their rule was fixed, by pilots on seed 100: the start answers 53% of the held-out
+questions by its most likely answers, and of 256 questions a share has a standard error of 3 points. After 200 updates
+PPO is at 71%, with the adaptive coefficient too, so 5 points are less than a third of what each has gained; the
+divergence from the start is then about half a nat an answer with the fixed one, and 0.3 nats are the other's target.
+REINFORCE++ had no pilot here; in experiments/grpo it gained 14 points in 400 updates by eight answers to a question.
+RLHF by a learned reward is a preset (`rlhf/<model>`) and no claim: story models have no preferences worth learning.
 """
 
 from rl_jax.core.experiment import Metric
