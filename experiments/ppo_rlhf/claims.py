@@ -1,7 +1,7 @@
 """What PPO of language models runs and claims; `python -m experiments.reproduce --paper=ppo_rlhf`.
 
 Presets:
-  quick   PPO with a fixed and an adaptive KL coefficient, and REINFORCE++ in the place of the critic, from one supervised
+  quick   PPO with a fixed and an adaptive KL coefficient, and REINFORCE++ without a critic, from one supervised
           start, sums and differences of numbers below 100, 3 seeds, 200 updates: minutes a method on 2 CPU cores.
   tiny    seconds: what the tests run.
 
@@ -14,7 +14,7 @@ RLHF by a learned reward is a preset (`rlhf/<model>`) and no claim: story models
 """
 
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.claims import changes_by, elsewhere
+from rl_jax.reports.claims import changes_by
 from rl_jax.reports.declaration import Paper, Preset, grid
 from rl_jax.reports.figures import curves_of
 
