@@ -53,8 +53,10 @@ PAPERS = [
     Paper("sft", {"sft": ("",)}, "agent.learning_rate=0.001,0.003", at_scale=("sft:stories260k/gsm8k",)),
     Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),
     Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
-    Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "pool", "pretrain")}, "agent.learning_rate=0.0003,0.001",
-          at_scale=("grpo:dapo",)),
+    Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "remax", "pool", "curriculum", "pretrain")},
+          "agent.learning_rate=0.0003,0.001", at_scale=("grpo:dapo", "grpo:stories260k/gsm8k")),
+    Paper("ppo_rlhf", {"ppo_rlhf": ("", "adaptive")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("ppo_rlhf:adaptive", "ppo_rlhf:stories260k/gsm8k")),
 ]
 
 

@@ -38,6 +38,8 @@ second. Variants:
   sample       16 prompts of 16 tokens continued by 128 at temperature 1, with their log-probabilities.
   train        updates by Adam on 16 rows of 256 tokens, ours in micro-batches of 4 rows.
   score        the log-probabilities of the tokens of these rows.
+  grpo         steps of GRPO on 16 responses to 4 of these prompts, a second; and the shares of their time in which
+               responses are generated, scored and learnt from (grpo_share_generate, _score, _update).
   matmul       a product of two matrices in the same dtype, of whose rate of operations the others are a share.
   transformers the first two by transformers' LlamaForCausalLM of the same shape in PyTorch, on the same device (only
                with --transformers_python=PYTHON, an interpreter that has torch and transformers; one free core as

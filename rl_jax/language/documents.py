@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from absl import logging
 
 from rl_jax.data.text.records import Answer, Messages, Pair, opening
 from rl_jax.language.pretrained import Pretrained
+from rl_jax.language.questions import Questions
 from rl_jax.language.rows import Builder, Document, TooLongError
+from rl_jax.language.sampler import padded
 
 Record = TypeVar("Record", Answer, Pair)
 Encoded = TypeVar("Encoded")
@@ -36,16 +39,21 @@ def encode(model: Pretrained, prompt: Messages, answer: str, longest: int | None
     """
     if not answer.strip():
         raise ValueError("an answer is empty: there is nothing to learn; leave it out")
+    builder = Builder(model.config.vocab_size, longest or model.config.context_length)
+    builder.append(encode_prompt(model, prompt), sampled=False)
+    tokenizer, after = model.tokenizer, answer if not prompt or model.template is not None else f" {answer}"
+    return builder.append([*tokenizer.encode(after), tokenizer.eos], sampled=True).document()
+
+
+def encode_prompt(model: Pretrained, prompt: Messages) -> Sequence[int]:
+    """The tokens up to where the answer begins, as `encode` has them."""
     tokenizer = model.tokenizer
     if not prompt:
-        before, after = [tokenizer.eos if tokenizer.bos is None else tokenizer.bos], answer
-    elif model.template is not None:
-        before, after = model.template.prompt(tokenizer, prompt), answer
-    else:
-        lines = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in prompt)
-        before, after = tokenizer.encode(f"{lines}Assistant:", bos=tokenizer.bos is not None), f" {answer}"
-    builder = Builder(model.config.vocab_size, longest or model.config.context_length).append(before, sampled=False)
-    return builder.append([*tokenizer.encode(after), tokenizer.eos], sampled=True).document()
+        return [tokenizer.eos if tokenizer.bos is None else tokenizer.bos]
+    if model.template is not None:
+        return model.template.prompt(tokenizer, prompt)
+    lines = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in prompt)
+    return tokenizer.encode(f"{lines}Assistant:", bos=tokenizer.bos is not None)
 
 
 def answer_documents(
@@ -80,6 +88,24 @@ def pair_documents(
         return PairDocuments(chosen, rejected, record.margin)
 
     return _those_that_fit(model, records, name, longest, most, encoded)
+
+
+def questions(
+    model: Pretrained, records: Sequence[Answer] | Sequence[Pair], name: str, longest: int, most: int = 0
+) -> Questions:
+    """The prompts of at most `longest` tokens; a row has the set's name as "source", and the "answer" of an Answer.
+
+    Errors are those of `answer_documents`.
+    """
+
+    def encoded(record: Answer | Pair, group: int) -> tuple[np.ndarray, dict[str, str]]:
+        del group
+        tokens = Builder(model.config.vocab_size, longest).append(encode_prompt(model, record.prompt), sampled=False)
+        row = {"source": name} | ({"answer": record.answer} if isinstance(record, Answer) else {})
+        return tokens.document().tokens, row
+
+    prompts, rows = zip(*_those_that_fit(model, records, name, longest, most, encoded), strict=True)
+    return Questions(*padded(prompts), rows)
 
 
 def _those_that_fit(

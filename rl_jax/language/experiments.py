@@ -11,9 +11,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from rl_jax.core.arrays import read_arrays
 from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.files import atomically
 from rl_jax.core.loop import Result
 from rl_jax.core.mesh import first_run
+from rl_jax.core.program import PyTree
 from rl_jax.data.text import records
 from rl_jax.data.text.records import Answer, Pair
 from rl_jax.language import checkpoints, pairs
@@ -21,12 +24,14 @@ from rl_jax.language.documents import answer_documents, pair_documents
 from rl_jax.language.dpo import dpo_program
 from rl_jax.language.pairs import Pairs
 from rl_jax.language.pretrained import Pretrained
-from rl_jax.language.reward_model import reward_model_program
+from rl_jax.language.reward_model import learned, reward_model_program
+from rl_jax.language.rollouts import Learned
 from rl_jax.language.rows import Document, pack, pad
 from rl_jax.language.sft import sft_program
-from rl_jax.language.training import Trainable
+from rl_jax.language.training import DTYPES, Trainable
 
 MODEL = "model"  # the folder in a run's folder that holds what it trained
+HEAD = "head.npz"  # the file in it with the head of a reward model
 
 
 def data_config() -> ConfigDict:
@@ -64,8 +69,10 @@ def load_model(name: str) -> Pretrained:
     """A model by its name, its file or folder, or the folder of a run that left one.
 
     Raises:
-      FileNotFoundError or ValueError: as `checkpoints.load`.
+      FileNotFoundError or ValueError: as `checkpoints.load`; or there is no name.
     """
+    if not name:
+        raise ValueError("config.model.name is empty: give the model's folder, --config.model.name=FOLDER")
     folder = Path(name).expanduser() / MODEL
     return checkpoints.load(folder if folder.is_dir() else name)
 
@@ -107,15 +114,24 @@ def sft_experiment(config: ConfigDict) -> Experiment:
 
 
 def reward_model_experiment(config: ConfigDict) -> Experiment:
-    """A reward model; its last line says how accurate it would be to call the longer answer the better one."""
+    """A reward model; its last line says how accurate it would be to call the longer answer the better one.
+
+    Writes the folder `model`, which PPO takes its rewards from.
+    """
     found = start(config)
     train, held_out = (compared(found.model, part, config.data) for part in (found.train, found.held_out))
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
-        del result, workdir
+        left = {}
+        if jax.process_count() == 1:
+            trained = first_run(result.state.params["reward"])
+            left = {"model": leave(config, found.model, trained["decoder"], workdir)}
+            with atomically(workdir / MODEL / HEAD) as file:
+                np.savez(file, head=np.asarray(trained["head"]))
         lengths = (np.asarray(rows.mask).sum(-1) for rows in (held_out.first, held_out.second))
         longer = 0.5 * (1 + np.sign(np.subtract(*lengths)))
-        return {"pairs": len(train), "held_out_pairs": len(held_out), "longer_is_better_accuracy": float(longer.mean())}
+        left |= {"pairs": len(train), "held_out_pairs": len(held_out)}
+        return left | {"longer_is_better_accuracy": float(longer.mean())}
 
     return Experiment(
         lambda config: reward_model_program(config, found.model.config, found.model.params, train, held_out),
@@ -163,11 +179,40 @@ def leaves_model(config: ConfigDict, model: Pretrained) -> Callable[[Result, Pat
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         if jax.process_count() > 1:
             return {}
-        trained = first_run(result.state.params["policy"])
-        params = Trainable(model.config, config.agent).params(trained, jax.tree.map(jnp.asarray, model.params))
-        folder = workdir / MODEL
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was shorter
-        checkpoints.save_folder(folder, model._replace(params=params))
-        return {"model": str(folder)}
+        return {"model": leave(config, model, first_run(result.state.params["policy"]), workdir)}
 
     return finish
+
+
+def leave(config: ConfigDict, model: Pretrained, trained: PyTree, workdir: Path) -> str:
+    """Writes the folder `model` of what was trained of a decoder, adapters merged; returns its path."""
+    params = Trainable(model.config, config.agent).params(trained, jax.tree.map(jnp.asarray, model.params))
+    folder = workdir / MODEL
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was shorter
+    checkpoints.save_folder(folder, model._replace(params=params))
+    return str(folder)
+
+
+def load_reward(name: str, policy: Pretrained, dtype: str) -> Learned:
+    """The reward model that a run of experiments.reward_model left in its folder.
+
+    Args:
+      policy: whose responses it reads; both must have the same tokens.
+      dtype: of its layers' products.
+
+    Raises:
+      FileNotFoundError or ValueError: there is none, or it does not fit.
+    """
+    file = Path(name).expanduser() / MODEL / HEAD
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file: config.reward.model is the folder of a run of a reward model")
+    model, head = load_model(name), read_arrays(file).get("head")
+    if head is None or head.shape != (model.config.width,):
+        raise ValueError(f"{file} is no head of the decoder beside it, of {model.config.width} numbers: train it again")
+    ours, theirs = (one.tokenizer.backend.get_vocab(with_added_tokens=True) for one in (policy, model))
+    if ours != theirs:
+        raise ValueError(
+            f"config.reward.model={name} has other tokens than {policy.tokenizer.source}: a reward model reads the "
+            "tokens that the policy writes; train one from the same model"
+        )
+    return learned(model.config, jax.device_get(model.params), head, DTYPES[dtype])

@@ -1,5 +1,7 @@
 """A reward model: a decoder whose last token's state gives a number, trained on pairs by Bradley and Terry's model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,10 @@ from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.language import training
-from rl_jax.language.decoder import DecoderConfig
+from rl_jax.language.decoder import Decoder, DecoderConfig
 from rl_jax.language.held_out import by_prompt, correlations, over_held_out, won
 from rl_jax.language.pairs import Pairs, apart
+from rl_jax.language.rollouts import Learned
 from rl_jax.language.rows import Rows
 from rl_jax.language.scoring import answer_lengths, last_token_scalar
 from rl_jax.language.training import Trainable, optimiser, summed_gradient
@@ -31,6 +34,24 @@ def rewards(own: Trainable, trained: PyTree, pretrained: PyTree, rows: Rows) -> 
     """[B], of whole rows; `trained` holds "decoder" and "head" [D]."""
     hidden = own.hidden(own.params(trained["decoder"], pretrained), rows)
     return last_token_scalar(hidden, rows.segments, trained["head"])
+
+
+def learned(decoder: DecoderConfig, params: PyTree, head: jax.Array, dtype: Any = jnp.float32) -> Learned:
+    """A trained reward model as what scores a policy's responses, with the token that ends them.
+
+    Args:
+      params: of the decoder, adapters merged.
+      head: [D].
+    """
+    network = Decoder(decoder, dtype, packed=False)
+
+    def rewards(model: PyTree, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        inside = (places < lengths[:, None]).astype(jnp.int32)
+        hidden = network.apply({"params": model["decoder"]}, tokens, places * inside, inside)
+        return last_token_scalar(hidden, inside, model["head"])
+
+    return Learned({"decoder": params, "head": head}, rewards)
 
 
 def reward_model_program(

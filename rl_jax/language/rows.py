@@ -66,6 +66,12 @@ class Rows(flax.struct.PyTreeNode):
         return jax.tree.map(lambda x: x[rows], self)
 
 
+def known_rows(mask: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+    """[...] bool of masks [..., T]: the rows that something is learnt from. One that no check came to an end of has
+    no such token."""
+    return (mask > 0).any(-1)
+
+
 class Document(NamedTuple):
     """One text: arrays [N] of its tokens, and what a row says of it as a whole."""
 

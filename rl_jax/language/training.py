@@ -39,15 +39,18 @@ def default_config() -> ConfigDict:
     )
 
 
-def optimiser(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """AdamW with a clip of the gradient's norm and the schedule that the settings say."""
-    after = optax.constant_schedule(settings.learning_rate)
+def optimiser(settings: ConfigDict, num_steps: int, learning_rate: float | None = None) -> optax.GradientTransformation:
+    """AdamW with a clip of the gradient's norm and the schedule that the settings say.
+
+    Args:
+      learning_rate: in the place of the settings' own.
+    """
+    rate = settings.learning_rate if learning_rate is None else learning_rate
+    after = optax.constant_schedule(rate)
     if settings.decay:
-        after = optax.cosine_decay_schedule(settings.learning_rate, max(1, num_steps - settings.warmup_steps))
+        after = optax.cosine_decay_schedule(rate, max(1, num_steps - settings.warmup_steps))
     # The first update is not lost: the rate starts at a part of its full height.
-    rising = optax.linear_schedule(
-        settings.learning_rate / (settings.warmup_steps + 1), settings.learning_rate, settings.warmup_steps
-    )
+    rising = optax.linear_schedule(rate / (settings.warmup_steps + 1), rate, settings.warmup_steps)
     schedule = optax.join_schedules([rising, after], [settings.warmup_steps]) if settings.warmup_steps else after
     return optax.chain(
         optax.clip_by_global_norm(settings.max_grad_norm), optax.adamw(schedule, weight_decay=settings.weight_decay)
@@ -121,6 +124,18 @@ def summed_gradient(
 
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], parts)))
     return jax.lax.scan(one, zeros, parts)[0]
+
+
+def over_parts(fn: Callable[[PyTree], PyTree], batch: PyTree, count: int) -> PyTree:
+    """`fn` of a batch part by part, in the shape in which `summed_gradient` of as many parts computes; leaves [B, ...].
+
+    What of each row is computed so is, to the last bit, what the loss computes.
+    """
+    parts = micro_batched(batch, count)
+    if count == 1:
+        return fn(shard_batch(batch))
+    found = jax.lax.map(lambda part: fn(shard_batch(part)), parts)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), found)
 
 
 def micro_batched(batch: PyTree, count: int) -> PyTree:

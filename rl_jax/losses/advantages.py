@@ -156,6 +156,37 @@ def returns_to_go(rewards: jax.Array, mask: jax.Array, discount: float = 1.0) ->
     return jax.lax.stop_gradient(returns.T)
 
 
+def token_generalized_advantages(
+    rewards: jax.Array, values: jax.Array, mask: jax.Array, discount: float, gae_lambda: float
+) -> jax.Array:
+    """Generalised advantage estimates of the tokens that count, [B, T]; 0 at the others.
+
+    `generalized_advantages` over the tokens that the policy sampled: A_t = r_t + discount * V_u - V_t + discount *
+    gae_lambda * A_u with u the next of them. After the last one both V_u and A_u are 0: a response that was cut off
+    ends there too, as in verl and TRL.
+
+    Args:
+      rewards: [B, T], of tokens; what stands where the mask is 0 is left out.
+      values: [B, T], of what stands before each token.
+      mask: [B, T], 1 where the policy acted; tokens between are another's, and are passed over.
+      discount: gamma in [0, 1].
+      gae_lambda: in [0, 1].
+    """
+    chex.assert_equal_shape([rewards, values, mask])
+    chex.assert_type([rewards, values, mask], float)
+
+    def backwards(later: tuple, step: tuple) -> tuple[tuple, jax.Array]:
+        reward, value, acted = step
+        next_value, next_advantage = later
+        here = reward + discount * next_value - value + discount * gae_lambda * next_advantage
+        later = jnp.where(acted, value, next_value), jnp.where(acted, here, next_advantage)
+        return later, jnp.where(acted, here, 0.0)
+
+    start = (jnp.zeros_like(rewards[:, 0]),) * 2
+    _, found = jax.lax.scan(backwards, start, (rewards.T, values.T, mask.T > 0), reverse=True, unroll=UNROLL)
+    return jax.lax.stop_gradient(found.T)
+
+
 def whitened_advantages(returns: jax.Array, mask: jax.Array) -> jax.Array:
     """(G - mean) / standard deviation over all tokens of the global batch that count, [B, T]; 0 at the others.
 

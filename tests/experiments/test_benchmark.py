@@ -163,6 +163,8 @@ def test_the_language_suite_samples_and_trains_beside_another_python(tmp_path):
     result = language.suite(QUICK, "tiny", str(fake))
     assert min(result[f"{name}_tokens_per_s"] for name in ("sampled", "trained", "scored")) > 0
     assert 0 < result["share_of_matmul_score"] < 1 and 0 < result["share_of_matmul_train"] < 1
+    shares = [result[f"grpo_share_{name}"] for name in ("generate", "score", "update")]
+    assert result["grpo_steps_per_s"] > 0 and min(shares) > 0 and sum(shares) == pytest.approx(1.0)
     for figure in ("sampled_tokens_per_s", "trained_tokens_per_s"):
         ratio = result[figure] / result[f"transformers_{figure}"]
         assert result[f"ratio_to_transformers_{figure}"] == pytest.approx(ratio)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from configs import grpo
-from experiments.grpo import experiment as paper
-from experiments.grpo.arithmetic import decode, expressions, questions, solved
+from rl_jax.language import rl_experiments as paper
+from rl_jax.language.arithmetic import decode, expressions, questions, solved
 from rl_jax.language.reward_pool import RewardPool, Scorer
 
 
@@ -47,6 +47,8 @@ def test_answers_are_scored_in_processes_where_asked():
 
 @pytest.mark.parametrize("fields, message", [
     ({"task": "sft"}, "unknown config.task 'sft'"),
+    ({"overlap": 1, "agent.refill": 1}, "agent.refill=1 and config.overlap=1"),
+    ({"agent.max_new_tokens": 20}, "have up to 26 tokens, more than the context of 16"),
     ({"data.operators": "+/"}, "config.data.operators='.*': '/' is none of"),
     ({"data.judged": 800}, "config.data.judged=800 of 800 questions leaves none"),
     ({"start": "nowhere.npz"}, "nowhere.npz: no such model"),

@@ -1,4 +1,4 @@
-"""GRPO and its kin: one update against its formula, what changes no update, failures, what is logged, learning."""
+"""PPO, GRPO and its kin: one update against its formula, what changes none, failures, what is asked, learning."""
 
 import functools
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from rl_jax.language import grpo
-from rl_jax.language.grpo import METHODS, Questions, Words, grpo_program
+from rl_jax.language import curriculum, grpo
+from rl_jax.language.grpo import METHODS, grpo_program
+from rl_jax.language.questions import Questions, Words
 from rl_jax.language.reward_pool import RewardPool
 from rl_jax.language.rewards import FAILURES, Score
+from rl_jax.language.rollouts import Learned
 from rl_jax.language.rows import Rows
 from rl_jax.networks.trained import global_norm
 from tests.language.tiny import CONFIG, PARAMS, log_probs
@@ -46,10 +48,12 @@ class Counting:
 
 
 def program_of(
-    method="grpo", scorer=None, batch_size=8, overlap=0, words=WORDS, questions=QUESTIONS, **fields
+    method="grpo", scorer=None, batch_size=8, overlap=0, words=WORDS, questions=QUESTIONS, curriculum_low=0.0,
+    curriculum_least=8, **fields
 ):
     config = ConfigDict({"batch_size": batch_size, "num_steps": 10, "overlap": overlap})
-    config.agent = grpo.default_config(method)
+    config.agent, config.curriculum = grpo.default_config(method), curriculum.default_config()
+    config.curriculum.update({"low": curriculum_low, "least": curriculum_least})
     config.agent.update({"samples": 4, "max_new_tokens": 5, "learning_rate": 1e-2} | fields)
     return grpo_program(config, CONFIG, PARAMS, words, questions, questions, scorer or Counting())
 
@@ -225,11 +229,162 @@ def test_every_method_learns(method):
     assert float(metrics["policy/kl_from_anchor"]) > 0.1
 
 
+# PPO
+
+
+def test_a_critics_first_update_is_that_of_the_formulas(batch):
+    """Values are 0 at the start: advantages are whitened discounted returns, the value loss is half their square."""
+    _, metrics = stepped(batch, "ppo", samples=4, kl_coefficient=0.0, gae_lambda=0.5, discount=0.5)
+    mask, rewards = np.asarray(batch["mask"]), np.asarray(batch["reward"])
+    found, number = np.zeros_like(mask), mask.sum()
+    for row, own in enumerate(mask):
+        at = np.flatnonzero(own)
+        found[row, at] = rewards[row] * 0.25 ** np.arange(len(at))[::-1]
+    assert float(metrics["critic/loss"]) == pytest.approx(0.5 * np.sum(found**2) / number, rel=1e-4)
+    assert float(metrics["critic/explained_variance"]) == pytest.approx(0.0, abs=1e-6)
+    mean = found.sum() / number
+    white = (found - mean) / np.sqrt(np.sum(mask * (found - mean) ** 2) / (number - 1) + 1e-8)
+    zeros = jnp.zeros_like(batch["mask"])
+    rows = Rows(**batch, weights=zeros, advantages=zeros)
+
+    def objective(params):
+        return -jnp.sum(white * log_probs(params, rows) * mask) / number
+
+    wanted = global_norm(jax.jit(jax.grad(objective))(PARAMS))
+    np.testing.assert_allclose(metrics["policy/grad_norm"], wanted, rtol=1e-3)
+    assert float(metrics["policy/ratio_distance"]) == 0.0 and float(metrics["policy/clip_fraction"]) == 0.0
+
+
+@pytest.mark.slow
+def test_micro_batches_change_no_update_of_a_critic(batch):
+    found = [stepped(batch, "ppo", samples=4, micro_batches=pieces)[1] for pieces in (1, 4)]
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-4, atol=2e-6, err_msg=name)
+
+
+def test_a_critic_learns_alone_at_first_and_the_coefficient_follows_the_divergence(batch):
+    fields = {"samples": 4, "critic_warmup": 2, "kl_control": "adaptive", "kl_target": 1.0, "kl_horizon": 80}
+    program, state, step = compiled("ppo", tuple(fields.items()))
+    for number in range(3):
+        before = state.params
+        state, metrics = step(state, program.resident, batch, jax.random.key(0))
+        state = state.replace(step=state.step + 1)
+        leaves = (jax.tree.leaves(params["policy"]) for params in (before, state.params))
+        still = [np.array_equal(*pair) for pair in zip(*leaves, strict=True)]
+        assert all(still) if number < 2 else not any(still)
+        assert not np.array_equal(before["critic"]["head"], state.params["critic"]["head"])
+    # The divergence was 0: three errors of -0.2, of 8 responses in a horizon of 80.
+    assert float(state.extra["kl_coefficient"]) == pytest.approx(0.05 * 0.98**3)
+    assert float(metrics["policy/kl_coefficient"]) == pytest.approx(0.05 * 0.98**2)
+
+
+# What the feed asks and keeps
+
+
+class Flat(Counting):
+    """Rewards are all 1 in the first `calls` batches, but for failures; then those of letters."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.left = calls
+
+    def scores(self, rows, responses, progress):
+        found = super().scores(rows, responses, progress)
+        self.left -= 1
+        return [Score(1.0) for _ in found] if self.left >= 0 else found
+
+
+def test_groups_of_equal_rewards_are_refilled_from_other_prompts():
+    """Four prompts, two a round: the first round is flat, the second is taken in its place, there is no third."""
+    scorer = Flat(1)
+    program = program_of("dapo", scorer, refill=2)
+    state = program.init(jax.random.key(0), program.resident)
+    batch, host = collected(program, state)
+    assert len(scorer.asked) == 16 and host["group/extra_rounds"] == 1.0 and host["group/refilled"] == 1.0
+    first, second = (set(x[0] for x in scorer.asked[part]) for part in (slice(8), slice(8, 16)))
+    assert len(set(np.asarray(batch["group"]).tolist())) == 2 and first | second == {"few", "many"}
+    texts = [text for _, _, text, _ in scorer.asked[8:]]
+    np.testing.assert_allclose(batch["reward"], [share(text) for text in texts], rtol=1e-6)
+    for row, text in enumerate(texts):
+        tokens = np.asarray(batch["tokens"][row])[np.asarray(batch["mask"][row]) > 0].tolist()
+        assert WORDS.decode([token for token in tokens if token]) == text
+
+
+def test_groups_that_stay_flat_after_the_last_round_stay():
+    scorer = Flat(9)
+    batch, host = collected(*(lambda program: (program, program.init(jax.random.key(0), program.resident)))(
+        program_of("dapo", scorer, refill=2)
+    ))
+    assert len(scorer.asked) == 24 and (host["group/refilled"], host["group/extra_rounds"]) == (0.0, 2.0)
+    assert np.all(batch["reward"] == 1.0)
+    assert float(stepped(batch, "dapo")[1]["policy/grad_norm"]) == 0.0
+
+
+def test_prompts_are_asked_by_their_pass_rates_and_a_feed_that_resumes_asks_the_same():
+    """Few letters are wanted, so that no response reaches the bound: all that was asked is out, until all is."""
+    def fresh():
+        program = program_of("grpo", Flat(0), curriculum_low=0.99, curriculum_least=1)
+        return program, program.init(jax.random.key(0), program.resident)
+
+    program, state = fresh()
+    groups = [set(np.asarray(collected(program, state, number)[0]["group"]).tolist()) for number in range(2)]
+    assert groups[0] | groups[1] == {0, 1, 2, 3}
+    saved = program.feed.save()
+    batch, host = collected(program, state, 2)
+    other, _ = fresh()
+    other.feed.restore(jax.tree.map(np.array, saved))
+    again, same = collected(other, state, 2)
+    assert all(np.array_equal(batch[name], again[name]) for name in batch)
+    assert host["curriculum/allowed"] == same["curriculum/allowed"] < 1.0
+    np.testing.assert_array_equal(saved["rates"]["seen"], np.full((1, 4), 4.0))
+
+
+def test_the_most_likely_response_is_the_baseline_of_remax():
+    scorer = Counting()
+    program = program_of("remax", scorer, samples=2)
+    state = program.init(jax.random.key(0), program.resident)
+    batch, host = collected(program, state)
+    assert len(scorer.asked) == 8 + 4
+    greedy = [share(text) for _, _, text, _ in scorer.asked[8:]]
+    np.testing.assert_allclose(batch["baseline"], np.repeat(greedy, 2), rtol=1e-6)
+    assert host["reward/greedy"] == pytest.approx(np.mean(greedy))
+    _, plain = stepped(batch, "remax", samples=2)
+    _, none = stepped(batch | {"reward": batch["baseline"]}, "remax", samples=2)
+    assert float(plain["policy/grad_norm"]) > 0.0 and float(none["policy/grad_norm"]) == 0.0
+
+
+@pytest.mark.parametrize("level", ["token", pytest.param("sequence", marks=pytest.mark.slow)])
+def test_what_sampler_and_trainer_disagree_about_may_be_rejected(batch, level):
+    """Of one response the sampler's log-probs are lower by log 3, at one token of another higher by as much."""
+    at, lengths = int(np.argmax(batch["mask"][1])), np.asarray(batch["mask"]).sum(1)
+    log_probs = batch["log_probs"].at[0].add(-np.log(3.0)).at[1, at].add(np.log(3.0))
+    _, metrics = stepped(batch | {"log_probs": log_probs}, "dapo", rejection=level)
+    of_second = 1 if level == "token" else lengths[1] * (3.0 ** (1 / lengths[1]) > 2.0)  # by its geometric mean
+    assert float(metrics["sampler/rejected"]) == pytest.approx((lengths[0] + of_second) / lengths.sum(), rel=1e-5)
+
+
+def test_a_learned_reward_reads_tokens_on_the_devices():
+    def rewards(params, tokens, lengths):
+        return params["by"] * lengths.astype(jnp.float32) + tokens[:, 0]
+
+    program = program_of("ppo", Learned({"by": jnp.float32(0.5)}, rewards))
+    state = program.init(jax.random.key(0), program.resident)
+    batch, host = collected(program, state)
+    lengths = np.sum(np.asarray(batch["segments"]) > 0, axis=1)
+    np.testing.assert_allclose(batch["reward"], 0.5 * lengths + np.asarray(batch["tokens"])[:, 0])
+    assert host["outcome/raised"] == 0.0
+    program.feed.close()
+
+
 @pytest.mark.parametrize("fields, message", [
     ({"samples": 3}, "config.batch_size=8 responses, agent.samples=3 to a prompt, of 4 prompts"),
-    ({"samples": 1}, "two or more to a prompt"),
+    ({"samples": 1}, "agent.samples=1: groups of responses to a prompt are compared"),
     ({"batch_size": 32}, "no more prompts than there are"),
     ({"advantages": "groups"}, "unknown config.agent.advantages 'groups': did you mean group"),
+    ({"rejection": "tokens"}, "unknown config.agent.rejection 'tokens': did you mean token"),
+    ({"refill": 1, "overlap": 1}, "agent.refill=1 and config.overlap=1: which groups are refilled is known when"),
+    ({"method": "remax", "samples": 1, "refill": 1}, "agent.samples=1: groups of responses .* are compared"),
+    ({"max_new_tokens": 30}, "prompts with agent.max_new_tokens=30 have up to 33 tokens, more than the context of 32"),
     ({"ratio": "row"}, "unknown config.agent.ratio 'row'"),
     ({"method": "gpro"}, "unknown method 'gpro': did you mean gspo or grpo"),
 ])

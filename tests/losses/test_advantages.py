@@ -18,6 +18,7 @@ from rl_jax.losses.advantages import (
     leave_one_out_advantages,
     per_prompt_advantages,
     returns_to_go,
+    token_generalized_advantages,
     whitened_advantages,
     zero_variance,
 )
@@ -210,3 +211,26 @@ def test_prompts_by_hand():
     empty, sevens = PromptStatistics.empty(1, 4), np.full(3, 7.0, np.float32)
     _, found = per_prompt_advantages(empty, np.zeros(3, int), sevens, min_count=1, clip=10.0)
     np.testing.assert_array_equal(found, 0.0)
+
+
+def test_tokens_by_hand():
+    """Another's token lies between; what stands where the mask is 0 may be anything. gamma = lambda = 1/2."""
+    mask = np.array([[0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]], np.float32)
+    rewards = np.array([[9, 1, np.nan, 0, 2, 9], [1, 1, 1, 1, 1, 1]], np.float32)
+    values = np.array([[9, 2, 9, 4, 1, np.inf], [1, 1, 1, 1, 1, 1]], np.float32)
+    # Last 2 - 1; before it 0 + 1/2 - 4 + 1/4; first, past the gap, 1 + 4/2 - 2 - 3.25/4.
+    wanted = [[0, 0.1875, 0, -3.25, 1, 0], [0] * 6]
+    np.testing.assert_allclose(token_generalized_advantages(rewards, values, mask, 0.5, 0.5), wanted, rtol=1e-6)
+
+
+def test_advantages_of_tokens_are_those_of_steps_without_the_gaps():
+    mask = (RNG.random((1, 40)) < 0.6).astype(np.float32)
+    rewards, values = RNG.normal(size=(2, 1, 40)).astype(np.float32)
+    at = np.flatnonzero(mask[0])
+    ends, after = np.arange(len(at)) == len(at) - 1, np.append(values[0, at][1:], 0.0).astype(np.float32)
+    own = generalized_advantages(rewards[0, at], 1.0 - ends.astype(np.float32), ends, values[0, at], after, 0.9, 0.8)
+    found = token_generalized_advantages(rewards, values, mask, 0.9, 0.8)
+    np.testing.assert_allclose(found[0, at], own, rtol=1e-4, atol=1e-5)
+    undiscounted = token_generalized_advantages(rewards, values, mask, 1.0, 1.0)
+    np.testing.assert_allclose(undiscounted, returns_to_go(rewards, mask) - values * mask, rtol=1e-4, atol=1e-4)
+    assert not np.any(jax.grad(lambda x: jnp.sum(token_generalized_advantages(rewards, x, mask, 0.9, 0.8)))(values))

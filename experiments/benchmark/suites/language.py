@@ -1,6 +1,11 @@
-"""Tokens per second that a decoder samples, trains on and scores; what share of a matrix product's speed that is."""
+"""Tokens per second that a decoder samples, trains on and scores; what share of a matrix product's speed that is.
+
+And steps of GRPO per second, with the shares of their time in which responses are sampled, scored and learnt from.
+"""
 
 import dataclasses
+import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
+from ml_collections import ConfigDict
 
 from experiments.benchmark.measuring import Measure, Variant, queued, sgemm
 from experiments.benchmark.peers.other_python import interpreter, process
-from rl_jax.core.program import PyTree
+from rl_jax.core.program import PyTree, TrainState
+from rl_jax.language import curriculum, grpo
 from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel, logits
+from rl_jax.language.questions import Questions, Words
+from rl_jax.language.reward_pool import Scorer
 from rl_jax.language.sampler import Sampling, sample
 from rl_jax.language.scoring import token_log_probs
 
@@ -24,7 +33,7 @@ class Size(NamedTuple):
 
     Attributes:
       config: its shape.
-      does: of "sample", "train" and "score".
+      does: of "sample", "train", "score" and "grpo".
       batch_size: rows.
       micro_batches: of an update.
       prompt, new, row: tokens of a prompt, of its sample, and of a row that is trained on or scored.
@@ -41,7 +50,8 @@ class Size(NamedTuple):
     dtype: Any = jnp.float32
 
 
-ALL = ("sample", "train", "score")
+ALL = ("sample", "train", "score", "grpo")
+SAMPLES = 4  # of GRPO's, to a prompt
 SIZES = {
     "tiny": Size(DecoderConfig(32, 16, 1, 2, 1, 8, 24, tied=True, context_length=16), ALL, 16, 4, 4, 4, 16),
     # stories260k
@@ -85,7 +95,9 @@ def suite(measure: Measure, size: str = "small", transformers_python: str = "") 
     example = jnp.zeros((1, 1), jnp.int32)
     params = jax.jit(network.init)(jax.random.key(0), example, example, example)["params"]
     parameters = sum(x.size for x in jax.tree.leaves(params))
+    seconds: dict[str, float] = {}
     made = {
+        "grpo": lambda: learning(scale, params, prompts, seconds),
         "sample": lambda: sampling(scale, params, prompts), "train": lambda: training(scale, network, params, rows),
         "score": lambda: scoring(network, params, rows),
     }
@@ -116,7 +128,11 @@ def suite(measure: Measure, size: str = "small", transformers_python: str = "") 
         read = parameters * jnp.dtype(scale.dtype).itemsize
         result["weight_bytes_per_s"] = read * rate["sample"] / scale.batch_size
     figures = {"sample": "sampled_tokens_per_s", "train": "trained_tokens_per_s", "score": "scored_tokens_per_s"}
-    for name in scale.does:
+    if "grpo" in scale.does:
+        result["grpo_steps_per_s"] = rate["grpo"]
+        total = sum(seconds.values())
+        result |= {f"grpo_share_{name}": spent / total for name, spent in seconds.items()}
+    for name in figures.keys() & set(scale.does):
         result[figures[name]] = rate[name]
         if f"transformers_{name}" in rate:
             peer = rate[f"transformers_{name}"]
@@ -163,6 +179,50 @@ def training(scale: Size, network: Decoder, params: PyTree, rows: np.ndarray) ->
         return optax.apply_updates(params, updates), moments
 
     return queued(step, (params, optimizer.init(params)), fused=rows.size, calls=1)
+
+
+def learning(scale: Size, params: PyTree, prompts: np.ndarray, seconds: dict[str, float]) -> Variant:
+    """Steps of GRPO from the prompts [B, T0], SAMPLES responses to each of a part of them; it counts steps.
+
+    Responses are as long as may be, and a rule reads the last number of each.
+
+    Args:
+      seconds: gathers the time of "generate", "score" and "update" in all calls but the first, which compiles.
+    """
+    config = ConfigDict({"batch_size": scale.batch_size, "num_steps": 10_000, "overlap": 0})
+    config.agent, config.curriculum = grpo.default_config(), curriculum.default_config()
+    config.agent.update({
+        "samples": SAMPLES, "max_new_tokens": scale.new, "micro_batches": scale.micro_batches, "remat": True,
+        "dtype": jnp.dtype(scale.dtype).name,
+    })
+    rows = [{"source": "made up", "answer": "7"}] * len(prompts)
+    asked = Questions(prompts, np.full(len(prompts), prompts.shape[1]), rows)
+    words = Words(lambda tokens: " ".join(map(str, tokens)), ())
+    program = grpo.grpo_program(config, scale.config, params, words, asked, asked, Scorer("numeric"))
+
+    def all_runs(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda x: x[None], state.replace(step=None)).replace(step=state.step)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: TrainState, resident: PyTree, batch: PyTree) -> TrainState:
+        own, batch = jax.tree.map(lambda x: x[0], (state.replace(step=None), batch))
+        own, _ = program.step(own.replace(step=state.step), resident, batch, jax.random.key(0))
+        return all_runs(own.replace(step=state.step + 1))
+
+    carry = [jax.jit(lambda: all_runs(program.init(jax.random.key(0), program.resident)))()]
+
+    def run() -> int:
+        began, number = time.perf_counter(), int(carry[0].step)
+        keys = jax.random.split(jax.random.key(number), 1)
+        batch, found = program.feed.collect(carry[0], program.resident, keys, number)
+        carry[0] = jax.block_until_ready(step(carry[0], program.resident, batch))
+        if number:
+            spent = {name: found[f"time/{name}_seconds"] for name in ("generate", "score")}
+            spent["update"] = time.perf_counter() - began - sum(spent.values())
+            seconds.update({name: seconds.get(name, 0.0) + x for name, x in spent.items()})
+        return 1
+
+    return Variant(run)
 
 
 def scoring(network: Decoder, params: PyTree, rows: np.ndarray) -> Variant:

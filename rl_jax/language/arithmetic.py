@@ -1,16 +1,21 @@
-"""Sums and differences of two numbers as text of fifteen letters: all questions, split, and their right answers."""
+"""Sums and differences of two numbers as text of fifteen letters: all questions, split, their right answers, a start.
+
+The committed start is a small decoder that half knows how to calculate: calculator/SOURCE.md.
+"""
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from rl_jax.language.grpo import Questions, Words
+from rl_jax.language.questions import Questions, Words
 from rl_jax.language.rewards import parse_expression
 from rl_jax.language.rows import Builder, Rows, pad
 
 LETTERS = "\n0123456789+-*="  # the first one ends a text, and fills rows
+START = Path(__file__).parent / "calculator" / "start.npz"
 SOURCES = {"+": "sums", "-": "differences", "*": "products"}
 
 

@@ -1,0 +1,1 @@
+"""PPO of language models with a critic."""
