@@ -171,22 +171,30 @@ def from_main_process(compute: Callable[[], Any]) -> Any:
 
     An error of the computation is raised on every process: none is left waiting.
     """
+    return from_every_process(lambda: compute() if is_main_process() else None)[0]
+
+
+def from_every_process(compute: Callable[[], Any]) -> list[Any]:
+    """The JSON-able values that all processes compute, in their order, e.g. each its share of a batch's rewards.
+
+    An error of one computation is raised on every process: none is left waiting.
+    """
     if jax.process_count() == 1:
-        return compute()
+        return [compute()]
     error: Exception | None = None
-    encoded = b""
-    if is_main_process():
-        try:
-            encoded = json.dumps({"value": compute()}).encode()
-        except Exception as caught:  # noqa: BLE001: it is raised again below, here and everywhere
-            error = caught
-            encoded = json.dumps({"error": f"{type(caught).__name__}: {caught}"}).encode()
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
-    buffer = np.frombuffer(encoded.ljust(length, b" "), np.uint8)[:length]
-    answer = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
-    if "error" in answer:
-        raise RuntimeError(f"the main process failed: {answer['error']}") from error
-    return answer["value"]
+    try:
+        encoded = json.dumps({"value": compute()}).encode()
+    except Exception as caught:  # noqa: BLE001: it is raised again below, here and everywhere
+        error = caught
+        encoded = json.dumps({"error": f"{type(caught).__name__}: {caught}"}).encode()
+    longest = int(np.max(multihost_utils.process_allgather(np.int32(len(encoded)))))
+    buffers = multihost_utils.process_allgather(np.frombuffer(encoded.ljust(longest, b" "), np.uint8))
+    answers = [json.loads(buffer.tobytes()) for buffer in np.asarray(buffers)]
+    for rank, answer in enumerate(answers):
+        if "error" in answer:
+            name = "the main process" if rank == 0 else f"process {rank}"
+            raise RuntimeError(f"{name} failed: {answer['error']}") from error
+    return [answer["value"] for answer in answers]
 
 
 def on_any_process(flag: bool) -> bool:

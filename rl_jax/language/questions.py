@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
+from rl_jax.core.runtime import from_every_process
 from rl_jax.language.rewards import Score
 from rl_jax.language.sampler import Samples
 
@@ -48,12 +50,19 @@ def judged(
 ) -> list[Score]:
     """What the scorer says of host samples [R, T], each the response to the question of its row.
 
-    Its text is without the token that ended it; `response_tokens` is added to the row.
+    Its text is without the token that ended it; `response_tokens` is added to the row. Every process must call it with
+    the same samples: each scores its share of them, and all get all scores.
     """
-    texts, asked = [], []
-    for tokens, start, end, truncated, row in zip(
-        samples.tokens, samples.prompt_lengths, samples.lengths, samples.truncated, rows, strict=True
-    ):
-        texts.append(words.decode(tokens[start : end if truncated else end - 1].tolist()))
-        asked.append({**row, "response_tokens": int(end - start)})
-    return scorer.scores(asked, texts, progress)
+    bounds = len(rows) * np.arange(jax.process_count() + 1) // jax.process_count()
+    first, after = bounds[jax.process_index()], bounds[jax.process_index() + 1]
+
+    def of_share() -> list[Score]:
+        texts, asked = [], []
+        for number in range(first, after):
+            start, end = int(samples.prompt_lengths[number]), int(samples.lengths[number])
+            ended = end if samples.truncated[number] else end - 1
+            texts.append(words.decode(samples.tokens[number, start:ended].tolist()))
+            asked.append({**rows[number], "response_tokens": end - start})
+        return scorer.scores(asked, texts, progress)
+
+    return [Score(*found) for share in from_every_process(of_share) for found in share]

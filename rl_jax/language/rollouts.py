@@ -87,6 +87,11 @@ def rollouts(
             f"agent.refill={settings.refill} and config.overlap={config.overlap}: which groups are refilled is known "
             "when a batch is scored, and then the policy has gone on; set one of them to 0"
         )
+    if config.overlap and jax.process_count() > 1:
+        raise ValueError(
+            f"config.overlap={config.overlap} in {jax.process_count()} processes: these exchange rewards while none of "
+            "them trains, so nothing is scored ahead; set config.overlap=0"
+        )
     drawn_from = Sampling(max_new_tokens=settings.max_new_tokens, stop=words.stop)
     greedy = Sampling(max_new_tokens=settings.max_new_tokens, stop=words.stop, temperature=0.0)
     names = sorted({row["source"] for row in train.rows})
@@ -141,7 +146,7 @@ def rollouts(
             allowed = rates[0].allowed(asked.low, asked.high, asked.least)
         if used is not None:
             np.put_along_axis(allowed, used, False, axis=1)
-        found = jax.device_get(sample_runs(state.params["policy"], resident, keys, allowed))
+        found = jax.device_get(gather(sample_runs(state.params["policy"], resident, keys, allowed)))
         return found, np.int32(state.step), step, time.perf_counter() - began
 
     def judge(
@@ -214,7 +219,7 @@ def rollouts(
         if filtered:
             allowed = rates[0].allowed(asked.low, asked.high, asked.least)
             metrics = metrics | {"curriculum/allowed": float(allowed.mean())}
-        return batch, metrics
+        return own_share(batch), metrics
 
     def refilled(
         state: TrainState, resident: PyTree, keys: Key, step: int, batch: Batch, metrics: dict[str, float]
@@ -292,3 +297,9 @@ def rollouts(
     if learned is not None:
         resident["reward"] = learned.params
     return Rollouts(Feed(collect, save, restore, close, memory), evaluate, resident)
+
+
+def own_share(batch: Batch) -> Batch:
+    """This process's part of a batch [S, B, ...] that all processes hold."""
+    count, rank = jax.process_count(), jax.process_index()
+    return {name: x[:, rank * x.shape[1] // count : (rank + 1) * x.shape[1] // count] for name, x in batch.items()}

@@ -23,7 +23,7 @@ class Wanted(NamedTuple):
       share: Z, the share of the prior's texts that keep it.
     """
 
-    texts: jax.Array
+    texts: np.ndarray
     log_p: np.ndarray
     share: float
 
@@ -44,7 +44,7 @@ def wanted_texts(
             "one, or more texts"
         )
     log_prior = jax.jit(lambda prior, texts: text_log_probs(shape, prior, texts))(prior, texts[kept])
-    return Wanted(texts[kept], np.asarray(log_prior) - np.log(kept.mean()), float(kept.mean()))
+    return Wanted(np.asarray(texts[kept]), np.asarray(log_prior) - np.log(kept.mean()), float(kept.mean()))
 
 
 def sampled_judge(shape: DecoderConfig, start: int, target: Target, wanted: Wanted, number: int) -> Evaluate:

@@ -94,7 +94,7 @@ CASES = {
         dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, evaluated=("target_return",)
     ),
     "fdvl": Case(
-        fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0},
+        fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0, "random_actions": 1},
         choices={"surrogate": "chi2_hinged"},
     ),
     "recoil": Case(

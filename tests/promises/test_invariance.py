@@ -13,6 +13,9 @@ from tests.promises.cases import TOY, WHOLE
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
+# What no loss determines. The normalised dual of the KL divergence is the same with a constant added to V: the gradient
+# of V's last bias is rounding alone, and Adam, which divides it by its own size, makes full steps of it.
+UNDETERMINED = {"dual_rl_smodice": "value/params/MLP_0/Dense_2/bias"}
 
 
 # Each chunk length is compiled: beside the toy, one family in turn.
@@ -38,7 +41,12 @@ def test_one_step_at_a_time(case, whole, tmp_path):
 def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
     """The batch in 8 parts, a mean over them: the same update as the whole batch's."""
     spread = execute(case, tmp_path, devices=8)
-    assert largest_difference(unbroken(case).leaves, spread.leaves) < DEVICE_TOLERANCE
+    free = UNDETERMINED.get(case.name)
+    one, other = (
+        {name: leaf for name, leaf in outcome.leaves.items() if not (free and name.endswith(free))}
+        for outcome in (unbroken(case), spread)
+    )
+    assert largest_difference(one, other) < DEVICE_TOLERANCE
     for line, other in zip(unbroken(case).lines, spread.lines, strict=True):
         assert line.keys() == other.keys()
 
