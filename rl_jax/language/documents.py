@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from absl import logging
 
 from rl_jax.data.text.records import Answer, Messages, Pair, opening
@@ -39,13 +40,18 @@ def encode(model: Pretrained, prompt: Messages, answer: str, longest: int | None
     tokenizer = model.tokenizer
     if not prompt:
         before, after = [tokenizer.eos if tokenizer.bos is None else tokenizer.bos], answer
-    elif model.template is not None:
-        before, after = model.template.prompt(tokenizer, prompt), answer
     else:
-        lines = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in prompt)
-        before, after = tokenizer.encode(f"{lines}Assistant:", bos=tokenizer.bos is not None), f" {answer}"
+        before, after = prompt_tokens(model, prompt), answer if model.template is not None else f" {answer}"
     builder = Builder(model.config.vocab_size, longest or model.config.context_length).append(before, sampled=False)
     return builder.append([*tokenizer.encode(after), tokenizer.eos], sampled=True).document()
+
+
+def prompt_tokens(model: Pretrained, prompt: Messages) -> np.ndarray:
+    """The tokens after which the model answers a prompt that is not empty; without a template as `encode` says."""
+    if model.template is not None:
+        return model.template.prompt(model.tokenizer, prompt)
+    lines = "".join(f"{message['role'].capitalize()}: {message['content']}\n" for message in prompt)
+    return model.tokenizer.encode(f"{lines}Assistant:", bos=model.tokenizer.bos is not None)
 
 
 def answer_documents(
