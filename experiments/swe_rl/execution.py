@@ -3,8 +3,8 @@
 Each program runs in a Python of its own, which limits its processor time, memory, processes and the size of what it
 writes before it reads the program, and which is killed with all that it starts when it does not end. It starts
 isolated, in an empty folder and without the environment. That is protection against programs that hang, grow or crash,
-as wrong repairs do. It is no sandbox: a program may read what its user may read, and may reach the network. Run programs that somebody
-could have written against you in a container or a virtual machine.
+as wrong repairs do. It is no sandbox: a program may read what its user may read, and may reach the network. Programs
+that somebody could have written against you belong in a container or a virtual machine.
 """
 
 import json
