@@ -72,7 +72,7 @@ def small(task: str, agent: ConfigDict) -> ConfigDict:
 
 def learning() -> ConfigDict:
     config = small("edits", grpo.default_config("grpo"))
-    config.agent.update({"samples": 8, "max_new_tokens": 5, "kl_coefficient": 1e-3})
+    config.agent.update({"samples": 8, "max_new_tokens": 5, "kl_coefficient": 0.05})
     return config
 
 
