@@ -120,7 +120,7 @@ def text(model: str) -> ConfigDict:
 
 def stories() -> ConfigDict:
     config = text("stories260k")
-    config.data.longest, config.agent.max_new_tokens, config.reward.workers = 256, 64, 1
+    config.data.longest, config.agent.max_new_tokens, config.reward.workers = 448, 64, 1
     return config
 
 
@@ -150,5 +150,5 @@ def tiny(config: ConfigDict) -> ConfigDict:
 def tiny_text() -> ConfigDict:
     config = text("stories260k")
     config.agent.update({"max_new_tokens": 16, "lora_rank": 0, "micro_batches": 1, "dtype": "float32", "chunk": 16})
-    config.data.longest, config.reward.workers = 256, 0
+    config.data.longest, config.reward.workers = 380, 0
     return tiny(config)
