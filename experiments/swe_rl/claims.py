@@ -8,7 +8,7 @@ Presets:
 
 What was asked of each claim before its rule was fixed, by pilots on seed 100, of which no result is. Can the data show
 it: of 9 edits that the policy can say of a function one repairs it; a random one has a reward of 0.88 and is right in
-22%. The start's responses are refused in 55%, its reward is -0.14. Is it long enough: after 20 and 80 updates (of 100) the
+22%. The start's responses are refused in 55%, its reward is -0.14. Is it long enough: after 20 and 80 updates the
 reward is 0.39 and 0.57, refused are 28% and 18%: the claims on both are about early progress, and at their bars after
 20. Is it strong enough: a mean over 218 functions has a standard error of 0.03. Exact repairs rise from 10% to 11% and
 16%. With a KL coefficient of 0.001 in place of 0.05 (all functions, 80 updates) the reward rises as far, but exact
