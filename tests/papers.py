@@ -57,6 +57,8 @@ PAPERS = [
           "agent.learning_rate=0.0003,0.001", at_scale=("grpo:dapo", "grpo:stories260k/gsm8k")),
     Paper("ppo_rlhf", {"ppo_rlhf": ("", "adaptive")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("ppo_rlhf:adaptive", "ppo_rlhf:stories260k/gsm8k")),
+    Paper("swe_rl", {"swe_rl": ("", "exact", "sft", "pretrain", "text")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("swe_rl:similarity", "swe_rl:stories260k")),
 ]
 
 

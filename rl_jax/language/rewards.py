@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rl_jax.core.config import unknown
 from rl_jax.core.extras import require
+from rl_jax.language import patches
 
 SCORED = "scored"
 FAILURES = ("timed_out", "out_of_memory", "raised", "died")  # outcomes of items that have no score
@@ -225,6 +226,39 @@ def latex() -> Reward:
     return score
 
 
+def patch(exact: bool = False, longest: int = 20_000) -> Reward:
+    """How like the true change a response's is: the mean over the files that either changes, or -1 if it is no patch.
+
+    Reads `row["files"]` and `row["patched"]`, texts by path, through `patches.normalised`; the latter are the files
+    that the true change touches, after it.
+
+    Args:
+      exact: 1 for the true change and 0 for any other one, in place of the similarity.
+      longest: characters of a diff that is still compared.
+
+    Source: SWE-RL (Wei et al. 2025), arXiv 2502.18449, and the authors' reward of search/replace blocks; the variant
+    is that of their ablation, where we keep the -1.
+    """
+
+    def score(row: Mapping[str, Any], response: str, progress: float) -> Score:
+        del progress
+        try:
+            after = patches.applied(row["files"], patches.parse(response))
+        except patches.PatchError:
+            return Score(-1.0, {"invalid": 1.0, "exact": 0.0})
+        predicted, true = (patches.changes(row["files"], x) for x in (after, row["patched"]))
+        right = predicted == true
+        parts = {"invalid": 0.0, "exact": float(right)}
+        for name, sign in (("removed_precision", "-"), ("added_precision", "+")):
+            share = patches.line_precision(predicted, true, sign)
+            parts |= {} if share is None else {name: share}
+        found = list(patches.similarities(predicted, true, longest).values())
+        similarity = sum(found) / len(found) if found else 1.0  # neither changes anything
+        return Score(float(right) if exact else similarity, parts | {"similarity": similarity})
+
+    return score
+
+
 def weighted(parts: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Reward:
     """The sum of other rewards, each (name, weight, options); their scores are its parts.
 
@@ -249,7 +283,7 @@ def weighted(parts: Sequence[tuple[str, float, Mapping[str, Any]]]) -> Reward:
 
 REWARDS: dict[str, Callable[..., Reward]] = {
     "numeric": numeric, "arithmetic": arithmetic, "countdown": countdown, "tags": tags, "length": length,
-    "latex": latex, "weighted": weighted,
+    "latex": latex, "patch": patch, "weighted": weighted,
 }
 
 
