@@ -55,6 +55,8 @@ PAPERS = [
     Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
     Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "pool", "pretrain")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("grpo:dapo",)),
+    Paper("hybridflow", {"hybridflow": ("", "grpo", "safe_rlhf", "pretrain")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("hybridflow:remax/training",)),
 ]
 
 

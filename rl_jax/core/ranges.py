@@ -85,6 +85,9 @@ RANGES: dict[str, Range] = {
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE,
     "max_new_tokens": COUNT, "clip_low": POSITIVE, "clip_high": POSITIVE, "importance_cap": POSITIVE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
+    "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,
+    "critic_learning_rate": POSITIVE, "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
+    "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.
