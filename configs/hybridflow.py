@@ -10,8 +10,8 @@ Presets:
   <way>/resharding       a way from the layout of training to that of generation, measured: hybridflow, minor,
                          contiguous, deepspeed_chat.
   pretrain               the committed start: supervised learning that ends before the decoder sorts well.
-  full                   GRPO of a decoder of 0.5 billion parameters' shape, in bfloat16: for accelerators, from a start
-                         of one's own.
+  full                   GRPO of six digits by a decoder of 0.2 billion parameters in bfloat16, for accelerators; its
+                         start is one's own, by full-pretrain and --config.start.
   tiny                   seconds: what the tests run, and so tiny-<method>, tiny-placements, tiny-resharding and
                          tiny-pretrain.
 """
@@ -43,6 +43,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets |= {f"{method}/placements": functools.partial(placements, method) for method in METHODS}
     presets |= {f"{way}/resharding": functools.partial(resharding, way) for way in WAYS}
     presets |= {f"tiny-{method}": lambda method=method: tiny(learning(method)) for method in METHODS}
+    presets |= {"full": lambda: large(learning("grpo")), "full-pretrain": lambda: large(pretrain())}
     presets |= {
         "tiny": lambda: tiny(learning("ppo")), "tiny-placements": lambda: tiny(placements("ppo")),
         "tiny-resharding": lambda: tiny(resharding("hybridflow")), "tiny-pretrain": lambda: tiny(pretrain()),
@@ -130,6 +131,19 @@ def pretrain() -> ConfigDict:
     return config
 
 
+def large(config: ConfigDict) -> ConfigDict:
+    config.devices = 0
+    config.decoder.update({
+        "width": 1024, "num_layers": 16, "num_heads": 16, "num_kv_heads": 16, "head_dim": 64, "hidden_width": 2816,
+        "context_length": 32,
+    })
+    config.data.digits, config.data.judged = 6, 1024
+    config.agent.dtype, config.agent.remat = "bfloat16", True
+    config.agent.learning_rate = 1e-5 if config.task == "training" else 1e-4
+    config.batch_size, config.num_steps = 1024, 1000
+    return config
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     config.batch_size = 16
     if config.task in ("training", "pretrain"):
@@ -137,6 +151,11 @@ def tiny(config: ConfigDict) -> ConfigDict:
         config.loop.update({"chunk": 2, "log_every": 2, "eval_every": 4})
         config.checkpoint.every = 4
         config.data.judged = 16
+    if config.task == "training":
+        config.agent.updates = 1
+        config.agent.samples = min(config.agent.samples, 4)
+    if config.task == "resharding":
+        config.decoder.update({"width": 64, "num_heads": 4, "num_kv_heads": 4, "head_dim": 16, "hidden_width": 64})
     if config.task == "placements":
         config.num_seeds = 1
     return config

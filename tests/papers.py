@@ -56,7 +56,7 @@ PAPERS = [
     Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "pool", "pretrain")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("grpo:dapo",)),
     Paper("hybridflow", {"hybridflow": ("", "grpo", "safe_rlhf", "pretrain")}, "agent.learning_rate=0.0003,0.001",
-          at_scale=("hybridflow:remax/training",)),
+          at_scale=("hybridflow:remax/one",)),
 ]
 
 

@@ -8,10 +8,11 @@ Presets:
 What was asked of each claim before its rule was fixed. Of layouts everything is exact, read from compiled programs: the
 rules are the formulae, with 1% for the norms' scales, which every device holds. Of placements: losses are of order 0.1
 to 1 and float32 rounds them at 1e-7; three iterations with two updates each carry that on. A placement's text is the
-same or it is not. Of learning, by pilots on seed 100: the start earns 0.28 of 1, PPO on one device 0.80 after 100
-iterations and still rises, Safe-RLHF on eight 0.68 after 80; the share of answers with the costly digit
-goes from 0.22 to 0.32 under PPO, which Safe-RLHF has to turn down. What two cores cannot show is declared and not
-run: the time that groups of devices save by working at once, and other systems' throughput.
+same or it is not. Of learning, by pilots on seed 100: the start earns 0.21 of 1; after 100 iterations, while all still
+rise, ReMax has 0.63, GRPO 0.72 and Safe-RLHF 0.79, so that 0.3 is two thirds of what the slowest gains. Under Safe-RLHF
+the share of answers with the costly digit falls from 0.29 to 0.05; a sample of 256 answers moves it by 0.03. What two
+cores cannot show is declared and not run: the time that groups of devices save by working at once, and other systems'
+throughput.
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run, gather, shard_batch
+from rl_jax.core.mesh import first_run, gather
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.core.runtime import add_xla_flag
 from rl_jax.data.cache import files_checksum
@@ -179,7 +179,7 @@ class Dataflow:
 
     def iteration(self, state: TrainState, resident: PyTree, key: Key) -> tuple[TrainState, Rows, Metrics]:
         asked, key = jax.random.split(key)
-        prompts = shard_batch(self.prompts(resident, asked))
+        prompts = self.prompts(resident, asked)
         roles, rows, metrics = self.driver(self.roles(state, resident["reference"]), self.numbers, prompts, key)
         return self.state(state, roles), rows, metrics | watched(rows, self.task)
 
