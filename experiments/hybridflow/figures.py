@@ -1,13 +1,15 @@
 """The two pictures: what a change of layout moves and holds beside its formula, with learning; and stages."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from rl_jax.reports.curves import COLOURS, save_figure, thin_frame
-from rl_jax.reports.measures import MissingScores, outcome
+from rl_jax.reports.measures import Evaluations, MissingScores, outcome
 from rl_jax.reports.scores import Scores
 from rl_jax.reports.statistics import bootstrap_interval
+from rl_jax.reports.tables import found as finished
 
 COLUMNS = {"moved": "data moved", "peak": "peak of parameters", "redundant": "redundant memory"}
 WAYS = {"deepspeed_chat": "all gather all\n(DeepSpeed-Chat)", "contiguous": "contiguous\n(HybridFlow-V)",
@@ -16,6 +18,13 @@ DRIVERS = ("ppo", "remax", "grpo", "safe_rlhf")
 LINES = {"training": "-", "one": (0, (3, 1.5))}
 PLACES = {"training": "8 devices", "one": "1 device"}
 STAGES, PLACEMENTS = ("generate", "score", "update"), {"together": "all on 8", "split": "4 + 4", "one": "all on 1"}
+
+
+def there(scores: Scores, names: Iterable[str], tasks: Iterable[str]) -> dict[tuple[str, str], Evaluations]:
+    """The runs that are declared and finished, by method and task."""
+    declared = [(name, task) for name in names for task in tasks if scores.declared(name, task)]
+    found = {run: finished(lambda run=run: scores.evaluations(*run)) for run in declared}
+    return {run: evaluations for run, evaluations in found.items() if evaluations is not None}
 
 
 def overview(scores: Scores, path: Path) -> None:
@@ -29,25 +38,23 @@ def overview(scores: Scores, path: Path) -> None:
 
     figure = Figure(figsize=(9.6, 3.3), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    ways = [name for name in WAYS if scores.declared(name, "resharding")]
+    ways = there(scores, WAYS, ("resharding",))
     for place, (column, label) in enumerate(COLUMNS.items()):
-        for number, name in enumerate(ways):
-            found = scores.evaluations(name, "resharding")
+        for number, found in enumerate(ways.values()):
             at = number + 0.27 * (place - 1)
             value, formula = (float(outcome(found, x)[-1].mean()) for x in (column, f"{column}_formula"))
             left.bar(at, value, 0.24, color=COLOURS[place], label=label if not number else None)
             left.plot([at - 0.13, at + 0.13], [formula] * 2, color="black", linewidth=1.6)
             left.text(at, value + 0.02, f"{value:.3f}", ha="center", fontsize=6.5)
-    left.set_xticks(range(len(ways)), [WAYS[name] for name in ways], fontsize=8)
+    left.set_xticks(range(len(ways)), [WAYS[name] for name, _ in ways], fontsize=8)
     left.set_ylabel("share of the model's size M, a device", fontsize=8)
     left.set_title("from training to generation: measured, formulae as lines", fontsize=9)
     left.set_ylim(0, 1.22)
     left.legend(fontsize=7, frameon=False, ncols=3, loc="upper center")
-    drawn = [(name, task) for task in LINES for name in DRIVERS if scores.declared(name, task)]
-    if not drawn:
-        raise MissingScores("a driver's training")
-    for name, task in drawn:
-        found = scores.evaluations(name, task)
+    drawn = there(scores, DRIVERS, LINES)
+    if not drawn or not ways:
+        raise MissingScores("a way between layouts, or a driver's training")
+    for (name, task), found in drawn.items():
         values, colour = outcome(found, "reward"), COLOURS[DRIVERS.index(name)]
         right.plot(found.steps, values.mean(1), color=colour, linestyle=LINES[task], linewidth=1.4)
         if values.shape[1] > 1:
@@ -78,14 +85,14 @@ def stages(scores: Scores, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    names = [name for name in DRIVERS if scores.declared(name, "placements")]
+    runs = there(scores, DRIVERS, ("placements",))
+    names = [name for name, _ in runs]
     if not names:
         raise MissingScores("a driver on placements")
     figure = Figure(figsize=(9.6, 3.0), dpi=200, layout="constrained")
     left, right = figure.subplots(1, 2)
     ticks = []
-    for number, name in enumerate(names):
-        found = scores.evaluations(name, "placements")
+    for number, found in enumerate(runs.values()):
         for place, placement in enumerate(PLACEMENTS):
             at, below = number + 0.27 * (place - 1), 0.0
             ticks.append((at, PLACEMENTS[placement]))
