@@ -17,7 +17,7 @@ WAYS = {"deepspeed_chat": "all gather all\n(DeepSpeed-Chat)", "contiguous": "con
 DRIVERS = ("ppo", "remax", "grpo", "safe_rlhf")
 LINES = {"training": "-", "one": (0, (3, 1.5))}
 PLACES = {"training": "8 devices", "one": "1 device"}
-STAGES, PLACEMENTS = ("generate", "score", "update"), {"together": "all on 8", "split": "4 + 4", "one": "all on 1"}
+STAGES, PLACEMENTS = ("generate", "score", "update"), {"together": "8", "split": "4+4", "one": "1"}
 
 
 def there(scores: Scores, names: Iterable[str], tasks: Iterable[str]) -> dict[tuple[str, str], Evaluations]:
@@ -95,7 +95,8 @@ def stages(scores: Scores, path: Path) -> None:
     for number, found in enumerate(runs.values()):
         for place, placement in enumerate(PLACEMENTS):
             at, below = number + 0.27 * (place - 1), 0.0
-            ticks.append((at, PLACEMENTS[placement]))
+            below_it = f"\n{scores.label(names[number])}" if placement == "split" else ""
+            ticks.append((at, PLACEMENTS[placement] + below_it))
             for stage, colour in zip(STAGES, COLOURS, strict=False):
                 height = float(np.min(outcome(found, f"seconds_{placement}_{stage}")[-1]))
                 left.bar(at, height, 0.24, bottom=below, color=colour, label=stage if not number + place else None)
@@ -105,10 +106,8 @@ def stages(scores: Scores, path: Path) -> None:
             for size, base, colour, label in zip(sizes, (0.0, sizes[0]), COLOURS[3:], parts, strict=False):
                 right.bar(at, size, 0.24, bottom=base, color=colour, label=label if not number + place else None)
     for axes, title in ((left, "seconds of an iteration (two cores)"), (right, "MiB on the fullest device")):
-        axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=6, rotation=90)
-        axes.set_title(title, fontsize=9)
-        for number, name in enumerate(names):
-            axes.text(number, -0.42, scores.label(name), ha="center", fontsize=8, transform=axes.get_xaxis_transform())
+        axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks], fontsize=7)
+        axes.set_title(f"{title}, by the devices of the roles", fontsize=9)
         axes.legend(fontsize=7, frameon=False)
         axes.tick_params(axis="y", labelsize=8)
         thin_frame(axes)
