@@ -59,6 +59,8 @@ PAPERS = [
           at_scale=("ppo_rlhf:adaptive", "ppo_rlhf:stories260k/gsm8k")),
     Paper("swe_rl", {"swe_rl": ("", "exact", "sft", "pretrain", "text")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("swe_rl:similarity", "swe_rl:stories260k")),
+    Paper("hybridflow", {"hybridflow": ("", "grpo", "safe_rlhf", "pretrain")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("hybridflow:remax/one",)),
 ]
 
 

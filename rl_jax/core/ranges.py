@@ -88,6 +88,9 @@ RANGES: dict[str, Range] = {
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,
     "critic_learning_rate": POSITIVE, "critic_warmup": COUNT_OR_NONE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
+    "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,
+    "critic_learning_rate": POSITIVE, "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
+    "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.
