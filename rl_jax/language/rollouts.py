@@ -204,16 +204,18 @@ def rollouts(
         """[S, P] bool: the groups whose known rewards are all equal, by comparison with each other."""
         return np.asarray(zero_variance(by_prompt(batch["reward"]), by_prompt(known_rows(batch["mask"]))))
 
-    def remember(batch: Batch) -> None:
+    def remember(batch: Batch, runs: np.ndarray) -> None:
+        """Counts a batch of the runs [S] that it is for: another run's need of samples changes nothing here."""
         if filtered:
             before = rates[0] if rates else PassRates.empty(len(batch["group"]), len(train.rows))
-            rates[:] = [before.after(batch["group"], batch["reward"], known_rows(batch["mask"]), asked.memory)]
+            after = before.after(batch["group"], batch["reward"], known_rows(batch["mask"]), asked.memory)
+            rates[:] = [PassRates(*(np.where(runs[:, None], *both) for both in zip(after, before, strict=True)))]
 
     ahead = scored(sample, score, config.overlap)
 
     def collect(state: TrainState, resident: PyTree, keys: Key, step: int) -> tuple[Batch, dict[str, float]]:
         batch, metrics = ahead.collect(state, resident, keys, step)
-        remember(batch)
+        remember(batch, np.ones(len(keys), bool))
         if settings.refill:
             batch, metrics = refilled(state, resident, keys, step, batch, metrics)
         if filtered:
@@ -237,7 +239,7 @@ def rollouts(
                 break
             own_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
             more, metrics = score(sample(state, resident, own_keys, step, used))
-            remember(more)
+            remember(more, flat.any(1))
             said.append(metrics)
             used = np.concatenate([used, more["group"]], axis=1)
             useful = ~flat_groups(more)

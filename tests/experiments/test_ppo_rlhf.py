@@ -5,6 +5,7 @@ import pytest
 
 from configs import grpo, ppo_rlhf
 from rl_jax.core.config import flat
+from rl_jax.data.text import records
 from rl_jax.language.rl_experiments import experiment
 from rl_jax.language.rl_presets import MODELS
 
@@ -35,7 +36,9 @@ def test_models_learn_from_rules_and_from_a_learned_reward(model):
     assert by_rule.agent.critic_learning_rate == pytest.approx(10 * by_rule.agent.learning_rate)
     config = grpo.get_config(f"{model}/gsm8k")
     assert config.batch_size % (config.agent.samples * config.agent.updates_per_epoch) == 0
+    train, _ = records.split(records.load("gsm8k").records, by_rule.data.held_out)
     for own in (config, by_rule):
+        assert own.batch_size // own.agent.samples < 0.9 * len(train), "some prompts are too long"
         assert own.batch_size % (own.agent.updates_per_epoch * own.agent.micro_batches) == 0
 
 

@@ -25,7 +25,8 @@ def kinds(notebook) -> list[list[str]]:
 
 
 def test_there_is_a_notebook_of_each_suite():
-    assert {path.stem for path in NOTEBOOKS} >= {"offline_rl", "effective_horizon", "dual_rl", "rlcm", "language"}
+    suites = {"offline_rl", "effective_horizon", "dual_rl", "rlcm", "language", "reasoning"}
+    assert {path.stem for path in NOTEBOOKS} >= suites
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
