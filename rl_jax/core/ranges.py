@@ -89,7 +89,7 @@ RANGES: dict[str, Range] = {
     "critic_learning_rate": POSITIVE, "critic_warmup": COUNT_OR_NONE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
     "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,
-    "critic_learning_rate": POSITIVE, "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
+    "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
     "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
 }
 
