@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rl_jax.language.grpo import Questions, Words
+from rl_jax.language.questions import Questions, Words
 from rl_jax.language.rewards import parse_expression
 from rl_jax.language.rows import Builder, Rows, pad
 

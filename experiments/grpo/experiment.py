@@ -15,7 +15,8 @@ from rl_jax.core.loop import Result
 from rl_jax.core.mesh import first_run
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.decoder import DecoderConfig, init_decoder
-from rl_jax.language.grpo import Scores, grpo_program
+from rl_jax.language.grpo import grpo_program
+from rl_jax.language.questions import Scores
 from rl_jax.language.reward_pool import RewardPool, Scorer
 from rl_jax.language.sft import sft_program
 from rl_jax.networks.model_file import load_model, save_model

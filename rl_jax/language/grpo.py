@@ -18,7 +18,7 @@ weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState, scored
 from rl_jax.language import training
 from rl_jax.language.decoder import DecoderConfig, head_kernel
+from rl_jax.language.questions import Questions, Scores, Words, judged
 from rl_jax.language.rewards import SCORED, Score, summary
 from rl_jax.language.rows import Rows, weights
 from rl_jax.language.sampler import Samples, Sampling, generate, sampler_bytes
@@ -87,40 +88,6 @@ def default_config(method: str = "grpo") -> ConfigDict:
     config.mask_truncated = False  # whether responses that were cut off teach nothing
     config.update(METHODS[method])
     return config
-
-
-class Questions(NamedTuple):
-    """What is asked, N prompts.
-
-    Attributes:
-      tokens: [N, T0] int32, right-padded.
-      lengths: [N] int32.
-      rows: N dictionaries, what the reward reads; "source" names where a question is from.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-    rows: Sequence[Mapping[str, Any]]
-
-
-class Words(NamedTuple):
-    """What of a tokenizer the trainer needs.
-
-    Attributes:
-      decode: tokens -> text.
-      stop: tokens that end a response; they are no part of its text.
-    """
-
-    decode: Callable[[Sequence[int]], str]
-    stop: tuple[int, ...]
-
-
-class Scores(Protocol):
-    """`reward_pool.Scorer`, or `reward_pool.RewardPool`."""
-
-    def scores(self, rows: Sequence[Mapping[str, Any]], responses: Sequence[str], progress: float) -> list[Score]: ...
-
-    def close(self) -> None: ...
 
 
 def grpo_program(
@@ -180,21 +147,10 @@ def grpo_program(
     def sample(state: TrainState, resident: PyTree, keys: Key, step: int) -> PyTree:
         return *sample_runs(state.params["policy"], resident, keys), state.step, step
 
-    def responses(samples: Samples) -> list[str]:
-        """The texts of host samples [R, T], without the token that ended them."""
-        texts = []
-        for tokens, start, end, truncated in zip(
-            samples.tokens, samples.prompt_lengths, samples.lengths, samples.truncated, strict=True
-        ):
-            texts.append(words.decode(tokens[start : end if truncated else end - 1].tolist()))
-        return texts
-
-    def judged(samples: Samples, finite: np.ndarray, rows: Sequence[Mapping[str, Any]], progress: float) -> list[Score]:
+    def judge(samples: Samples, finite: np.ndarray, rows: Sequence[Mapping[str, Any]], progress: float) -> list[Score]:
         if not np.all(finite):
             raise FloatingPointError("the policy's logits are not finite while it samples: it has diverged")
-        taken = (samples.lengths - samples.prompt_lengths).tolist()
-        rows = [{**row, "response_tokens": number} for row, number in zip(rows, taken, strict=True)]
-        return scorer.scores(rows, responses(samples), progress)
+        return judged(samples, rows, words, scorer, progress)
 
     def score(sampled: PyTree) -> tuple[PyTree, dict[str, float]]:
         """The batch of all runs as a dictionary of Rows' fields, which a checkpoint can hold."""
@@ -203,7 +159,7 @@ def grpo_program(
         group = np.repeat(chosen, settings.samples, axis=1)
         rows = [train.rows[number] for number in group.reshape(-1)]
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples)
-        found = judged(flat, finite, rows, step / max(config.num_steps, 1))
+        found = judge(flat, finite, rows, step / max(config.num_steps, 1))
         known = np.array([x.outcome == SCORED for x in found]).reshape(runs, -1, 1)
         places = np.broadcast_to(np.arange(length, dtype=np.int32), samples.tokens.shape)
         inside = places < samples.lengths[..., None]
@@ -358,7 +314,7 @@ def grpo_program(
             found = []
             for run in range(len(samples.tokens)):
                 of_run = jax.tree.map(lambda x, run=run: x[run], samples)
-                found.append([x.score for x in judged(of_run, finite[run, :count], rows, 1.0)])
+                found.append([x.score for x in judge(of_run, finite[run, :count], rows, 1.0)])
             lengths = samples.lengths - samples.prompt_lengths
             parts.append({"score": np.array(found), "length": lengths, "truncated": samples.truncated.astype(float)})
         return Evaluation(outcomes={name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]})

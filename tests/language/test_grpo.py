@@ -9,7 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from rl_jax.language import grpo
-from rl_jax.language.grpo import METHODS, Questions, Words, grpo_program
+from rl_jax.language.grpo import METHODS, grpo_program
+from rl_jax.language.questions import Questions, Words
 from rl_jax.language.reward_pool import RewardPool
 from rl_jax.language.rewards import FAILURES, Score
 from rl_jax.language.rows import Rows
