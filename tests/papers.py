@@ -55,6 +55,9 @@ PAPERS = [
     Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
     Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "pool", "pretrain")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("grpo:dapo",)),
+    Paper("light_r1", {"light_r1": ("", "sft2", "dpo-nca", "grpo")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("light_r1:sft1", "light_r1:tiny-gsm8k-sft1", "light_r1:tiny-gsm8k-dpo-nca",
+                    "light_r1:tiny-gsm8k-grpo")),
 ]
 
 
