@@ -119,7 +119,7 @@ def on_text(name: str) -> ConfigDict:
     config.domain, config.num_seeds = "texts", 1
     config.model = {"name": "smollm2"}
     config.data = {
-        "name": "gsm8k", "longest": 512, "held_out": 0.2, "judged": 0,
+        "name": "gsm8k", "longest": 512, "held_out": 0.2, "judged": 240,
         "broad": (1, 4), "deep": (3, 8), "mixed": (1, 8), "hard": (4, 8),  # lines of a solution
     }
     config.judge.update({"max_new_tokens": 256, "at_once": 32})
@@ -138,9 +138,9 @@ def on_text(name: str) -> ConfigDict:
 def tiny_text(config: ConfigDict) -> ConfigDict:
     fields = {
         "model.name": "stories260k", "num_steps": min(2, config.num_steps), "batch_size": 8, "data.longest": 288,
-        "data.judged": 0, "data.hard": (2, 8), "judge.max_new_tokens": 16, "judge.samples": 2, "judge.at_once": 8,
-        "filter.candidates": 8,
-        "filter.samples": 2, "filter.low": 0.0, "filter.kept": 8, "agent.warmup_steps": 1, "agent.dtype": "float32",
+        "data.hard": (2, 8), "judge.max_new_tokens": 16, "judge.samples": 2, "judge.at_once": 8,
+        "filter.candidates": 8, "filter.samples": 2, "filter.low": 0.0, "filter.kept": 8,
+        "agent.warmup_steps": 1, "agent.dtype": "float32",
         "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 2, "checkpoint.every": 0,
     }
     config.update_from_flattened_dict(fields)

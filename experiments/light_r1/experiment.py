@@ -93,7 +93,7 @@ def dpo_stage(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> t
     """Preferences for the teacher's trace over an own wrong one: of a pool, and of the hard split to judge by."""
     pool = domain.pools[config.pool][: config.filter.candidates]
     train, held_out = (
-        [own_pairs(config, domain, start, number, problems, count) for number, start in enumerate(starts)]
+        [own_pairs(config, domain, start, seed, problems, count) for seed, start in enumerate(starts, config.seed)]
         for problems, count in ((pool, config.filter.kept), (domain.hard, len(domain.hard)))
     )
 
@@ -174,9 +174,9 @@ def filtered(
         kept = pool[: told.kept or None]
         return [kept] * len(starts), {}
     pool, found, passed = pool[: told.candidates], [], []
-    for number, start in enumerate(starts):
-        rates = rates_of(domain, start, pool, told.samples, 1.0, config, jax.random.key(told.seed + number))
-        order = np.random.default_rng(told.seed + number).permutation(len(pool))
+    for own_seed, start in enumerate(starts, config.seed):
+        rates = rates_of(domain, start, pool, told.samples, 1.0, config, jax.random.key(told.seed + own_seed))
+        order = np.random.default_rng(told.seed + own_seed).permutation(len(pool))
         if told.kind == "hardest":
             chosen = order[np.argsort(rates[order], kind="stable")][: told.kept]
         else:
@@ -210,7 +210,7 @@ def rates_of(
 
 
 def own_pairs(
-    config: ConfigDict, domain: Domain, params: PyTree, number: int, problems: Sequence[Problem], count: int
+    config: ConfigDict, domain: Domain, params: PyTree, seed: int, problems: Sequence[Problem], count: int
 ) -> Pairs:
     """`count` pairs of the teacher's trace and a wrong one of the model's own, as it sampled it, of different problems
     as far as there are; a sample that was cut off is wrong.
@@ -222,13 +222,13 @@ def own_pairs(
     sampling = Sampling(max_new_tokens=config.judge.max_new_tokens, stop=domain.words.stop)
     found = jax.device_get(sample(
         domain.decoder, params, asked.tokens, asked.lengths, told.samples, sampling,
-        jax.random.key(told.seed + number),
+        jax.random.key(told.seed + seed),
     ))
     rows = [row for row in asked.rows for _ in range(told.samples)]
     scorer = domain.scorer()
     right = np.array([x.score for x in judged(found, rows, domain.words, scorer, 1.0)]) > 0
     scorer.close()
-    wrong = np.random.default_rng(told.seed + number).permutation(np.flatnonzero(~right))
+    wrong = np.random.default_rng(told.seed + seed).permutation(np.flatnonzero(~right))
     if not len(wrong):
         raise ValueError(f"all {len(rows)} samples of the pool are right: there is no wrong trace to learn from")
     # A problem's second wrong trace comes after every problem's first.

@@ -37,7 +37,7 @@ def domain(config: ConfigDict) -> Domain:
     model, data = load_model(name), config.data
     model = model._replace(params=jax.device_get(model.params))
     train, held_out = records.split(records.load(data.name).records, data.held_out)
-    held_out = held_out[: data.judged or None]
+    held_out = held_out[: data.judged]
     clean = decontaminated([records.opening(x) for x in train], [records.opening(x) for x in held_out])
     logging.info("%d of %d problems share their text with judged ones: left out", len(train) - sum(clean), len(train))
     room = data.longest - config.judge.max_new_tokens

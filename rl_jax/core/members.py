@@ -14,8 +14,11 @@ def side_by_side(programs: Sequence[Program], seed: int) -> Program:
     """One program whose run of the seed `seed + i` is `programs[i]`.
 
     They differ in the values of what they read and in their feeds alone: they take the same steps on the same shapes.
-    Leaves of their residents that are one object are kept once, the others are stacked. Each run remembers which one it
-    is in `extra`, so that a run alone, beside others or in a sweep does the same.
+    Leaves of their residents that are one object are kept once, the others are stacked. Each run remembers its seed in
+    `extra`, so that a run alone, beside others or in a sweep does the same.
+
+    Raises:
+      ValueError: what they read has different shapes.
     """
     trees = [jax.tree.flatten(program.resident) for program in programs]
     columns, structure = list(zip(*(leaves for leaves, _ in trees), strict=True)), trees[0][1]
@@ -25,6 +28,9 @@ def side_by_side(programs: Sequence[Program], seed: int) -> Program:
         "own": [np.stack(jax.device_get(column)) for column, own in zip(columns, differs, strict=True) if own],
     }
     first, count = programs[0], len(programs)
+
+    def place(own_seed: jax.Array) -> jax.Array:
+        return (own_seed - jnp.uint32(seed)).astype(jnp.int32)
 
     def of_member(resident: PyTree, member: jax.Array | int) -> PyTree:
         shared, own = iter(resident["shared"]), (x[member] for x in resident["own"])
@@ -37,17 +43,17 @@ def side_by_side(programs: Sequence[Program], seed: int) -> Program:
         keys = jax.random.key_data(run_keys("init", seed, count))
         member = jnp.argmax(jnp.all(keys == jax.random.key_data(key), axis=-1))
         state = first.init(key, of_member(resident, member))
-        return state.replace(extra={"inner": state.extra, "member": member})
+        return state.replace(extra={"inner": state.extra, "seed": jnp.uint32(seed) + member.astype(jnp.uint32)})
 
     def step(state: TrainState, resident: PyTree, batch: PyTree, key: Key) -> tuple[TrainState, Metrics]:
-        member = state.extra["member"]
-        new, metrics = first.step(inner(state), of_member(resident, member), batch, key)
-        return new.replace(extra={"inner": new.extra, "member": member}), metrics
+        own = state.extra["seed"]
+        new, metrics = first.step(inner(state), of_member(resident, place(own)), batch, key)
+        return new.replace(extra={"inner": new.extra, "seed": own}), metrics
 
     def apart(state: TrainState) -> list[tuple[int, TrainState]]:
         """Which member each run is, with its state as that of one run, leaves [1, ...]."""
         step, whole = state.step, state.replace(step=None)
-        members = np.asarray(jax.device_get(state.extra["member"])).tolist()
+        members = np.asarray(jax.device_get(place(state.extra["seed"]))).tolist()
         rows = (jax.tree.map(lambda x, row=row: x[row : row + 1], whole) for row in range(len(members)))
         return [(member, inner(own.replace(step=step))) for member, own in zip(members, rows, strict=True)]
 

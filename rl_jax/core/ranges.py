@@ -84,8 +84,8 @@ RANGES: dict[str, Range] = {
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE,
     "max_new_tokens": COUNT, "clip_low": POSITIVE, "clip_high": POSITIVE, "importance_cap": POSITIVE,
-    "candidates": COUNT, "kept": COUNT_OR_NONE, "filter.low": SHARE, "filter.high": SHARE, "at_once": COUNT, "recent": COUNT,
-    "data.size": COUNT, "data.pool": COUNT, "length_weight": NOT_NEGATIVE,
+    "candidates": COUNT, "kept": COUNT_OR_NONE, "filter.low": SHARE, "filter.high": SHARE, "at_once": COUNT,
+    "recent": COUNT, "data.size": COUNT, "data.pool": COUNT, "length_weight": NOT_NEGATIVE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
 }
 

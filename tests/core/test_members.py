@@ -44,7 +44,7 @@ def test_each_run_reads_its_own_and_what_is_shared_lies_there_once():
     program = side_by_side([toy(1.0), toy(5.0)], seed=3)
     assert [x.shape for x in program.resident["own"]] == [(2,)] and program.resident["shared"][0] is SHARED
     state = started(program, 3, 2)
-    assert state.extra["member"].tolist() == [0, 1]
+    assert state.extra["seed"].tolist() == [3, 4]
     new = [program.step(jax.tree.map(lambda x, row=row: x[row], state.replace(step=None)).replace(step=0),
                         program.resident, jnp.zeros(1), jax.random.key(0)) for row in range(2)]
     assert [float(x.params["x"]) for x, _ in new] == [1.0, 5.0] and [float(m["added"]) for _, m in new] == [1.0, 5.0]
