@@ -6,8 +6,8 @@ Presets, for chains of additions and multiplications modulo 100 (3 seeds, minute
 first start from --config.start=DIR, a finished run of the stage before, seed by seed:
   quick, sft1        supervised learning of the teacher's traces of 1 to 5 steps.
   sft1-continued     as many further updates of that as sft2 has.
-  sft2               the 300 problems of 4 to 7 steps that the model itself solves least often.
-  sft2-unfiltered    300 of them without the filter.
+  sft2               the 500 problems of 4 to 7 steps, of 600, that the model itself solves least often.
+  sft2-unfiltered    500 of them without the filter.
   dpo-nca            NCA for the teacher's traces over the model's own wrong ones; from sft2.
   dpo-sigmoid        the same pairs with DPO's loss.
   dpo-second         NCA at another beta, the second variant that the average takes.
@@ -33,7 +33,7 @@ STAGES = {
     "sft1": ("sft", sft.default_config, {"num_steps": 600, "packing": 64, "agent.learning_rate": 2e-3}),
     "sft1-continued": ("sft", sft.default_config, {"packing": 64}),
     "sft2": ("sft", sft.default_config, {"pool": "deep", "filter.kind": "hardest", "filter.kept": 500}),
-    "sft2-unfiltered": ("sft", sft.default_config, {"pool": "deep", "filter.kept": 300}),
+    "sft2-unfiltered": ("sft", sft.default_config, {"pool": "deep", "filter.kept": 500}),
     "dpo-nca": ("dpo", dpo.default_config, {**DPO, "agent.loss": "nca"}),
     "dpo-sigmoid": ("dpo", dpo.default_config, {**DPO, "agent.loss": "dpo"}),
     "dpo-second": ("dpo", dpo.default_config, {**DPO, "agent.loss": "nca", "agent.beta": 0.5}),

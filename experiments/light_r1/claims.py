@@ -16,6 +16,8 @@ What was asked of the claims before rules and setting were fixed, by a pilot of 
   0.018 and 0.062 in 60 updates, at 0.70 and 0.51: this is the setting.
 - GRPO at a rate of 3e-4 lifts the reward of its own problems from 0.41 to 0.82 and loses half of the hard split;
   at 1e-5 it goes from 0.54 over the first 20 updates to 0.69 over the next 20, and the hard split stays at 0.72.
+- The pilot's first stage had 1,000 updates and its second 300; `quick` has 600 and 150, for time, and has not levelled:
+  what is compared starts from the same models.
 - The average was not in the pilot: its rule is the card's. 128 problems of 4 samples have a standard error of 3 points
   a seed; members and average answer the same problems under the same keys, and the mean over seeds decides.
 """
