@@ -37,7 +37,7 @@ STAGES = {
     "dpo-nca": ("dpo", dpo.default_config, {**DPO, "agent.loss": "nca"}),
     "dpo-sigmoid": ("dpo", dpo.default_config, {**DPO, "agent.loss": "dpo"}),
     "dpo-second": ("dpo", dpo.default_config, {**DPO, "agent.loss": "nca", "agent.beta": 0.5}),
-    "average": ("average", training.default_config, {"num_steps": 0}),
+    "average": ("average", training.default_config, {"num_steps": 1}),  # a step that changes nothing is saved
     "grpo": ("grpo", grpo.default_config, {"pool": "mixed", "filter.kind": "band", "filter.kept": 128}),
     "grpo-unfiltered": ("grpo", grpo.default_config, {"pool": "mixed", "filter.kept": 128, "num_steps": 20}),
 }
@@ -46,7 +46,7 @@ OF_STAGE = {
             "agent.warmup_steps": 20, "agent.decay": True},
     "dpo": {"batch_size": 32, "num_steps": 60, "agent.learning_rate": 5e-5, "agent.beta": 1.0,
             "loop.eval_at_start": True, "loop.chunk": 30, "loop.eval_every": 30},
-    "average": {"loop.eval_at_start": True},
+    "average": {},
     "grpo": {"batch_size": 128, "num_steps": 40, "agent.learning_rate": 1e-5, "agent.kl_coefficient": 0.001,
              "agent.samples": 8, "agent.max_new_tokens": 42, "loop.eval_every": 20, "loop.chunk": 1},
 }
