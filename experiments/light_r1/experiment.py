@@ -113,7 +113,8 @@ def dpo_stage(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> t
 def grpo_stage(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> tuple[Make, dict[str, Any]]:
     """Reinforcement by verified answers to the problems that the filter keeps."""
     kept, read = filtered(config, domain, starts)
-    asked, hard = [questions(own) for own in kept], questions(domain.hard)
+    widest = max(len(problem.prompt) for own in kept for problem in own)  # of all seeds: they run side by side
+    asked, hard = [questions(own, widest) for own in kept], questions(domain.hard)
 
     def make(config: ConfigDict, number: int, start: PyTree) -> Program:
         return grpo_program(config, domain.decoder, start, domain.words, asked[number], hard, domain.scorer())

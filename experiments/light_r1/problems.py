@@ -59,7 +59,8 @@ def document(domain: Domain, problem: Problem, answer: Sequence[int] | None = No
     return builder.append(problem.trace if answer is None else answer, sampled=True).document()
 
 
-def questions(problems: Sequence[Problem]) -> Questions:
-    """The problems as they are asked."""
+def questions(problems: Sequence[Problem], width: int = 0) -> Questions:
+    """The problems as they are asked, prompts padded to the longest or to `width` tokens if that is more."""
     tokens, lengths = padded([problem.prompt for problem in problems])
+    tokens = np.pad(tokens, ((0, 0), (0, max(0, width - tokens.shape[1]))))
     return Questions(tokens, lengths, [problem.row for problem in problems])

@@ -84,6 +84,18 @@ def test_filters_keep_the_hardest_and_the_band_of_each_seeds_own_model(monkeypat
         paper.filtered(config, task, [0.0])
 
 
+def test_questions_of_all_seeds_have_one_width(monkeypatch):
+    """The problems that the band keeps of one seed may be shorter than those of another."""
+    short, long = ([x for x in chains(40, (1, 3), 9) if x.level == level][:4] for level in (1, 3))
+    monkeypatch.setattr(paper, "filtered", lambda *_: ([short, long], {}))
+    config = configured("tiny-grpo")
+    task = domain(config)
+    make, _ = paper.grpo_stage(config, task, task.load("start", ""))
+    programs = [make(config, number, start) for number, start in enumerate(task.load("start", ""))]
+    one, other = (program.resident["train"][0] for program in programs)
+    assert one.shape == other.shape and decode(one[0]).rstrip("\n") == decode(short[0].prompt)
+
+
 def test_rejected_traces_are_the_models_own_wrong_samples_and_chosen_ones_the_teachers():
     config = configured("tiny-dpo-nca")
     task = domain(config)
