@@ -61,6 +61,9 @@ PAPERS = [
           at_scale=("swe_rl:similarity", "swe_rl:stories260k")),
     Paper("hybridflow", {"hybridflow": ("", "grpo", "safe_rlhf", "pretrain")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("hybridflow:remax/one",)),
+    Paper("light_r1", {"light_r1": ("", "sft2", "dpo-nca", "grpo")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("light_r1:sft1", "light_r1:tiny-gsm8k-sft1", "light_r1:tiny-gsm8k-dpo-nca",
+                    "light_r1:tiny-gsm8k-grpo")),
 ]
 
 

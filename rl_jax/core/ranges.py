@@ -87,6 +87,8 @@ RANGES: dict[str, Range] = {
     "rejection_low": NOT_NEGATIVE, "rejection_high": POSITIVE, "refill": COUNT_OR_NONE, "curriculum.low": SHARE,
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,
     "critic_learning_rate": POSITIVE, "critic_warmup": COUNT_OR_NONE,
+    "candidates": COUNT, "kept": COUNT_OR_NONE, "filter.low": SHARE, "filter.high": SHARE, "at_once": COUNT,
+    "recent": COUNT, "data.size": COUNT, "data.pool": COUNT, "length_weight": NOT_NEGATIVE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
     "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,
     "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
