@@ -18,9 +18,9 @@ What was asked of the claims before rules and setting were fixed, by a pilot of 
 - GRPO at a rate of 3e-4 lifts the reward of its own problems from 0.41 to 0.82 and loses half of the hard split;
   at 1e-5 it goes from 0.54 over the first 20 updates to 0.69 over the next 20, and the hard split stays at 0.72
   (at 5e-5: 0.64 to 0.82, and 0.68). These three were all that was tried.
-- The pilot's first stage had 1,000 updates and its second 300, and so has `quick`. Runs on the seeds 0 to 2 with 600 and
-  150, and 40 of GRPO, had not levelled (easy split 0.54; GRPO's gain 0.055, interval [0.03, 0.08]): `quick` has 100
-  updates of GRPO, as the card has, and seeds from 10 on, which none of these saw.
+- The first stage of the pilot had 1,000 updates and its second 300, and so has `quick`. Runs on seeds 0 to 2 with 600
+  and 150, and 40 of GRPO, had not levelled (easy split 0.54; GRPO's gain 0.055, interval [0.03, 0.08]): `quick` has
+  100 updates of GRPO, as many as its claim was written for, and seeds from 10 on, which none of these saw.
 - The average was not in the pilot: its rule is the card's. 128 problems of 4 samples have a standard error of 3 points
   a seed; members and average answer the same problems under the same keys, and the mean over seeds decides.
 """
