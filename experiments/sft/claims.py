@@ -6,6 +6,9 @@ Presets:
   tiny      seconds: for tests.
 
 The loss of a document is the mean over its tokens; held-out documents are of prompts that are in no training row.
+
+What was asked of the claims before `quick` had its length: on Tiny Shakespeare the held-out loss is 4.9 at the start,
+2.6 after 100 and 2.4 after 200 updates, so that 200 show a fall of one nat.
 """
 
 from rl_jax.core.experiment import Metric
@@ -16,6 +19,7 @@ LOSS = Metric("eval/loss", "held-out loss", "lower", "nats a token")
 LABELS = {"sft": "SFT, packed rows", "unpacked": "SFT, a document a row"}
 MODULE = "experiments.sft.train"
 COMMON = {"num_seeds": 3, "tensorboard": False}
+QUICK = COMMON | {"num_steps": 200, "checkpoint.every": 100}
 
 
 def falls(task: str, least: float) -> Claim:
@@ -24,9 +28,9 @@ def falls(task: str, least: float) -> Claim:
 
 def quick() -> Preset:
     model = "configs/sft.py:stories260k/{task}"
-    runs = grid(("sft",), ("tiny_shakespeare", "gsm8k"), module=MODULE, config=model, common=COMMON)
+    runs = grid(("sft",), ("tiny_shakespeare", "gsm8k"), module=MODULE, config=model, common=QUICK)
     # Two rows of half the length in the place of one, so that an update sees about as many tokens.
-    unpacked = COMMON | {"packing": 0, "batch_size": 16}
+    unpacked = QUICK | {"packing": 0, "batch_size": 16}
     runs += grid(("unpacked",), ("gsm8k",), module=MODULE, config=model, common=unpacked)
     return Preset(runs, (
         falls("tiny_shakespeare", 1.0), falls("gsm8k", 1.0),
