@@ -1,7 +1,7 @@
 """What SWE-RL runs and claims; `python -m experiments.reproduce --paper=swe_rl`.
 
 Presets:
-  quick   the edit policy from the committed start, functions of at most 40 tokens, 3 seeds, 60 updates of 24 functions
+  quick   the edit policy from the committed start, functions of at most 40 tokens, 3 seeds, 150 updates of 24 functions
           with 8 responses each; the control by as many supervised updates. Minutes of one CPU core a method.
   paper   all functions, 200 updates, 5 seeds, and the test cases of QuixBugs' programs for all methods.
   tiny    seconds: what the tests run.
@@ -15,7 +15,9 @@ reward is 0.39 and 0.57, refused are 28% and 18%: the claims on both are about e
 repairs only from 7% to 9%, and by the reward of 0 and 1 to 10%: which reward repairs more the pilots leave open. In all
 of them what is not refused repairs no more often than at the start (23%, then 19%): the policy learns the contract
 first, and edits that are always possible, such as a `not` before a condition. So the reward's rise is that of accepted
-responses; the share of repairs among these stands beside, and nothing is claimed of it.
+responses; the share of repairs among these stands beside, and nothing is claimed of it. Runs of 60 updates on seeds 0 to
+2 repaired 17% by the similarity and 19% by 0 and 1, and both were still rising: `quick` has 150, and seeds from 10 on,
+which no earlier run used.
 """
 
 from collections.abc import Sequence
@@ -84,8 +86,8 @@ def preset(executed: Sequence[str], **common: Any) -> Preset:
 
 def quick() -> Preset:
     return preset(("similarity",), **{
-        "data.longest": 40, "num_steps": 60, "judge.samples": 2, "loop.eval_every": 15, "loop.log_every": 15,
-        "checkpoint.every": 30,
+        "seed": 10, "data.longest": 40, "num_steps": 150, "judge.samples": 2, "loop.eval_every": 30,
+        "loop.log_every": 30, "checkpoint.every": 30,
     })
 
 
