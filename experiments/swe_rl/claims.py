@@ -15,9 +15,9 @@ reward is 0.39 and 0.57, refused are 28% and 18%: the claims on both are about e
 repairs only from 7% to 9%, and by the reward of 0 and 1 to 10%: which reward repairs more the pilots leave open. In all
 of them what is not refused repairs no more often than at the start (23%, then 19%): the policy learns the contract
 first, and edits that are always possible, such as a `not` before a condition. So the reward's rise is that of accepted
-responses; the share of repairs among these stands beside, and nothing is claimed of it. Runs of 60 updates on seeds 0 to
-2 repaired 17% by the similarity and 19% by 0 and 1, and both were still rising: `quick` has 150, and seeds from 10 on,
-which no earlier run used.
+responses; the share of repairs among these stands beside, and nothing is claimed of it. Runs of 60 updates on seeds 0
+to 2 repaired 17% by the similarity and 19% by 0 and 1, and both were still rising: `quick` has 150, and seeds from 10
+on, which no earlier run used.
 """
 
 from collections.abc import Sequence
