@@ -89,8 +89,8 @@ def preset(executed: Sequence[str], **common: Any) -> Preset:
 
 def quick() -> Preset:
     return preset(("similarity",), **{
-        "seed": 20, "agent.learning_rate": 3e-4, "data.longest": 40, "num_steps": 150, "judge.samples": 2, "loop.eval_every": 30,
-        "loop.log_every": 30, "checkpoint.every": 30,
+        "seed": 20, "agent.learning_rate": 3e-4, "data.longest": 40, "num_steps": 150, "judge.samples": 2,
+        "loop.eval_every": 30, "loop.log_every": 30, "checkpoint.every": 30,
     })
 
 
