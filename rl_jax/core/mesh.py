@@ -171,7 +171,8 @@ def gather(tree: PyTree) -> PyTree:
     def local(x: jax.Array) -> jax.Array:
         if len(x.sharding.device_set) == 1:
             return x
-        return _copy_to_all(x.sharding.mesh)(x).addressable_data(0)
+        # One at a time: on a CPU, programs whose collectives run side by side can wait for each other for ever.
+        return jax.block_until_ready(_copy_to_all(x.sharding.mesh)(x)).addressable_data(0)
 
     return jax.tree.map(local, tree)
 
