@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from experiments.hybridflow.models import Experience, Prompts
 from rl_jax.losses.advantages import (
-    generalized_advantages,
     greedy_baseline_advantages,
     group_advantages,
+    token_generalized_advantages,
     whitened_advantages,
 )
 from rl_jax.losses.kl import kl_penalty
@@ -33,13 +33,9 @@ def generalized(rows: Experience, numbers: Numbers) -> Experience:
     """PPO's: generalised advantages of the answer's tokens, whitened over the batch, and the critic's targets."""
     going_on = jnp.pad(rows.mask[:, 1:], ((0, 0), (0, 1)))
     last = (rows.mask > 0) & (going_on == 0)
-    values = rows.values * rows.mask
-    later = jnp.pad(values[:, 1:], ((0, 0), (0, 1))) * going_on
     rewards = rows.reward[:, None] * last + _penalty(rows, numbers)
-    # An answer ends with its last token, whether it says so or is cut off: nothing is worth anything after it.
-    inputs = (rewards, 1.0 - last.astype(values.dtype), last, values, later)
-    found = generalized_advantages(*(x.T for x in inputs), numbers.discount, numbers.gae_lambda).T * rows.mask
-    return rows.replace(advantages=whitened_advantages(found, rows.mask), returns=found + values)
+    found = token_generalized_advantages(rewards, rows.values, rows.mask, numbers.discount, numbers.gae_lambda)
+    return rows.replace(advantages=whitened_advantages(found, rows.mask), returns=found + rows.values * rows.mask)
 
 
 @jax.jit

@@ -40,10 +40,11 @@ from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, Train
 from rl_jax.core.runtime import add_xla_flag
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.decoder import DecoderConfig, init_decoder
+from rl_jax.language.experiments import leaves_start
 from rl_jax.language.roles import TRAINING_RULES
 from rl_jax.language.rows import Rows
 from rl_jax.language.sft import sft_program
-from rl_jax.networks.model_file import load_model, save_model
+from rl_jax.networks.model_file import load_model
 
 START = Path(__file__).parent / "start.npz"
 TASKS = ("training", "placements", "resharding", "pretrain")
@@ -73,7 +74,9 @@ def experiment(config: ConfigDict) -> Experiment:
     task = make_task(config.data.digits, config.data.judged, config.data.costly)
     if config.task == "pretrain":
         train, held_out = (solved(part, shape.context_length) for part in (task.train, task.held_out))
-        return Experiment(lambda config: sft_program(config, shape, fresh, train, held_out), {}, LOSS, leaves_start)
+        return Experiment(
+            lambda config: sft_program(config, shape, fresh, train, held_out), {}, LOSS, leaves_start("sorting")
+        )
     path = Path(config.start or START)
     params = jax.tree.map(jnp.asarray, load_model(path, "start", "sorting", functools.partial(init_decoder, shape)))
     inputs = {"start": files_checksum(path)}
@@ -323,8 +326,3 @@ def resharding(config: ConfigDict, shape: DecoderConfig, params: PyTree) -> Prog
         return Evaluation(outcomes={name: np.full((config.num_seeds, 1), value) for name, value in found.items()})
 
     return Program(init, step, evaluate, params)
-
-
-def leaves_start(result: Result, workdir: Path) -> dict[str, Any]:
-    save_model(workdir / "model.npz", first_run(result.state.params["policy"]), kind="start", domain="sorting")
-    return {"model": str(workdir / "model.npz")}

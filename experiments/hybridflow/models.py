@@ -170,8 +170,8 @@ def init_critic(params: PyTree) -> PyTree:
 def optimisers(settings: ConfigDict, num_steps: int) -> dict[str, optax.GradientTransformation]:
     """Of actor and critics."""
     updates = num_steps * settings.updates
-    critic = ConfigDict({**settings, "learning_rate": settings.critic_learning_rate})
-    return {"actor": optimiser(settings, updates), "critic": optimiser(critic, updates)}
+    critic = optimiser(settings, updates, settings.critic_learning_rate)
+    return {"actor": optimiser(settings, updates), "critic": critic}
 
 
 def functions_of(decoder: DecoderConfig, settings: ConfigDict, task: Task, num_steps: int) -> Functions:

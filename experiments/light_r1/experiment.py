@@ -20,6 +20,7 @@ from rl_jax.core.members import side_by_side
 from rl_jax.core.program import Evaluation, Key, Program, PyTree, TrainState
 from rl_jax.core.recent import with_recent
 from rl_jax.language import pairs
+from rl_jax.language.anchors import soup
 from rl_jax.language.curriculum import pass_rates
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.dpo import dpo_program
@@ -153,10 +154,7 @@ def average(models: Sequence[PyTree]) -> PyTree:
     if any(shape != shapes[0] for shape in shapes):
         raise ValueError("the models to average have different shapes: they must have one base and one tokenizer")
 
-    def mean(*leaves: np.ndarray) -> np.ndarray:
-        return np.mean([np.asarray(x, np.float32) for x in leaves], axis=0, dtype=np.float32).astype(leaves[0].dtype)
-
-    return jax.tree.map(mean, *models)
+    return jax.tree.map(lambda mean, own: np.asarray(mean, own.dtype), soup(models), models[0])
 
 
 def filtered(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.swe_rl import bugs
 from experiments.swe_rl.edits import edits
-from experiments.swe_rl.judge import Render, Rendering, judge, texts_of
+from experiments.swe_rl.judge import Render, Rendering, judge
 from experiments.swe_rl.language import LONGEST, Language, language, source_of
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
@@ -28,8 +28,8 @@ from rl_jax.language.documents import encode_prompt
 from rl_jax.language.experiments import leaves_model, load_model
 from rl_jax.language.grpo import grpo_program
 from rl_jax.language.pretrained import Pretrained
-from rl_jax.language.questions import Questions, Scores, Words
-from rl_jax.language.reward_pool import RewardPool, Scorer
+from rl_jax.language.questions import Questions, Scores, Words, texts_of
+from rl_jax.language.reward_pool import Scorer, scorer_of
 from rl_jax.language.rows import Builder, Document, Rows, pad
 from rl_jax.language.sampler import Sampling, sample
 from rl_jax.language.sft import sft_program
@@ -163,8 +163,8 @@ def as_text(config: ConfigDict, model: Pretrained, rows: Sequence[Mapping[str, A
 
 def rewarded(config: ConfigDict, told: Task) -> Program:
     """GRPO from the reward of the configuration; judged by the similarity."""
-    of_judge = scorer_of(config, exact=False)
-    scorer = Rendering(scorer_of(config, config.reward.exact), told.render)
+    of_judge = scorer_of(config.reward, "patch", options(config, exact=False))
+    scorer = Rendering(scorer_of(config.reward, "patch", options(config, config.reward.exact)), told.render)
     made = grpo_program(config, told.shape, told.params, told.words, told.train, told.parts[""], scorer)
 
     def close() -> None:
@@ -189,14 +189,6 @@ def sampling_of(config: ConfigDict, told: Task, temperature: float = 1.0) -> Sam
 
 def options(config: ConfigDict, exact: bool) -> dict[str, Any]:
     return {"exact": exact, "longest": config.reward.longest}
-
-
-def scorer_of(config: ConfigDict, exact: bool) -> Scores:
-    """The reward in this process, or in `config.reward.workers` of its own."""
-    told = config.reward
-    if not told.workers:
-        return Scorer("patch", options(config, exact))
-    return RewardPool("patch", options(config, exact), workers=told.workers, deadline=told.deadline)
 
 
 # Supervised learning of the edit policy

@@ -13,8 +13,8 @@ from rl_jax.core.mesh import gather
 from rl_jax.core.program import Evaluate, Evaluation, Key, PyTree, TrainState
 from rl_jax.language import patches, rewards
 from rl_jax.language.decoder import DecoderConfig
-from rl_jax.language.questions import Questions, Scores, Words
-from rl_jax.language.sampler import Samples, Sampling, answers, generate
+from rl_jax.language.questions import Questions, Scores, Words, texts_of
+from rl_jax.language.sampler import Samples, Sampling, generate
 
 SECONDS = 1.0  # of the processor, in which a program's test cases end
 
@@ -112,11 +112,3 @@ def judge(
         return Evaluation(outcomes=found)
 
     return evaluate
-
-
-def texts_of(samples: Samples, words: Words) -> list[str]:
-    """The texts of host samples [R, T], without the token that ended them."""
-    return [
-        words.decode(tokens[: None if cut else -1].tolist())
-        for tokens, cut in zip(answers(samples), samples.truncated, strict=True)
-    ]

@@ -171,7 +171,12 @@ def from_main_process(compute: Callable[[], Any]) -> Any:
 
     An error of the computation is raised on every process: none is left waiting.
     """
-    return from_every_process(lambda: compute() if is_main_process() else None)[0]
+    if jax.process_count() == 1:
+        return compute()
+    encoded, error = _encoded(compute) if is_main_process() else (b"", None)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    buffer = np.frombuffer(encoded.ljust(length, b" "), np.uint8)[:length]
+    return _decoded(multihost_utils.broadcast_one_to_all(buffer), "the main process", error)
 
 
 def from_every_process(compute: Callable[[], Any]) -> list[Any]:
@@ -181,20 +186,25 @@ def from_every_process(compute: Callable[[], Any]) -> list[Any]:
     """
     if jax.process_count() == 1:
         return [compute()]
-    error: Exception | None = None
-    try:
-        encoded = json.dumps({"value": compute()}).encode()
-    except Exception as caught:  # noqa: BLE001: it is raised again below, here and everywhere
-        error = caught
-        encoded = json.dumps({"error": f"{type(caught).__name__}: {caught}"}).encode()
+    encoded, error = _encoded(compute)
     longest = int(np.max(multihost_utils.process_allgather(np.int32(len(encoded)))))
     buffers = multihost_utils.process_allgather(np.frombuffer(encoded.ljust(longest, b" "), np.uint8))
-    answers = [json.loads(buffer.tobytes()) for buffer in np.asarray(buffers)]
-    for rank, answer in enumerate(answers):
-        if "error" in answer:
-            name = "the main process" if rank == 0 else f"process {rank}"
-            raise RuntimeError(f"{name} failed: {answer['error']}") from error
-    return [answer["value"] for answer in answers]
+    return [_decoded(buffer, f"process {rank}", error) for rank, buffer in enumerate(buffers)]
+
+
+def _encoded(compute: Callable[[], Any]) -> tuple[bytes, Exception | None]:
+    """What `compute` gives or raises, for the other processes, and the error for this one."""
+    try:
+        return json.dumps({"value": compute()}).encode(), None
+    except Exception as error:  # noqa: BLE001: it is raised again, here and everywhere
+        return json.dumps({"error": f"{type(error).__name__}: {error}"}).encode(), error
+
+
+def _decoded(buffer: np.ndarray, name: str, error: Exception | None) -> Any:
+    answer = json.loads(np.asarray(buffer).tobytes())
+    if "error" in answer:
+        raise RuntimeError(f"{name} failed: {answer['error']}") from error
+    return answer["value"]
 
 
 def on_any_process(flag: bool) -> bool:

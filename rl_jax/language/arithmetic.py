@@ -13,6 +13,7 @@ import numpy as np
 from rl_jax.language.questions import Questions, Words
 from rl_jax.language.rewards import parse_expression
 from rl_jax.language.rows import Builder, Rows, pad
+from rl_jax.language.sampler import padded
 
 LETTERS = "\n0123456789+-*="  # the first one ends a text, and fills rows
 START = Path(__file__).parent / "calculator" / "start.npz"
@@ -58,11 +59,7 @@ def expressions(largest: int, operators: str, judged: int) -> Split:
 
 def questions(found: Sequence[str]) -> Questions:
     """Prompts such as "17-38=", and what the reward "arithmetic" reads."""
-    prompts = [encode(f"{text}=") for text in found]
-    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), lengths.max()), np.int32)
-    for row, prompt in zip(tokens, prompts, strict=True):
-        row[: len(prompt)] = prompt
+    tokens, lengths = padded([np.array(encode(f"{text}="), np.int32) for text in found])
     operator = [next(letter for letter in text if letter in SOURCES) for text in found]
     return Questions(
         tokens, lengths, [{"expression": text, "source": SOURCES[x]} for text, x in zip(found, operator, strict=True)]

@@ -29,6 +29,7 @@ from rl_jax.language.rollouts import Learned
 from rl_jax.language.rows import Document, pack, pad
 from rl_jax.language.sft import sft_program
 from rl_jax.language.training import DTYPES, Trainable
+from rl_jax.networks.model_file import save_model
 
 MODEL = "model"  # the folder in a run's folder that holds what it trained
 HEAD = "head.npz"  # the file in it with the head of a reward model
@@ -216,3 +217,13 @@ def load_reward(name: str, policy: Pretrained, dtype: str) -> Learned:
             "tokens that the policy writes; train one from the same model"
         )
     return learned(model.config, jax.device_get(model.params), head, DTYPES[dtype])
+
+
+def leaves_start(domain: str) -> Callable[[Result, Path], dict[str, Any]]:
+    """The end of a run that trains "policy", a small decoder that others start from: the first seed's, model.npz."""
+
+    def finish(result: Result, workdir: Path) -> dict[str, Any]:
+        save_model(workdir / "model.npz", first_run(result.state.params["policy"]), kind="start", domain=domain)
+        return {"model": str(workdir / "model.npz")}
+
+    return finish

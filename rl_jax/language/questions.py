@@ -8,7 +8,7 @@ import numpy as np
 
 from rl_jax.core.runtime import from_every_process
 from rl_jax.language.rewards import Score
-from rl_jax.language.sampler import Samples
+from rl_jax.language.sampler import Samples, answers
 
 
 class Questions(NamedTuple):
@@ -50,19 +50,24 @@ def judged(
 ) -> list[Score]:
     """What the scorer says of host samples [R, T], each the response to the question of its row.
 
-    Its text is without the token that ended it; `response_tokens` is added to the row. Every process must call it with
+    `response_tokens` is added to the row. Every process must call it with
     the same samples: each scores its share of them, and all get all scores.
     """
     bounds = len(rows) * np.arange(jax.process_count() + 1) // jax.process_count()
     first, after = bounds[jax.process_index()], bounds[jax.process_index() + 1]
 
     def of_share() -> list[Score]:
-        texts, asked = [], []
-        for number in range(first, after):
-            start, end = int(samples.prompt_lengths[number]), int(samples.lengths[number])
-            ended = end if samples.truncated[number] else end - 1
-            texts.append(words.decode(samples.tokens[number, start:ended].tolist()))
-            asked.append({**rows[number], "response_tokens": end - start})
-        return scorer.scores(asked, texts, progress)
+        own = jax.tree.map(lambda x: x[first:after], samples)
+        taken = (own.lengths - own.prompt_lengths).tolist()
+        asked = [{**row, "response_tokens": number} for row, number in zip(rows[first:after], taken, strict=True)]
+        return scorer.scores(asked, texts_of(own, words), progress)
 
     return [Score(*found) for share in from_every_process(of_share) for found in share]
+
+
+def texts_of(samples: Samples, words: Words) -> list[str]:
+    """The texts of host samples [R, T], without the token that ended them."""
+    return [
+        words.decode(tokens[: None if cut else -1].tolist())
+        for tokens, cut in zip(answers(samples), samples.truncated, strict=True)
+    ]

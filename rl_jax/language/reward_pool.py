@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from absl import logging
+from ml_collections import ConfigDict
 
 from rl_jax.language import rewards
 from rl_jax.language.rewards import Score
@@ -160,3 +161,10 @@ def _kill(process: subprocess.Popen) -> None:
             pipe.close()
         except BrokenPipeError:
             pass
+
+
+def scorer_of(told: ConfigDict, name: str, options: Mapping[str, Any] = {}) -> "Scorer | RewardPool":
+    """A registered reward in this process, or in `told.workers` of its own with `told.deadline` seconds an item."""
+    if not told.workers:
+        return Scorer(name, options)
+    return RewardPool(name, options, workers=told.workers, deadline=told.deadline)

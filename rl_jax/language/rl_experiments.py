@@ -2,7 +2,6 @@
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +9,18 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run
 from rl_jax.core.program import Program
 from rl_jax.data.cache import files_checksum
 from rl_jax.data.text.records import Pair
 from rl_jax.language.arithmetic import LETTERS, START, WORDS, expressions, questions, solved
 from rl_jax.language.decoder import DecoderConfig, init_decoder
 from rl_jax.language.documents import questions as questions_of_text
-from rl_jax.language.experiments import leaves_model, load_reward, start
+from rl_jax.language.experiments import leaves_model, leaves_start, load_reward, start
 from rl_jax.language.grpo import grpo_program
-from rl_jax.language.questions import Scores, Words
-from rl_jax.language.reward_pool import RewardPool, Scorer
+from rl_jax.language.questions import Words
+from rl_jax.language.reward_pool import scorer_of
 from rl_jax.language.sft import sft_program
-from rl_jax.networks.model_file import load_model, save_model
+from rl_jax.networks.model_file import load_model
 
 ACCURACY = Metric("eval/score", "exact match, held out")
 REWARD = Metric("eval/score", "reward, held out")
@@ -49,7 +46,7 @@ def arithmetic_experiment(config: ConfigDict) -> Experiment:
     train, held_out = map(questions, expressions(config.data.largest, config.data.operators, config.data.judged))
 
     def program(config: ConfigDict) -> Program:
-        return grpo_program(config, shape, params, WORDS, train, held_out, scorer_of(config))
+        return grpo_program(config, shape, params, WORDS, train, held_out, scorer_of(config.reward, config.reward.name))
 
     return Experiment(program, {"start": files_checksum(path)}, ACCURACY)
 
@@ -61,12 +58,9 @@ def pretrain_experiment(config: ConfigDict) -> Experiment:
     train, held_out = (solved(part, shape.context_length) for part in split)
     fresh = init_decoder(shape, jax.random.key(config.decoder_seed))
 
-    def leaves_start(result: Result, workdir: Path) -> dict[str, Any]:
-        params = first_run(result.state.params["policy"])
-        save_model(workdir / "model.npz", params, kind="start", domain="arithmetic")
-        return {"model": str(workdir / "model.npz")}
-
-    return Experiment(lambda config: sft_program(config, shape, fresh, train, held_out), {}, LOSS, leaves_start)
+    return Experiment(
+        lambda config: sft_program(config, shape, fresh, train, held_out), {}, LOSS, leaves_start("arithmetic")
+    )
 
 
 def text_experiment(config: ConfigDict) -> Experiment:
@@ -88,19 +82,11 @@ def text_experiment(config: ConfigDict) -> Experiment:
     learned = load_reward(told.model, model, config.agent.dtype) if told.model else None
 
     def program(config: ConfigDict) -> Program:
-        scorer = learned or scorer_of(config)
+        scorer = learned or scorer_of(config.reward, config.reward.name)
         return grpo_program(config, model.config, model.params, words, train, held_out, scorer)
 
     inputs = found.inputs | ({"reward": str(told.model)} if told.model else {})
     return Experiment(program, inputs, REWARD if told.model else ACCURACY, leaves_model(config, model))
-
-
-def scorer_of(config: ConfigDict) -> Scores:
-    """The reward in this process, or in `config.reward.workers` of its own."""
-    told = config.reward
-    if not told.workers:
-        return Scorer(told.name)
-    return RewardPool(told.name, workers=told.workers, deadline=told.deadline)
 
 
 TASKS = {"arithmetic": arithmetic_experiment, "pretrain": pretrain_experiment, "text": text_experiment}

@@ -7,7 +7,7 @@ import pytest
 from configs import grpo
 from rl_jax.language import rl_experiments as paper
 from rl_jax.language.arithmetic import decode, expressions, questions, solved
-from rl_jax.language.reward_pool import RewardPool, Scorer
+from rl_jax.language.reward_pool import RewardPool, Scorer, scorer_of
 
 
 def configured(preset, fields={}):
@@ -39,8 +39,8 @@ def test_the_committed_start_answers_half():
 
 
 def test_answers_are_scored_in_processes_where_asked():
-    assert isinstance(paper.scorer_of(configured("tiny")), Scorer)
-    pool = paper.scorer_of(configured("tiny-pool"))
+    inside, pool = (scorer_of(configured(name).reward, "arithmetic") for name in ("tiny", "tiny-pool"))
+    assert isinstance(inside, Scorer)
     assert isinstance(pool, RewardPool)
     pool.close()
 

@@ -14,7 +14,7 @@ from experiments.swe_rl import make_data
 from experiments.swe_rl.edits import KINDS, OPERATORS, Edit, changed, edits
 from experiments.swe_rl.execution import pass_rate, pass_rates
 from experiments.swe_rl.language import LINES, TOKENS, language, source_of, spelled
-from rl_jax.language.reward_pool import RewardPool, Scorer
+from rl_jax.language.reward_pool import RewardPool, Scorer, scorer_of
 
 SOURCE = """def f(self, a, b):
     if not a.x and b != 3:
@@ -188,7 +188,8 @@ def test_the_committed_start_knows_the_format_and_is_judged(monkeypatch):
 
 
 def test_rewards_are_scored_in_processes_where_asked():
-    pool = paper.scorer_of(configured("tiny", {"reward.workers": 1}), exact=True)
+    config = configured("tiny", {"reward.workers": 1})
+    pool = scorer_of(config.reward, "patch", paper.options(config, exact=True))
     assert isinstance(pool, RewardPool)
     pool.close()
 
