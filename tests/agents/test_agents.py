@@ -98,7 +98,8 @@ def test_floats_may_be_traced_and_change_no_number(name):
     jax.eval_shape(trained_and_acting, floats)
     given, fixed = few_updates_of(swept(floats), batch), unflipped(name)
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(fixed), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+        # Adam makes of a gradient that is all rounding up to a part of its step, 3e-4.
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=3e-5, err_msg=jax.tree_util.keystr(path))
 
 
 @pytest.mark.parametrize("name", OF_A_KIND)
