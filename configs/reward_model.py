@@ -18,8 +18,8 @@ from rl_jax.language import reward_model
 from rl_jax.language.presets import MODELS, language_config, tiny
 
 QUICK = "stories260k", "hh_harmless"
-# Fewer pairs than a tiny model can remember: a low rate, and as many as the cores compute.
-OF_PAIRS = {"batch_size": 8, "data.longest": 384, "agent.learning_rate": 3e-4, "agent.weight_decay": 0.1}
+# Fewer pairs than a tiny model can remember, and as many as the cores compute.
+OF_PAIRS = {"batch_size": 16, "data.longest": 384, "agent.learning_rate": 1e-3, "agent.weight_decay": 0.1}
 
 
 def get_config(preset: str = "quick") -> ConfigDict:

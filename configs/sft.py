@@ -23,7 +23,7 @@ QUICK = "stories260k", "tiny_shakespeare"
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
-    presets = {"quick": lambda: _config(*QUICK), "tiny": lambda: tiny(_config(*QUICK))}
+    presets = {"quick": lambda: _config(*QUICK), "tiny": _tiny}
     presets |= {f"{model}/{name}": functools.partial(_config, model, name) for model in MODELS for name in SETS}
     return from_preset("sft", presets, preset)
 
@@ -32,4 +32,11 @@ def _config(model: str, name: str) -> ConfigDict:
     config = language_config(model, name, sft.default_config())
     config.packing = 2 * config.data.longest  # tokens of a row, which holds several documents; 0: a document a row
     config.batch_size = 8  # rows
+    return config
+
+
+def _tiny() -> ConfigDict:
+    config = tiny(_config(*QUICK))
+    # Hardly a document of this set is as short as the tiny ones of others.
+    config.update_from_flattened_dict({"data.longest": 256, "data.most": 12, "packing": 512, "batch_size": 4})
     return config

@@ -1,14 +1,20 @@
 """What DPO and its kin run and claim; `python -m experiments.reproduce --paper=dpo` reads it.
 
 Presets:
-  quick     all losses from stories260k on the pairs of HH-RLHF (harmless), 3 seeds: minutes on CPU cores.
+  quick     DPO and NCA from stories260k on the pairs of HH-RLHF (harmless), 3 seeds, 250 updates: minutes on CPU cores.
+  losses    all losses, 500 updates: the same on a GPU, or hours.
   smollm2   DPO, KTO and NCA of SmolLM2 by adapters on dpo_en, 3 seeds: for a GPU.
   tiny      seconds: for tests.
 
 The implicit margin is beta times how much more the log ratio to the reference has grown for the chosen answer than for
 the rejected one; it and accuracy, how often it is positive (1/2 before training), are of held-out prompts. A margin can
 rise while both answers become less likely: the log-prob of the chosen stands beside.
+
+What was asked of the claims before `quick` had its length, by a pilot of DPO on seed 100: accuracy on the 255 held-out
+prompts is 0.48 after 50 and 0.545 after 100 updates, when the margin is 0.47 from 0: 250 can show that both rise.
 """
+
+from collections.abc import Sequence
 
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import changes_by
@@ -31,10 +37,11 @@ def learns(method: str) -> tuple[Claim, Claim]:
     )
 
 
-def quick() -> Preset:
+def stories260k(methods: Sequence[str], num_steps: int) -> Preset:
     runs = grid(
-        tuple(LABELS), ("hh_harmless",), module=MODULE, config="configs/dpo.py:{method}/stories260k/{task}",
-        common=COMMON, presets={"cdpo": "dpo"}, by_method={"cdpo": {"agent.label_smoothing": 0.1}},
+        methods, ("hh_harmless",), module=MODULE, config="configs/dpo.py:{method}/stories260k/{task}",
+        common=COMMON | {"num_steps": num_steps}, presets={"cdpo": "dpo"},
+        by_method={"cdpo": {"agent.label_smoothing": 0.1}},
     )
     return Preset(runs, learns("dpo"), beside=BESIDE)
 
@@ -51,5 +58,8 @@ PAPER = Paper(
     labels=LABELS,
     baseline="dpo",
     measure=ACCURACY,
-    presets={"quick": quick, "smollm2": smollm2, "tiny": lambda: Preset((TINY,), learns("dpo"), beside=BESIDE)},
+    presets={
+        "quick": lambda: stories260k(("dpo", "nca"), 250), "losses": lambda: stories260k(tuple(LABELS), 500),
+        "smollm2": smollm2, "tiny": lambda: Preset((TINY,), learns("dpo"), beside=BESIDE),
+    },
 )

@@ -32,6 +32,7 @@ from rl_jax.networks.trained import Networks, Trained
 PRIOR = Path(__file__).parent / "prior.npz"
 TARGETS = ("reward", "pointwise", "distributional", "word")
 START = 0  # the token before every text
+TARGET_SEED = 0  # of texts that say what the target is, which is one for the runs of all seeds
 DISTANCE = Metric("eval/total_variation", "total variation from the target", "lower")
 TO_TARGET = Metric("eval/kl", "KL(p || pi)", "lower", "nats")
 LOSS = Metric("eval/loss", "nats a token", "lower")
@@ -78,7 +79,7 @@ def experiment(config: ConfigDict) -> Experiment:
 
 def by_samples(config: ConfigDict, prior: Prior, target: Target) -> Experiment:
     """Texts of a language model, which cannot all be listed; the finished run writes some, the prior's and its own."""
-    key = jax.random.key(config.seed)
+    key = jax.random.key(TARGET_SEED)
     wanted = wanted_texts(
         prior.shape, prior.params, prior.start, config.matching.length, target, config.prior_texts, key
     )
@@ -142,7 +143,7 @@ def target_of(config: ConfigDict, prior: Prior) -> Target:
     if target.kind == "word":
         word = prior.tokenizer.encode(target.word).tolist()
         return Target(lambda texts: jnp.log(contains(texts, word)), lambda texts: contains(texts, word))
-    key, length = jax.random.key(config.seed), config.matching.length
+    key, length = jax.random.key(TARGET_SEED), config.matching.length
     texts = draw_texts(prior.shape, prior.params, prior.start, target.fitted_on, length, key)
     coefficient = tilt(holds(texts[:, 1:])[:, None], jnp.array([target.share]), target.tolerance)[0]
     return Target(lambda texts: coefficient * holds(texts), holds)

@@ -217,8 +217,9 @@ def supervised(config: ConfigDict, told: Task, spoken: Language) -> Rows:
         return pad([*documents(told, spoken, told.train.rows, EDITS_OF_A_FUNCTION)], config.data.longest + LONGEST)
     found, size = [], len(told.train.rows)
     prompts = told.train.tokens, told.train.lengths
+    # One set of responses for the runs of all seeds, as data are.
     samples = jax.device_get(sample(
-        told.shape, told.params, *prompts, 1, sampling_of(config, told), jax.random.key(config.seed),
+        told.shape, told.params, *prompts, 1, sampling_of(config, told), jax.random.key(0),
     ))
     for row in range(size):
         start, end = samples.prompt_lengths[row], samples.lengths[row]

@@ -6,10 +6,11 @@ the size of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a 
 5.1e-6 with jax 0.12. A mean taken over one device's share, the likely defect, changes the first digits.
 """
 
+import numpy as np
 import pytest
 
 from tests.papers import CASES, FAMILIES, PAPERS, by_name, in_turn, parameters
-from tests.promises.cases import TOY, WHOLE
+from tests.promises.cases import TOY, WHOLE, make_config
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
@@ -65,16 +66,23 @@ def assert_row_is(alone, together, row):
         assert own_leaf(together, name, row).tobytes() == leaf.tobytes(), name
     for line, other in zip(together.lines, alone.lines, strict=True):
         mine = own_numbers(line, row)
-        assert mine == {name: other[name] for name in mine}
+        judged = {name for name in mine if name.startswith("eval/")}
+        trained = mine.keys() - judged
+        assert {name: mine[name] for name in trained} == {name: other[name] for name in trained}
+        # A policy acts in all runs' episodes at once, and a larger matrix product may round otherwise.
+        for name in judged:
+            np.testing.assert_allclose(mine[name], other[name], rtol=1e-6, err_msg=name)
     assert any(own_numbers(line, row) for line in together.lines)
 
 
 def test_each_seed_is_the_run_alone(case, unbroken, tmp_path):
     pair = execute(case, tmp_path / "pair", {"num_seeds": 2})
-    second = execute(case, tmp_path / "second", {"seed": 1})
-    assert_row_is(unbroken(case), pair, 0)
+    second = execute(case, tmp_path / "second", {"seed": make_config(case).seed + 1})
+    first = unbroken(case)
+    assert_row_is(first, pair, 0)
     assert_row_is(second, pair, 1)
-    assert unbroken(case).hashes != second.hashes
+    # Where all rewards are equal no parameter moves, and what was sampled still differs.
+    assert (first.hashes, first.lines) != (second.hashes, second.lines)
 
 
 SWEEPING = [paper for paper in PAPERS if paper.sweep]
