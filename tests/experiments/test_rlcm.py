@@ -98,7 +98,7 @@ def test_a_network_beside_the_generator_trains(name, tmp_path):
 
 @pytest.mark.slow
 def test_the_default_job_fine_tunes_emoji(tmp_path):
-    small = {"num_steps": 2, "batch_size": 16, "loop.eval_every": 2, "loop.log_every": 2, "evaluation_images": 0}
+    small = {"num_steps": 2, "batch_size": 16, "loop.eval_every": 2, "loop.log_every": 2, "evaluation_images": 16}
     config = config_of("quick", **small | {"model.num_calls": 4, "tuning.chunk_size": 16, "checkpoint.every": 2})
     last = run(experiment, config, tmp_path)
     assert last["before"]["judge_accuracy"] > 0.5 and 600 < last["before"]["flat_bytes"] < 700
