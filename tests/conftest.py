@@ -78,6 +78,22 @@ def drop_oldest(folder: Path, most: int) -> None:
             path.unlink()
 
 
+# A compiled program takes six memory maps or more. Linux gives a process 65,530, past which the compiler crashes.
+MOST_MAPS = 20_000
+_MAPS = Path("/proc/self/maps")
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between two files the compiled programs go, where they have become many."""
+    if nextitem is None or nextitem.path == item.path or not _MAPS.exists():
+        return
+    with _MAPS.open("rb") as lines:
+        if sum(1 for _ in lines) > MOST_MAPS:
+            import jax
+
+            jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Where data sets are made: one folder for the session and all its processes."""
