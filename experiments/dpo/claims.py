@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import better_by, changes_by
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
+from rl_jax.reports.figures import curves_of
 
 ACCURACY = Metric("eval/accuracy", "held-out accuracy of the implicit reward")
 MARGIN = Metric("eval/margin", "implicit margin")
@@ -64,6 +65,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="dpo",
     measure=ACCURACY,
+    figures={"margin.png": curves_of(MARGIN), "chosen.png": curves_of(CHOSEN)},
     presets={
         "quick": lambda: stories260k(("dpo", "nca"), 200), "losses": lambda: stories260k(tuple(LABELS), 500),
         "smollm2": smollm2, "tiny": lambda: Preset((TINY,), learns("dpo"), beside=BESIDE),

@@ -20,6 +20,7 @@ import numpy as np
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import reaches
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
+from rl_jax.reports.figures import curves_of
 from rl_jax.reports.measures import Evaluations, Measure, Values
 
 ACCURACY = Metric("eval/accuracy", "held-out accuracy")
@@ -63,6 +64,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="reward",
     measure=ACCURACY,
+    figures={"accuracy.png": curves_of(ACCURACY)},
     presets={
         "quick": lambda: preset("stories260k", num_steps=100), "smollm2": lambda: preset("smollm2"),
         "tiny": lambda: Preset((TINY,), (better_than_chance(),), beside=(LENGTH, MARGIN)),

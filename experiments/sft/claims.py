@@ -14,6 +14,7 @@ What was asked of the claims before `quick` had its length: on Tiny Shakespeare 
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import changes_by, close_to
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
+from rl_jax.reports.figures import curves_of
 
 LOSS = Metric("eval/loss", "held-out loss", "lower", "nats a token")
 LABELS = {"sft": "SFT, packed rows", "unpacked": "SFT, a document a row"}
@@ -49,6 +50,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="sft",
     measure=LOSS,
+    figures={"loss.png": curves_of(LOSS)},
     presets={
         "quick": quick, "smollm2": smollm2, "tiny": lambda: Preset((TINY,), (falls("tiny_shakespeare", 0.0),)),
     },
