@@ -3,8 +3,8 @@
     python -m experiments.scope_rl.train --config=configs/scope_rl.py:PRESET --workdir=DIR
 
 Presets:
-  quick             every estimator in a random MDP of 8 states, 3 actions and 20 steps with exact values and visitations,
-                    3 times 600 repetitions of 2,000 trajectories: a minute on a CPU.
+  quick             every estimator in a random MDP of 8 states, 3 actions and 20 steps with exact values and
+                    visitations, 3 times 600 repetitions of 2,000 trajectories: a minute on a CPU.
   tabular/<models>  the same. Models: exact, biased (Q too large by 1), few (exact, 200 trajectories).
   tiny              seconds: what the tests run.
 """
