@@ -104,7 +104,7 @@ def test_models_truth_and_time_outs(tmp_path):
     (dict(rewards=np.ones((5, 1))), r"field 'rewards' has shape \(5, 1\)"),
     (dict(rewards=np.ones(0)), "field 'rewards' holds no steps"),
     (dict(policy__new__log_prob=np.zeros(4)), r"'policy/new/log_prob' has shape \(4,\), expected \(5\)"),
-    (dict(policy__new__log_prob=np.array([0, 0, 0.5, 0, 0])), "step 2 is 0.5, expected at most 0.*--actions=continuous"),
+    (dict(policy__new__log_prob=np.array([0, 0, 0.5, 0, 0])), "step 2 is 0.5, expected at most 0.*--actions=cont"),
     (dict(behaviour_log_prob=np.array([0, -np.inf, 0, 0, 0])), "at step 1 is -inf.*its probability is not 0"),
     (dict(policy__new__log_prob=np.array([0, 0, np.nan, 0, 0])), "'policy/new/log_prob' at step 2 is nan"),
     (dict(rewards=np.array([0, 0, 0, np.nan, 0])), "field 'rewards' at step 3 is nan"),
