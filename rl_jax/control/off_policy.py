@@ -1,9 +1,9 @@
 """Off-policy evaluation in control: models of candidate policies learn from logged episodes, estimators are judged.
 
 A run draws its own episodes of the behaviour policy, in a pure-JAX environment, when it starts. Its steps train fitted
-Q-evaluation and ratios of visitations for all candidates side by side; its evaluation estimates what each candidate earns
-by every estimator, and the truth is the mean of roll-outs. The horizon is part of the problem: nothing is earned after it,
-and learners see the time.
+Q-evaluation and ratios of visitations for all candidates side by side; its evaluation estimates what each candidate
+earns by every estimator, and the truth is the mean of roll-outs. The horizon is part of the problem: nothing is earned
+after it, and learners see the time.
 
 Policies are softmax policies with linear scores: the score of an action is its sign, from -1 to 1, times the product of
 the observation with the policy's direction.
@@ -103,7 +103,7 @@ def off_policy_evaluation(config: ConfigDict) -> Experiment:
     """
     if config.environment not in ENVIRONMENTS:
         raise ValueError(unknown("config.environment", config.environment, ENVIRONMENTS))
-    environment, horizon = ENVIRONMENTS[config.environment](), config.horizon
+    environment = ENVIRONMENTS[config.environment]()
     candidates, behaviour = (np.array(x, np.float32) for x in (config.candidates, config.behaviour))
     width = jax.eval_shape(environment.reset, jax.random.key(0))[1].shape[0]
     if candidates.shape[1:] != (width,) or behaviour.shape != (width,):
@@ -256,7 +256,7 @@ def learning_program(
 def judged(
     config: ConfigDict, values: Any, truth: np.ndarray, state: TrainState, policies: PyTree, key: Key
 ) -> Evaluation:
-    """Outcomes [S, P]: "estimate/NAME" with "low/NAME" and "high/NAME" of 95% intervals, "truth"; "behaviour" [S, 1]."""
+    """Outcomes [S, P]: "estimate/NAME", "low/NAME" and "high/NAME" of 95% intervals, "truth"; "behaviour" [S, 1]."""
     del key
     found = values(state, policies)
     outcomes: dict[str, list[np.ndarray]] = {}

@@ -2,15 +2,19 @@
 
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import scope_rl as configs
 from experiments.scope_rl.experiment import experiment
+from rl_jax.control.off_policy import data_of, play, scores
 from rl_jax.control.tabular_evaluation import COMPARED, problem_of, with_models
 from rl_jax.core import main
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.evaluation.off_policy.estimators import estimate
+from rl_jax.envs.cartpole import cartpole
+from rl_jax.evaluation.off_policy.estimators import estimate, importance_weights
 from rl_jax.tabular.stochastic import sample
 from tests.binaries import run_module
 
@@ -38,6 +42,78 @@ def test_the_models_of_the_study_are_as_wrong_as_they_are_meant_to_be():
         data = with_models(problem, drawn, error)
         assert estimate("dm", data, 0.95) == pytest.approx(problem.value + error, abs=0.05)
         assert estimate("sam_dr", data, 0.95) == pytest.approx(problem.value, abs=0.05)
+
+
+# Control
+
+BEHAVIOUR, CANDIDATE = jnp.array([0.0, 0.05, 1.0, 0.4]), jnp.array([0.0, 0.1, 1.0, 0.6])
+HORIZON = 25
+
+
+def played(direction, count):
+    return jax.jit(lambda key: play(cartpole(), direction, key, count, HORIZON))(jax.random.key(0))
+
+
+def test_episodes_end_where_the_environment_does_and_go_on_where_they_were():
+    found = jax.tree.map(np.asarray, played(jnp.zeros(4), 50))
+    assert set(found.actions.ravel()) == {0, 1}
+    lengths = found.mask.sum(1).astype(int)
+    assert lengths.min() < HORIZON and (np.diff(found.mask, axis=1) <= 0).all()
+    np.testing.assert_array_equal(found.rewards, found.mask)  # every step is worth 1
+    for episode, length in enumerate(lengths):
+        np.testing.assert_array_equal(found.next_observations[episode, : length - 1],
+                                      found.observations[episode, 1:length])
+        last = found.next_observations[episode, length - 1]
+        fallen = np.abs(last[0]) > 2.4 or np.abs(last[2]) > 12 * np.pi / 180
+        assert fallen == (found.alive[episode, length - 1] == 0) and (fallen or length == HORIZON)
+
+
+def test_importance_weights_of_what_was_played_average_to_one_and_estimate_the_value():
+    data, on_policy = played(BEHAVIOUR, 3000), played(CANDIDATE, 3000)
+
+    def log_probs(direction):
+        logits = jax.nn.log_softmax(scores(direction, data.observations, 2))
+        return np.take_along_axis(np.asarray(logits), np.asarray(data.actions)[..., None], -1)[..., 0]
+
+    found = data_of({
+        "rewards": np.asarray(data.rewards), "mask": np.asarray(data.mask), "ratios": np.ones((3000, HORIZON)),
+        "log_ratios": log_probs(CANDIDATE) - log_probs(BEHAVIOUR), "q": np.zeros((3000, HORIZON)),
+        "v": np.zeros((3000, HORIZON)),
+    })
+    weights = importance_weights("trajectory", found)[:, -1]
+    assert weights.mean() == pytest.approx(1.0, abs=4 * weights.std() / np.sqrt(3000))
+    truth = float(on_policy.rewards.sum(1).mean())
+    assert estimate("pdis", found, 1.0) == pytest.approx(truth, abs=0.5)
+    assert abs(float(data.rewards.sum(1).mean()) - truth) > 0.15  # what is seen without weights is another number
+
+
+def test_a_run_estimates_every_candidate_by_every_estimator(tmp_path):
+    line = main.run(experiment, configs.get_config("tiny-control"), tmp_path)
+    found = read_outcomes(tmp_path / "outcomes.npz").values
+    assert {name.removeprefix("estimate/") for name in found if name.startswith("estimate/")} == {
+        "dm", "tis", "pdis", "dr", "sntis", "snpdis", "sndr", "sam_is", "sam_dr", "sam_snis", "sam_sndr"
+    }
+    np.testing.assert_allclose(found["truth"][-1], [line["truth"]] * 2)
+    for name in ("tis", "snpdis", "sndr"):
+        low, value, high = (found[f"{kind}/{name}"][-1] for kind in ("low", "estimate", "high"))
+        assert value.shape == (2, 6) and (low < value).all() and (value < high).all()
+    assert not np.array_equal(found["estimate/tis"][-1, 0], found["estimate/tis"][-1, 1])  # data of its own
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"environment": "pendulum"}, "unknown config.environment 'pendulum'"),
+    ({"behaviour": (0.0, 1.0)}, r"config.behaviour \(2,\): give directions of 4 numbers"),
+    ({"task": "bandit"}, "unknown config.task 'bandit'"),
+    ({"dice.method": "dual"}, "unknown method 'dual'"),
+])
+def test_configurations_that_cannot_be(fields, message):
+    config = configs.get_config("tiny-control")
+    with pytest.raises(ValueError, match=message):
+        with config.unlocked():
+            for name, given in fields.items():
+                own, _, last = name.rpartition(".")
+                (config[own] if own else config)[last] = given
+        experiment(config).program(config)
 
 
 # A user's own data: three episodes of two steps, one step, and two steps that a time-out cuts.
