@@ -131,8 +131,9 @@ def control(config: str, tasks: tuple[str, ...]) -> Preset:
                 1, [reaches(task, 0.5, by="mean", measure=DIFFERS, text="{" + task + "}") for task in tasks],
                 name="criteria_differ", text="Regret@1 and SharpeRatio@4 do not choose the same estimators",
             ),
-            *(any_of([reaches(task, 0.5, by="mean", measure=rho(name)) for name in ("dm", "sndr")], name=f"{task}_ranks",
-                     text=f"{{{task}}}: DM or SNDR ranks candidates with a rho of at least 0.5") for task in tasks),
+            *(any_of([reaches(task, 0.5, by="mean", measure=rho(name)) for name in ("dm", "sndr")],
+                     name=f"{task}_ranks", text=f"{{{task}}}: DM or SNDR ranks with a rho of at least 0.5")
+              for task in tasks),
         ),
         measure=CORRELATION,
         beside=tuple(rho(name) for name in ("dm", "tis", "pdis", "dr", "snpdis", "sam_is", "sam_sndr")),
