@@ -14,7 +14,7 @@ def test_the_file_is_the_one_that_its_source_describes():
     assert hashlib.sha256(PATH.read_bytes()).hexdigest() in (PATH.parent / "SOURCE.md").read_text()
 
 
-@pytest.mark.parametrize("name, clicks", zip(LOGS, (46, 69, 46, 46)))
+@pytest.mark.parametrize("name, clicks", list(zip(LOGS, (46, 69, 46, 46))))
 def test_logs(name, clicks):
     log = load_log(name)
     assert len(log.clicks) == 10_000 and log.clicks.sum() == clicks

@@ -1,6 +1,6 @@
 """The embedded logs of the Open Bandit Dataset, small-sized version (SOURCE.md).
 
-Saito, Aihara, Matsutani and Narita 2021, "Open Bandit Dataset and Pipeline", arXiv 2008.07146: one recommendation a row,
+Saito, Aihara, Matsutani and Narita 2021, "Open Bandit Dataset and Pipeline", arXiv 2008.07146: a recommendation a row,
 which item was shown in which of three positions, whether it was clicked, and how likely it was to be shown.
 """
 
