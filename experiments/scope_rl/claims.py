@@ -22,7 +22,7 @@ import numpy as np
 from configs.scope_rl import CONTROL
 from experiments.scope_rl import figures
 from rl_jax.control.off_policy import CORRELATION
-from rl_jax.control.tabular_evaluation import COMPARED, RMSE
+from rl_jax.control.tabular_evaluation import RMSE
 from rl_jax.core.experiment import Metric
 from rl_jax.evaluation.off_policy.estimators import ESTIMATORS
 from rl_jax.evaluation.off_policy.selection import rank_correlation, regret, sharpe_ratio
@@ -43,8 +43,9 @@ def label(name: str) -> str:
     return ESTIMATORS[name].label if name in ESTIMATORS else name.upper().replace("_", "-")
 
 
-def rmse(name: str) -> Metric:
-    return Metric(f"eval/rmse/{name}", f"RMSE of {label(name)}", "lower")
+def rmse(name: str) -> Curve:
+    metric = Metric(f"eval/thousandths/{name}", f"RMSE of {label(name)} in thousandths", "lower")
+    return derived(metric, lambda x: 1000.0 * x, f"rmse/{name}")
 
 
 def ratio_of(one: str, other: str, kind: str = "rmse", words: str = "RMSE"):
@@ -78,8 +79,8 @@ def tabular(task: str, preset: str, common: dict) -> Preset:
                     measure=Metric("eval/median_error/cd_sntis", "relative error of CD-SNTIS's median", "lower"),
                     text="The median of the returns is found within 5%"),
         ),
-        measure=RMSE,
-        beside=tuple(rmse(name) for name in COMPARED if name != "dr"),
+        measure=rmse("dr"),
+        beside=tuple(rmse(name) for name in ("dm", "tis", "pdis", "snpdis", "sam_is", "sam_dr")),
         figures={"errors.png": figures.errors},
     )
 

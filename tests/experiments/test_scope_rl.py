@@ -13,6 +13,8 @@ from rl_jax.control.off_policy import data_of, play, scores
 from rl_jax.control.tabular_evaluation import COMPARED, problem_of, with_models
 from rl_jax.core import main
 from rl_jax.core.outcomes import read_outcomes
+from rl_jax.data.episodes import Episodes
+from rl_jax.data.writer import write_rlds
 from rl_jax.envs.cartpole import cartpole
 from rl_jax.evaluation.off_policy.estimators import estimate, importance_weights
 from rl_jax.tabular.stochastic import sample
@@ -213,6 +215,21 @@ def test_flags_that_cannot_be(flags, message, tmp_path):
 
 def test_there_is_no_such_file(tmp_path):
     assert "no such file" in run_module(BINARY, f"--data={tmp_path / 'none.npz'}").error
+
+
+@pytest.mark.slow
+def test_a_data_set_of_rlds_is_read_as_a_file_is(tmp_path):
+    observations = np.arange(5, dtype=np.float32)[:, None]
+    starts = np.array([0, 2, 3])
+    after = np.where(LOGGED["terminated"][:, None] | LOGGED["truncated"][:, None], 9, observations + 1)
+    episodes = Episodes(
+        observations, np.zeros((5, 1), np.float32), LOGGED["rewards"].astype(np.float32), LOGGED["terminated"],
+        LOGGED["truncated"], after.astype(np.float32), starts,
+        {name: x for name, x in LOGGED.items() if name.endswith("log_prob")},
+    )
+    folder = write_rlds([episodes], tmp_path, "logged")
+    lines = [run_module(BINARY, data, "--discount=0.5").last_line for data in (f"--data={folder}", written(tmp_path))]
+    assert lines[0]["policies"]["new"] == pytest.approx(lines[1]["policies"]["new"])
 
 
 def test_densities_may_be_above_one(tmp_path):
