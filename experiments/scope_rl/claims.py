@@ -13,6 +13,11 @@ What was asked of each claim before its rule and setting were fixed, by pilots o
   trajectories with large weights does; with 70%, the setting, by 5%. That its error grows with 1 / sqrt(n) (3.16 from
   2,000 to 200) could then be seen: 3.2 to 3.6. RMSE(DR) is a fifth of PDIS's and that a third of TIS's; the bias of DR
   with a wrong Q has a standard error of 0.004 at 300 repetitions; medians of CD-SNTIS were 2% off.
+- Control: the rules were given. CartPole on seed 100, at 1,000 of 3,000 updates: DM's RMSE is 5.8 from 12 at
+  500, SNDR's 0.2, both with a rho of 1. Of Acrobot only the true values and the weights were looked at: of 300 episodes
+  those of most candidates are worth fewer than 5, so DM alone can rank them. Several estimators may be the best by one
+  criterion. That the two sets are not the same is the first claim; that none is in both, which is more, was added when
+  the first of the four runs was known, where it does not hold.
 """
 
 from collections.abc import Callable
@@ -106,8 +111,8 @@ def rho(name: str) -> Curve:
     return of_estimator(name, "Spearman's rho", "higher", lambda x, truth, _: rank_correlation(x, truth))
 
 
-def differs(evaluations: Evaluations) -> np.ndarray:
-    """1 where the estimators of the least regret are not those of the largest SharpeRatio@k, [T, S]."""
+def chosen(evaluations: Evaluations) -> tuple[np.ndarray, np.ndarray]:
+    """Which estimators have the least regret, and which the largest SharpeRatio@k, [estimators, T, S] bool each."""
     names = [name.removeprefix("estimate/") for name in evaluations.outcomes if name.startswith("estimate/")]
     lost = np.stack([
         of_estimator(name, "regret", "lower", lambda x, truth, _: regret(x, truth)).of(evaluations) for name in names
@@ -116,11 +121,21 @@ def differs(evaluations: Evaluations) -> np.ndarray:
         of_estimator(name, "ratio", "higher", lambda x, *rest: sharpe_ratio(x, *rest, PORTFOLIO)).of(evaluations)
         for name in names
     ])
-    least, most = np.isclose(lost, lost.min(0)), np.isclose(ratios, ratios.max(0))
+    return np.isclose(lost, lost.min(0)), np.isclose(ratios, ratios.max(0))
+
+
+def differs(evaluations: Evaluations) -> np.ndarray:
+    least, most = chosen(evaluations)
     return (least != most).any(0).astype(float)
 
 
-DIFFERS = Curve(Metric("eval/differs", "share of trials in which the two choose other estimators"), differs)
+def disagrees(evaluations: Evaluations) -> np.ndarray:
+    least, most = chosen(evaluations)
+    return (~(least & most).any(0)).astype(float)
+
+
+DIFFERS = Curve(Metric("eval/differs", "share of trials with an estimator best by one only"), differs)
+DISAGREES = Curve(Metric("eval/disagrees", "share of trials in which no estimator is best by both"), disagrees)
 
 
 def control(config: str, tasks: tuple[str, ...]) -> Preset:
@@ -131,6 +146,10 @@ def control(config: str, tasks: tuple[str, ...]) -> Preset:
             passes_in_n_of_m(
                 1, [reaches(task, 0.5, by="mean", measure=DIFFERS, text="{" + task + "}") for task in tasks],
                 name="criteria_differ", text="Regret@1 and SharpeRatio@4 do not choose the same estimators",
+            ),
+            passes_in_n_of_m(
+                1, [reaches(task, 0.5, by="mean", measure=DISAGREES, text="{" + task + "}") for task in tasks],
+                name="criteria_disagree", text="No estimator is the best by both Regret@1 and SharpeRatio@4",
             ),
             *(any_of([reaches(task, 0.5, by="mean", measure=rho(name)) for name in ("dm", "sndr")],
                      name=f"{task}_ranks", text=f"{{{task}}}: DM or SNDR ranks with a rho of at least 0.5")
