@@ -42,6 +42,8 @@ LABELS = {
 }
 STUDIES = ("exact", "biased", "few")
 PORTFOLIO = 4  # k of SharpeRatio@k
+# Estimators of control, where ratios of states without actions are not learnt.
+JUDGED = tuple(name for name, how in ESTIMATORS.items() if how.weights != "state" and not how.crossfit)
 
 
 def label(name: str) -> str:
@@ -113,14 +115,12 @@ def rho(name: str) -> Curve:
 
 def chosen(evaluations: Evaluations) -> tuple[np.ndarray, np.ndarray]:
     """Which estimators have the least regret, and which the largest SharpeRatio@k, [estimators, T, S] bool each."""
-    names = [name.removeprefix("estimate/") for name in evaluations.outcomes if name.startswith("estimate/")]
-    lost = np.stack([
-        of_estimator(name, "regret", "lower", lambda x, truth, _: regret(x, truth)).of(evaluations) for name in names
-    ])
-    ratios = np.stack([
-        of_estimator(name, "ratio", "higher", lambda x, *rest: sharpe_ratio(x, *rest, PORTFOLIO)).of(evaluations)
-        for name in names
-    ])
+
+    def of_all(metric: Callable[[np.ndarray, np.ndarray, float], float]) -> np.ndarray:
+        return np.stack([of_estimator(name, "", "higher", metric).of(evaluations) for name in JUDGED])
+
+    lost = of_all(lambda x, truth, _: regret(x, truth))
+    ratios = of_all(lambda x, truth, one: sharpe_ratio(x, truth, one, min(PORTFOLIO, len(truth))))
     return np.isclose(lost, lost.min(0)), np.isclose(ratios, ratios.max(0))
 
 
