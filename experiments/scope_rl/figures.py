@@ -58,8 +58,8 @@ def estimates(scores: Scores, path: Path) -> None:
         for number, name in enumerate(SHOWN):
             value, low, high = (found[f"{kind}/{name}"][-1, 0][order] for kind in ("estimate", "low", "high"))
             x = np.arange(len(truth)) + 0.13 * (number - 2.5)
-            axes.errorbar(x, value, [value - low, high - value], fmt="o", markersize=2.5, linewidth=1.0,
-                          color=COLOURS[number], label=ESTIMATORS[name].label)
+            axes.vlines(x, low, high, color=COLOURS[number], linewidth=1.0)
+            axes.plot(x, value, "o", markersize=2.5, color=COLOURS[number], label=ESTIMATORS[name].label)
         margin = 0.6 * np.ptp(truth)
         axes.set_ylim(truth.min() - margin, truth.max() + margin)  # an estimate far away is cut off
         axes.set_xticks([])
