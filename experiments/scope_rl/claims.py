@@ -26,7 +26,6 @@ import numpy as np
 
 from configs.scope_rl import CONTROL
 from experiments.scope_rl import figures
-from rl_jax.control.off_policy import CORRELATION
 from rl_jax.control.tabular_evaluation import RMSE
 from rl_jax.core.experiment import Metric
 from rl_jax.evaluation.off_policy.estimators import ESTIMATORS
@@ -155,7 +154,7 @@ def control(config: str, tasks: tuple[str, ...]) -> Preset:
                      name=f"{task}_ranks", text=f"{{{task}}}: DM or SNDR ranks with a rho of at least 0.5")
               for task in tasks),
         ),
-        measure=CORRELATION,
+        measure=rho("sndr"),
         beside=tuple(rho(name) for name in ("dm", "tis", "pdis", "dr", "snpdis", "sam_is", "sam_sndr")),
         figures={"estimates.png": figures.estimates, "selection.png": figures.selection},
     )

@@ -75,14 +75,19 @@ def estimates(scores: Scores, path: Path) -> None:
 
 
 def selection(scores: Scores, path: Path) -> None:
-    """Return against risk of the top 4 of every estimator, a dot a seed, and by estimator three means over seeds."""
+    """Return against risk of the top 4 of every estimator, a dot a seed, and by estimator three means over seeds.
+
+    A dot has the colour of its estimator's name, and is filled where that is bold.
+    """
     from matplotlib.figure import Figure
 
     (task,) = scores.tasks
     names = [name for name in ESTIMATORS
              if f"estimate/{name}" in scores.evaluations(scores.methods[0], task).outcomes]
-    figure = Figure(figsize=(8.4, 0.23 * len(names) * 2 + 1.6), dpi=200, layout="constrained")
-    panels = figure.subplots(2, max(len(scores.methods), 3))
+    figure = Figure(figsize=(8.4, 0.23 * len(names) + 3.4), dpi=200, layout="constrained")
+    panels = figure.subplots(2, max(len(scores.methods), 3), height_ratios=(2.0, 0.23 * len(names) + 0.4))
+    colours = [COLOURS[row % len(COLOURS)] for row in range(len(names))]
+    fills = [colour if row < len(COLOURS) else "none" for row, colour in enumerate(colours)]
     for axes in panels.ravel():
         axes.set_visible(False)
     tables = np.zeros((3, len(names), len(scores.methods)))
@@ -93,8 +98,8 @@ def selection(scores: Scores, path: Path) -> None:
             judged = []
             for chosen, truth, base in zip(found[f"estimate/{name}"][-1], found["truth"][-1], found["behaviour"][-1]):
                 top = portfolio(chosen, truth)
-                axes.plot(top.std[3], top.best[3] - base[0], "o", color=COLOURS[row % len(COLOURS)], markersize=3,
-                          markerfacecolor="none" if row >= len(COLOURS) else None)
+                axes.plot(top.std[3], top.best[3] - base[0], "o", color=colours[row], markersize=4,
+                          markerfacecolor=fills[row])
                 judged.append((rank_correlation(chosen, truth), regret(chosen, truth),
                                sharpe_ratio(chosen, truth, base[0], 4)))
             tables[:, row, place] = np.mean(judged, 0)
@@ -113,5 +118,8 @@ def selection(scores: Scores, path: Path) -> None:
                         fontsize=SMALL - 3)
         axes.set_yticks(range(len(names)), [ESTIMATORS[name].label for name in names] if at == 0 else [""] * len(names),
                         fontsize=SMALL - 2)
+        for row, tick in enumerate(axes.get_yticklabels()):  # the dots above
+            tick.set_color(colours[row])
+            tick.set_fontweight("bold" if fills[row] != "none" else "normal")
         axes.set_title(words, fontsize=SMALL)
     save_figure(figure, path)
