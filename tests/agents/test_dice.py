@@ -96,7 +96,10 @@ def learnt(method, num_updates=2000, **overrides):
     return tuple(np.asarray(f(state.params, states, actions)).reshape(3, 2) for f in (agent.weights, agent.q))
 
 
-@pytest.mark.parametrize("method", ["dual_dice", "algae_dice", "kernel_mwl", "kernel_mql"])
+@pytest.mark.parametrize("method", [
+    "dual_dice", pytest.param("algae_dice", marks=pytest.mark.slow), "kernel_mwl",
+    pytest.param("kernel_mql", marks=pytest.mark.slow),
+])
 def test_what_is_learnt_is_the_exact_ratio_or_q(method):
     w, q = learnt(method, learning_rate=0.01)
     if method == "kernel_mql":

@@ -89,6 +89,7 @@ def test_importance_weights_of_what_was_played_average_to_one_and_estimate_the_v
     assert abs(float(data.rewards.sum(1).mean()) - truth) > 0.15  # what is seen without weights is another number
 
 
+@pytest.mark.slow
 def test_a_run_estimates_every_candidate_by_every_estimator(tmp_path):
     line = main.run(experiment, configs.get_config("tiny-control"), tmp_path)
     found = read_outcomes(tmp_path / "outcomes.npz").values
@@ -229,7 +230,8 @@ def test_a_data_set_of_rlds_is_read_as_a_file_is(tmp_path):
     )
     folder = write_rlds([episodes], tmp_path, "logged")
     lines = [run_module(BINARY, data, "--discount=0.5").last_line for data in (f"--data={folder}", written(tmp_path))]
-    assert lines[0]["policies"]["new"] == pytest.approx(lines[1]["policies"]["new"])
+    one, other = (line["policies"]["new"]["estimates"] for line in lines)
+    assert one.keys() == other.keys() and all(one[name] == pytest.approx(other[name]) for name in one)
 
 
 def test_densities_may_be_above_one(tmp_path):
