@@ -59,6 +59,7 @@ PAPERS = [
           at_scale=("ppo_rlhf:adaptive", "ppo_rlhf:stories260k/gsm8k")),
     Paper("swe_rl", {"swe_rl": ("", "exact", "sft", "pretrain", "text")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("swe_rl:similarity", "swe_rl:stories260k")),
+    Paper("scope_rl", {"scope_rl": ("", "control")}, at_scale=("scope_rl:tabular/biased", "scope_rl:control/acrobot")),
     Paper("hybridflow", {"hybridflow": ("", "grpo", "safe_rlhf", "pretrain")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("hybridflow:remax/one",)),
     Paper("light_r1", {"light_r1": ("", "sft2", "dpo-nca", "grpo")}, "agent.learning_rate=0.0003,0.001",

@@ -69,6 +69,9 @@ RANGES: dict[str, Range] = {
     "critic_penalty": NOT_NEGATIVE, "eta": NOT_NEGATIVE, "conservatism": NOT_NEGATIVE, "num_samples": COUNT,
     "random_actions": COUNT_OR_NONE, "target_return": Range(), "return_scale": POSITIVE, "max_timesteps": COUNT,
     "mixture": INSIDE, "positive_share": INSIDE, "gradient_penalty": NOT_NEGATIVE,
+    "mdp.states": COUNT, "mdp.actions": COUNT, "mdp.horizon": COUNT, "mdp.seed": SEED, "mdp.noise": NOT_NEGATIVE,
+    "mdp.uniform": POSITIVE_SHARE, "q_error": Range(), "trajectories": Range(2), "roll_outs": COUNT,
+    "truth_seed": SEED, "bandwidth": POSITIVE,
     # Of generative models
     "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,

@@ -25,7 +25,9 @@ def kinds(notebook) -> list[list[str]]:
 
 
 def test_there_is_a_notebook_of_each_suite():
-    suites = {"offline_rl", "effective_horizon", "dual_rl", "rlcm", "language", "reasoning"}
+    suites = {
+        "offline_rl", "effective_horizon", "dual_rl", "rlcm", "language", "reasoning", "off_policy_evaluation"
+    }
     assert {path.stem for path in NOTEBOOKS} >= suites
 
 

@@ -1,0 +1,137 @@
+"""What policies would earn, from a user's own logged data: every estimator that the data allow, with its interval.
+
+    python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99
+    python -m experiments.scope_rl.evaluate --data=logged.npz --estimators=snpdis,sndr --interval=student_t
+
+rl_jax/evaluation/off_policy/files.py says which fields the data have: rewards, ends of episodes, log-probs of the
+behaviour policy and of each policy; Q, V and ratios of visitations where a model has them. A table goes to stderr, with
+the effective sample size of the trajectories' weights: where that is small, no interval of importance sampling can be
+trusted. The last line on standard output is one JSON object.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from rl_jax.core.config import unknown
+from rl_jax.core.runtime import run_binary
+from rl_jax.evaluation.off_policy.estimators import ESTIMATORS, available, importance_weights, terms, value
+from rl_jax.evaluation.off_policy.files import Candidates, read_candidates
+from rl_jax.evaluation.off_policy.intervals import INTERVALS
+from rl_jax.evaluation.off_policy.selection import mean_squared_error, rank_correlation, regret, sharpe_ratio
+from rl_jax.reports.off_policy_figures import plot_estimates
+from rl_jax.reports.tables import table
+
+DATA = flags.DEFINE_string("data", None, "An npz file or the folder of a data set.")
+DISCOUNT = flags.DEFINE_float("discount", 1.0, "Of rewards.", lower_bound=0.0, upper_bound=1.0)
+CHOSEN = flags.DEFINE_list("estimators", None, "Names, such as snpdis,sndr; all that the data allow if not given.")
+INTERVAL = flags.DEFINE_enum("interval", "bootstrap", list(INTERVALS), "How intervals are made.")
+CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals.", lower_bound=0.5, upper_bound=0.9999)
+VALUE_RANGE = flags.DEFINE_float(
+    "value_range", None, "Largest less smallest number that a trajectory can give: for hoeffding and bernstein."
+)
+ACTIONS = flags.DEFINE_enum("actions", "discrete", ["discrete", "continuous"], "Whether log-probs are of densities.")
+RATIOS = flags.DEFINE_integer("num_ratios", 0, "SOPE: ratios that follow a marginal weight.", lower_bound=0)
+MAX_WEIGHT = flags.DEFINE_float("max_weight", None, "A cap on weights, which biases estimates.", lower_bound=1e-9)
+CROSSFIT = flags.DEFINE_bool("crossfit", False, "Whether models did not learn from the episodes that they are used on.")
+FIGURE = flags.DEFINE_string("figure", "", "A PNG to draw: estimates with intervals.")
+
+
+def evaluated(found: Candidates) -> dict[str, dict[str, Any]]:
+    """By policy: its estimates with intervals, by estimator, and the effective sample size."""
+    if INTERVAL.value in ("hoeffding", "bernstein") and VALUE_RANGE.value is None:
+        raise ValueError(f"--interval={INTERVAL.value} is a bound only with --value_range: the largest less the "
+                         "smallest number that a trajectory can give")
+    options = {"value_range": VALUE_RANGE.value} if INTERVAL.value in ("hoeffding", "bernstein") else {}
+    rows = {}
+    for policy, data in found.policies.items():
+        names = CHOSEN.value or available(data)
+        for name in names:
+            if name not in ESTIMATORS:
+                raise ValueError(f"--estimators: {unknown('estimator', name, ESTIMATORS)}")
+        estimates = {}
+        for name in names:
+            made = terms(name, data, DISCOUNT.value, num_ratios=RATIOS.value, max_weight=MAX_WEIGHT.value)
+            low, high = INTERVALS[INTERVAL.value](made, CONFIDENCE.value, **options)
+            estimates[name] = {"value": float(value(made)), "low": float(low), "high": float(high)}
+        weights = importance_weights("trajectory", data)[:, -1]
+        size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
+        rows[policy] = {"estimates": estimates, "effective_sample_size": size}
+    return rows
+
+
+def metrics(rows: dict[str, dict[str, Any]], found: Candidates) -> dict[str, dict[str, float]]:
+    """By estimator: how well it ranks the policies, where the file knows what all of them earn."""
+    if len(found.values) < max(len(rows), 2):
+        return {}
+    truth, behaviour = np.array([found.values[policy] for policy in rows]), float(found.returns.mean())
+    shared = [name for name in ESTIMATORS if all(name in row["estimates"] for row in rows.values())]
+    made = {}
+    for name in shared:
+        estimates = np.array([row["estimates"][name]["value"] for row in rows.values()])
+        made[name] = {
+            "rmse": float(np.sqrt(mean_squared_error(estimates, truth))),
+            "rank_correlation": float(rank_correlation(estimates, truth)),
+            "regret_at_1": float(regret(estimates, truth)),
+            f"sharpe_ratio_at_{min(4, len(truth))}": float(
+                sharpe_ratio(estimates, truth, behaviour, min(4, len(truth)))
+            ),
+        }
+    return made
+
+
+def finite(tree: Any) -> Any:
+    """The same with None for a NaN, which JSON does not know."""
+    if isinstance(tree, dict):
+        return {name: finite(x) for name, x in tree.items()}
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise ValueError(f"unexpected argument {argv[1]!r}: all is set by flags, see --help")
+    found = read_candidates(
+        Path(DATA.value).expanduser(), DISCOUNT.value, discrete=ACTIONS.value == "discrete", crossfit=CROSSFIT.value
+    )
+    rows = evaluated(found)
+    names = [name for name in ESTIMATORS if any(name in row["estimates"] for row in rows.values())]
+    header = ["policy", *(ESTIMATORS[name].label for name in names), "effective trajectories", "true"]
+    cells = []
+    for policy, row in rows.items():
+        shown = [row["estimates"].get(name) for name in names]
+        cells.append([
+            policy, *(f"{one['value']:.4g} [{one['low']:.4g}, {one['high']:.4g}]" if one else "" for one in shown),
+            f"{row['effective_sample_size']:.1f} of {len(found.returns)}",
+            f"{found.values[policy]:.4g}" if policy in found.values else "",
+        ])
+    print(table(header, cells), file=sys.stderr)
+    print(f"behaviour policy: {found.returns.mean():.4g} over {len(found.returns)} trajectories", file=sys.stderr)
+    if found.unfinished:
+        print(f"{found.unfinished} episodes were cut by time-outs and no next_v is given: nothing counts after them",
+              file=sys.stderr)
+    judged = metrics(rows, found)
+    if judged:
+        first = next(iter(judged.values()))
+        print(table(["estimator", *first], [
+            [ESTIMATORS[name].label, *(f"{x:.3g}" for x in one.values())] for name, one in judged.items()
+        ]), file=sys.stderr)
+    if FIGURE.value:
+        plot_estimates(
+            {policy: row["estimates"] for policy, row in rows.items()}, FIGURE.value, truth=found.values,
+            behaviour=float(found.returns.mean()), labels={name: how.label for name, how in ESTIMATORS.items()},
+        )
+    sys.stderr.flush()
+    print(json.dumps(finite({
+        "policies": rows, "behaviour": float(found.returns.mean()), "trajectories": len(found.returns),
+        "interval": INTERVAL.value, "confidence": CONFIDENCE.value, "selection": judged,
+    })), flush=True)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("data")
+    run_binary(main)

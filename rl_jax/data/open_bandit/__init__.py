@@ -1,0 +1,1 @@
+"""Open Bandit data, small: what two policies recommended in a fashion shop, with true propensities."""

@@ -1,0 +1,239 @@
+"""SCOPE-RL's experiments, and the binary for a user's own logged data with all that can be wrong in a file."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import scope_rl as configs
+from experiments.scope_rl.experiment import experiment
+from rl_jax.control.off_policy import data_of, play, scores
+from rl_jax.control.tabular_evaluation import COMPARED, problem_of, with_models
+from rl_jax.core import main
+from rl_jax.core.outcomes import read_outcomes
+from rl_jax.data.episodes import Episodes
+from rl_jax.data.writer import write_rlds
+from rl_jax.envs.cartpole import cartpole
+from rl_jax.evaluation.off_policy.estimators import estimate, importance_weights
+from rl_jax.tabular.stochastic import sample
+from tests.binaries import run_module
+
+BINARY = "experiments.scope_rl.evaluate"
+
+
+# The tabular study
+
+
+def test_a_study_gathers_the_errors_of_its_repetitions(tmp_path):
+    config = configs.get_config("tiny")
+    line = main.run(experiment, config, tmp_path)
+    found = read_outcomes(tmp_path / "outcomes.npz").values
+    assert line["value"] == pytest.approx(problem_of(config).value)
+    for name in COMPARED:
+        rmse, bias, std = (found[f"{kind}/{name}"][-1, :, 0] for kind in ("rmse", "bias", "std"))
+        np.testing.assert_allclose(rmse**2, bias**2 + std**2, rtol=1e-3)
+    assert (found["rmse/dr"] < found["rmse/tis"]).all() and (found["rmse/dm"] < 0.2).all()
+
+
+def test_the_models_of_the_study_are_as_wrong_as_they_are_meant_to_be():
+    problem = problem_of(configs.get_config("tiny"))
+    drawn = sample(problem.mdp, problem.behaviour, 4000, np.random.default_rng(0))
+    for error in (0.0, 1.0):
+        data = with_models(problem, drawn, error)
+        assert estimate("dm", data, 0.95) == pytest.approx(problem.value + error, abs=0.05)
+        assert estimate("sam_dr", data, 0.95) == pytest.approx(problem.value, abs=0.05)
+
+
+# Control
+
+BEHAVIOUR, CANDIDATE = jnp.array([0.0, 0.05, 1.0, 0.4]), jnp.array([0.0, 0.1, 1.0, 0.6])
+HORIZON = 25
+
+
+def played(direction, count):
+    return jax.jit(lambda key: play(cartpole(), direction, key, count, HORIZON))(jax.random.key(0))
+
+
+def test_episodes_end_where_the_environment_does_and_go_on_where_they_were():
+    found = jax.tree.map(np.asarray, played(jnp.zeros(4), 50))
+    assert set(found.actions.ravel()) == {0, 1}
+    lengths = found.mask.sum(1).astype(int)
+    assert lengths.min() < HORIZON and (np.diff(found.mask, axis=1) <= 0).all()
+    np.testing.assert_array_equal(found.rewards, found.mask)  # every step is worth 1
+    for episode, length in enumerate(lengths):
+        np.testing.assert_array_equal(found.next_observations[episode, : length - 1],
+                                      found.observations[episode, 1:length])
+        last = found.next_observations[episode, length - 1]
+        fallen = np.abs(last[0]) > 2.4 or np.abs(last[2]) > 12 * np.pi / 180
+        assert fallen == (found.alive[episode, length - 1] == 0) and (fallen or length == HORIZON)
+
+
+def test_importance_weights_of_what_was_played_average_to_one_and_estimate_the_value():
+    data, on_policy = played(BEHAVIOUR, 3000), played(CANDIDATE, 3000)
+
+    def log_probs(direction):
+        logits = jax.nn.log_softmax(scores(direction, data.observations, 2))
+        return np.take_along_axis(np.asarray(logits), np.asarray(data.actions)[..., None], -1)[..., 0]
+
+    found = data_of({
+        "rewards": np.asarray(data.rewards), "mask": np.asarray(data.mask), "ratios": np.ones((3000, HORIZON)),
+        "log_ratios": log_probs(CANDIDATE) - log_probs(BEHAVIOUR), "q": np.zeros((3000, HORIZON)),
+        "v": np.zeros((3000, HORIZON)),
+    })
+    weights = importance_weights("trajectory", found)[:, -1]
+    assert weights.mean() == pytest.approx(1.0, abs=4 * weights.std() / np.sqrt(3000))
+    truth = float(on_policy.rewards.sum(1).mean())
+    assert estimate("pdis", found, 1.0) == pytest.approx(truth, abs=0.5)
+    assert abs(float(data.rewards.sum(1).mean()) - truth) > 0.15  # what is seen without weights is another number
+
+
+@pytest.mark.slow
+def test_a_run_estimates_every_candidate_by_every_estimator(tmp_path):
+    line = main.run(experiment, configs.get_config("tiny-control"), tmp_path)
+    found = read_outcomes(tmp_path / "outcomes.npz").values
+    assert {name.removeprefix("estimate/") for name in found if name.startswith("estimate/")} == {
+        "dm", "tis", "pdis", "dr", "sntis", "snpdis", "sndr", "sam_is", "sam_dr", "sam_snis", "sam_sndr"
+    }
+    np.testing.assert_allclose(found["truth"][-1], [line["truth"]] * 2)
+    for name in ("tis", "snpdis", "sndr"):
+        low, value, high = (found[f"{kind}/{name}"][-1] for kind in ("low", "estimate", "high"))
+        assert value.shape == (2, 6) and (low < value).all() and (value < high).all()
+    assert not np.array_equal(found["estimate/tis"][-1, 0], found["estimate/tis"][-1, 1])  # data of its own
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"environment": "pendulum"}, "unknown config.environment 'pendulum'"),
+    ({"behaviour": (0.0, 1.0)}, r"config.behaviour \(2,\): give directions of 4 numbers"),
+    ({"task": "bandit"}, "unknown config.task 'bandit'"),
+    ({"dice.method": "dual"}, "unknown method 'dual'"),
+])
+def test_configurations_that_cannot_be(fields, message):
+    config = configs.get_config("tiny-control")
+    with pytest.raises(ValueError, match=message):
+        with config.unlocked():
+            for name, given in fields.items():
+                own, _, last = name.rpartition(".")
+                (config[own] if own else config)[last] = given
+        experiment(config).program(config)
+
+
+# A user's own data: three episodes of two steps, one step, and two steps that a time-out cuts.
+
+LOGGED = {
+    "rewards": np.array([1.0, 2.0, 3.0, 0.0, 1.0]),
+    "terminated": np.array([0, 1, 1, 0, 0], bool),
+    "truncated": np.array([0, 0, 0, 0, 1], bool),
+    "behaviour_log_prob": np.log([0.5, 0.25, 0.5, 0.5, 0.5]),
+    "policy/new/log_prob": np.log([0.25, 0.5, 0.5, 1.0, 0.25]),
+    "policy/same/log_prob": np.log([0.5, 0.25, 0.5, 0.5, 0.5]),
+}
+
+
+def written(tmp_path, **changes):
+    """A file of LOGGED with fields changed, or without those that are None; two underscores stand for a slash."""
+    fields = LOGGED | {name.replace("__", "/"): value for name, value in changes.items()}
+    np.savez(tmp_path / "logged.npz", **{name: value for name, value in fields.items() if value is not None})
+    return f"--data={tmp_path / 'logged.npz'}"
+
+
+def test_estimates_of_a_file_by_hand(tmp_path):
+    found = run_module(BINARY, written(tmp_path), "--discount=0.5", f"--figure={tmp_path / 'estimates.png'}")
+    assert found.code == 0, found.stderr
+    line = found.last_line
+    new, same = (line["policies"][name] for name in ("new", "same"))
+    # Ratios 1/2 and 2; 1; 2 and 1/2. Returns 2, 3 and 1/2.
+    assert new["estimates"]["pdis"]["value"] == pytest.approx((0.5 + 1.0 + 3.0 + 0.0 + 0.5) / 3)
+    assert new["estimates"]["tis"]["value"] == pytest.approx((2.0 + 3.0 + 0.5) / 3)
+    assert new["effective_sample_size"] == pytest.approx(3.0)
+    for one in same["estimates"].values():  # on-policy, all are the mean of the returns
+        assert one["value"] == pytest.approx(line["behaviour"]) == pytest.approx(5.5 / 3)
+        assert one["low"] <= one["value"] <= one["high"]
+    assert new["estimates"].keys() == {"tis", "pdis", "sntis", "snpdis"} and line["selection"] == {}
+    assert "| policy | TIS | PDIS |" in found.stderr and "3.0 of 3" in found.stderr
+    assert (tmp_path / "estimates.png").stat().st_size > 1000
+
+
+def test_models_truth_and_time_outs(tmp_path):
+    models = {}
+    for name, constant in (("new", 1.0), ("same", 2.0)):
+        models |= {f"policy__{name}__{field}": np.full(5, constant) for field in ("q", "v", "state_action_weights")}
+        models[f"policy__{name}__value"] = np.float64(constant)
+    flags = ("--discount=0.5", "--estimators=dm,dr,sam_dr", "--interval=student_t")
+    found = run_module(BINARY, written(tmp_path, **models), *flags)
+    assert found.code == 0, found.stderr
+    assert found.last_line["selection"]["dm"] == {
+        "rmse": 0.0, "rank_correlation": pytest.approx(1.0), "regret_at_1": 0.0,
+        "sharpe_ratio_at_2": pytest.approx((2 - 5.5 / 3) / 0.5),
+    }
+    assert "1 episodes were cut by time-outs and no next_v is given" in found.stderr
+    after = {f"policy__{name}__next_v": np.array([1.0, 0.0, 0.0, 1.0, 8.0]) for name in ("new", "same")}
+    more = run_module(BINARY, written(tmp_path, **models, **after), *flags)
+    assert "cut by time-outs" not in more.stderr
+    # The last step's weight 2 * 1/2, discounted twice: 8 / 4 over 3 trajectories.
+    gain = [x.last_line["policies"]["new"]["estimates"]["dr"]["value"] for x in (more, found)]
+    assert gain[0] - gain[1] == pytest.approx(8 * 0.25 / 3)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(behaviour_log_prob=None), "field 'behaviour_log_prob' is missing; it has policy/new"),
+    (dict(policy__new__log_prob=None, policy__same__log_prob=None), "no field policy/NAME/log_prob"),
+    (dict(policy__new__log_prob=None, policy__new__q=np.ones(5)), "field 'policy/new/log_prob' is missing"),
+    (dict(rewards=np.ones((5, 1))), r"field 'rewards' has shape \(5, 1\)"),
+    (dict(rewards=np.ones(0)), "field 'rewards' holds no steps"),
+    (dict(policy__new__log_prob=np.zeros(4)), r"'policy/new/log_prob' has shape \(4,\), expected \(5\)"),
+    (dict(policy__new__log_prob=np.array([0, 0, 0.5, 0, 0])), "step 2 is 0.5, expected at most 0.*--actions=cont"),
+    (dict(behaviour_log_prob=np.array([0, -np.inf, 0, 0, 0])), "at step 1 is -inf.*its probability is not 0"),
+    (dict(policy__new__log_prob=np.array([0, 0, np.nan, 0, 0])), "'policy/new/log_prob' at step 2 is nan"),
+    (dict(rewards=np.array([0, 0, 0, np.nan, 0])), "field 'rewards' at step 3 is nan"),
+    (dict(truncated=np.zeros(5, bool)), "'truncated' at step 4 is False: the last step ends an episode"),
+    (dict(terminated=np.ones(5, bool)), "'truncated' at step 4 is True, expected False where the step is terminated"),
+    (dict(policy__new__qs=np.ones(5)), "unknown field of a policy 'qs': did you mean"),
+    (dict(policy__new__q=np.ones(5)), "policy 'new' has one of q and v"),
+    (dict(policy__new__next_v=np.ones(5)), "policy 'new' has next_v without q and v"),
+    (dict(policy__new__log_prob=np.array(["a"] * 5)), "has dtype <U1: give numbers"),
+    (dict(rewards=np.array([None] * 5)), "rewards"),
+])
+def test_a_file_that_cannot_be(changes, message, tmp_path):
+    error = run_module(BINARY, written(tmp_path, **changes)).error
+    assert "logged.npz" in error
+    assert re.search(message, error), error
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--estimators=snpdi"], "--estimators: unknown estimator 'snpdi': did you mean"),
+    (["--estimators=dr"], "dr needs q and v"),
+    (["--interval=hoeffding"], "--interval=hoeffding is a bound only with --value_range"),
+    (["--interval=hoeffding", "--value_range=0.001"], "value_range is 0.001, and trajectories lie"),
+    (["--max_weight=0"], "max_weight"),
+    (["there"], "unexpected argument 'there'"),
+])
+def test_flags_that_cannot_be(flags, message, tmp_path):
+    ended = run_module(BINARY, written(tmp_path), *flags)
+    assert ended.code == 1 and "Traceback" not in ended.stderr and message in ended.stderr
+
+
+def test_there_is_no_such_file(tmp_path):
+    assert "no such file" in run_module(BINARY, f"--data={tmp_path / 'none.npz'}").error
+
+
+@pytest.mark.slow
+def test_a_data_set_of_rlds_is_read_as_a_file_is(tmp_path):
+    observations = np.arange(5, dtype=np.float32)[:, None]
+    starts = np.array([0, 2, 3])
+    after = np.where(LOGGED["terminated"][:, None] | LOGGED["truncated"][:, None], 9, observations + 1)
+    episodes = Episodes(
+        observations, np.zeros((5, 1), np.float32), LOGGED["rewards"].astype(np.float32), LOGGED["terminated"],
+        LOGGED["truncated"], after.astype(np.float32), starts,
+        {name: x for name, x in LOGGED.items() if name.endswith("log_prob")},
+    )
+    folder = write_rlds([episodes], tmp_path, "logged")
+    lines = [run_module(BINARY, data, "--discount=0.5").last_line for data in (f"--data={folder}", written(tmp_path))]
+    one, other = (line["policies"]["new"]["estimates"] for line in lines)
+    assert one.keys() == other.keys() and all(one[name] == pytest.approx(other[name]) for name in one)
+
+
+def test_densities_may_be_above_one(tmp_path):
+    changes = {"policy__new__log_prob": np.ones(5), "behaviour_log_prob": np.full(5, 1.5)}
+    assert run_module(BINARY, written(tmp_path, **changes), "--actions=continuous").code == 0
