@@ -238,7 +238,7 @@ def learning_program(
         return found | {"rewards": played.rewards, "mask": played.mask}
 
     def values(state: TrainState, policies: PyTree) -> list[dict[str, np.ndarray]]:
-        """Of every run "q", "v", "ratios" and "log_ratios" [P, n, T] of what was played, "rewards" and "mask" [n, T]."""
+        """Of every run "q", "v", "ratios", "log_ratios" [P, n, T] of what was played, "rewards" and "mask" [n, T]."""
         # One run at a time: the numbers are then those of the run alone, to the last bit.
         whole, policies = gather(state.replace(step=None)), jax.device_put(gather(policies))
         rows = range(len(whole.extra["steps"]))
