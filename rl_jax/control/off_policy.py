@@ -22,7 +22,6 @@ from rl_jax.agents.dice import Marginal, dice
 from rl_jax.agents.fqe import PolicyTransitions, expected_value, fqe
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
@@ -99,7 +98,8 @@ def off_policy_evaluation(config: ConfigDict) -> Experiment:
     """What a configuration with the task "control" says.
 
     Raises:
-      ValueError: there is no such environment, or directions have another length than its observations.
+      ValueError: there is no such environment, directions have another length than its observations, or the episodes
+        do not make whole chunks.
     """
     if config.environment not in ENVIRONMENTS:
         raise ValueError(unknown("config.environment", config.environment, ENVIRONMENTS))
@@ -109,6 +109,8 @@ def off_policy_evaluation(config: ConfigDict) -> Experiment:
     if candidates.shape[1:] != (width,) or behaviour.shape != (width,):
         raise ValueError(f"config.candidates has shape {candidates.shape} and config.behaviour {behaviour.shape}: give "
                          f"directions of {width} numbers, as the observations of {config.environment}")
+    if config.trajectories > CHUNK and config.trajectories % CHUNK:
+        raise ValueError(f"config.trajectories={config.trajectories}: above {CHUNK} give a multiple of it")
     truth = true_values(config, environment, np.concatenate([candidates, behaviour[None]]))
 
     def evaluate_with(values: Any) -> Any:
@@ -207,48 +209,44 @@ def learning_program(
         return state.replace(**new), metrics
 
     @jax.jit
-    def values(state: TrainState, step: jax.Array, policies: PyTree) -> dict[str, jax.Array]:
-        """Of all runs: "q", "v", "ratios" and "log_ratios" [S, P, n, T] of what was played, and "played"."""
+    def of_run(run: TrainState, policies: PyTree) -> dict[str, jax.Array]:
+        times = jnp.arange(horizon)
 
-        def of_run(run: TrainState) -> dict[str, jax.Array]:
-            times = jnp.arange(horizon)
+        def of_episodes(part: Played) -> dict[str, jax.Array]:
+            shown = seen(part.observations, jnp.broadcast_to(times, part.actions.shape), run.extra)
+            acting = Categorical(scores(policies["behaviour"], part.observations, actions)).log_prob(part.actions)
 
-            def of_episodes(part: Played) -> dict[str, jax.Array]:
-                shown = seen(part.observations, jnp.broadcast_to(times, part.actions.shape), run.extra)
+            def of_candidate(params: PyTree, direction: jax.Array) -> dict[str, jax.Array]:
+                policy = Categorical(scores(direction, part.observations, actions))
+                everywhere = [
+                    agents["fqe"].q(params["fqe"], shown, jnp.full(part.actions.shape, action))
+                    for action in range(actions)
+                ]
+                return {
+                    "q": agents["fqe"].q(params["fqe"], shown, part.actions),
+                    "v": expected_value(jnp.stack(everywhere, -1), policy),
+                    "ratios": agents["dice"].weights(params["dice"], shown, part.actions),
+                    "log_ratios": policy.log_prob(part.actions) - acting,
+                }
 
-                def of_candidate(params: PyTree, direction: jax.Array) -> dict[str, jax.Array]:
-                    logits = scores(direction, part.observations, actions)
-                    policy, acting = Categorical(logits), Categorical(
-                        scores(policies["behaviour"], part.observations, actions)
-                    )
-                    everywhere = [
-                        agents["fqe"].q(params["fqe"], shown, jnp.full(part.actions.shape, action))
-                        for action in range(actions)
-                    ]
-                    return {
-                        "q": agents["fqe"].q(params["fqe"], shown, part.actions),
-                        "v": expected_value(jnp.stack(everywhere, -1), policy),
-                        "ratios": agents["dice"].weights(params["dice"], shown, part.actions),
-                        "log_ratios": policy.log_prob(part.actions) - acting.log_prob(part.actions),
-                    }
+            return jax.vmap(of_candidate)(run.params, policies["candidates"])
 
-                return jax.vmap(of_candidate)(run.params, policies["candidates"])
+        played = run.extra["played"]
+        chunks = jax.tree.map(lambda x: x.reshape(-1, min(CHUNK, count), *x.shape[1:]), played)
+        found = jax.lax.map(of_episodes, chunks)  # [chunks, P, CHUNK, T]
+        found = {name: jnp.moveaxis(x, 0, 1).reshape(len(candidates), count, horizon) for name, x in found.items()}
+        return found | {"rewards": played.rewards, "mask": played.mask}
 
-            played = run.extra["played"]
-            chunks = jax.tree.map(lambda x: x.reshape(-1, min(CHUNK, count), *x.shape[1:]), played)
-            found = jax.lax.map(of_episodes, chunks)  # [chunks, P, CHUNK, T]
-            found = {
-                name: jnp.moveaxis(x, 0, 1).reshape(len(candidates), count, horizon) for name, x in found.items()
-            }
-            return found | {"rewards": played.rewards, "mask": played.mask}
-
-        return over_runs(of_run, default_seed_axis())(state)
-
-    def made_values(state: TrainState, policies: PyTree) -> dict[str, np.ndarray]:
-        return jax.device_get(gather(values(state.replace(step=None), state.step, policies)))
+    def values(state: TrainState, policies: PyTree) -> list[dict[str, np.ndarray]]:
+        """Of every run "q", "v", "ratios", "log_ratios" [P, n, T] of what was played, "rewards" and "mask" [n, T]."""
+        # One run at a time: the numbers are then those of the run alone, to the last bit.
+        whole, policies = gather(state.replace(step=None)), jax.device_put(gather(policies))
+        rows = range(len(whole.extra["steps"]))
+        runs = (jax.device_put(jax.tree.map(lambda x, row=row: x[row], whole)) for row in rows)
+        return [jax.device_get(of_run(run, policies)) for run in runs]
 
     return Program(
-        init, step, evaluate_with(made_values),
+        init, step, evaluate_with(values),
         {"candidates": jnp.asarray(candidates), "behaviour": jnp.asarray(behaviour)},
     )
 
@@ -260,16 +258,15 @@ def judged(
     del key
     found = values(state, policies)
     outcomes: dict[str, list[np.ndarray]] = {}
-    for run in range(len(found["mask"])):
-        data = data_of({name: x[run] for name, x in found.items()})
+    for own in found:
+        data = data_of(own)
         for name in available(data):
             made = terms(name, data, config.discount)
             low, high = student_t(made)
             for kind, x in (("estimate", value(made)), ("low", low), ("high", high)):
                 outcomes.setdefault(f"{kind}/{name}", []).append(x)
     stacked = {name: np.stack(x) for name, x in outcomes.items()}
-    runs = len(found["mask"])
-    stacked |= {"truth": np.tile(truth[:-1], (runs, 1)), "behaviour": np.full((runs, 1), truth[-1])}
+    stacked |= {"truth": np.tile(truth[:-1], (len(found), 1)), "behaviour": np.full((len(found), 1), truth[-1])}
     return Evaluation({CORRELATION.name: rank_correlation(stacked["estimate/sndr"], truth[:-1])}, stacked)
 
 

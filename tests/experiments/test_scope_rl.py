@@ -106,6 +106,7 @@ def test_a_run_estimates_every_candidate_by_every_estimator(tmp_path):
 @pytest.mark.parametrize("fields, message", [
     ({"environment": "pendulum"}, "unknown config.environment 'pendulum'"),
     ({"behaviour": (0.0, 1.0)}, r"config.behaviour \(2,\): give directions of 4 numbers"),
+    ({"trajectories": 150}, "config.trajectories=150: above 100 give a multiple of it"),
     ({"task": "bandit"}, "unknown config.task 'bandit'"),
     ({"dice.method": "dual"}, "unknown method 'dual'"),
 ])
