@@ -98,12 +98,13 @@ def interactive_experiment(config: ConfigDict) -> Experiment:
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         del result, workdir
-        returns, references = mode_returns(config.env_id, expert, LEVEL_BLOCKS, FIRST_SEEDS), references_of("", config)
+        returns = mode_returns(config.env_id, expert, LEVEL_BLOCKS, FIRST_SEEDS)
+        references = references_of(config.env_id, config)
         levels = returns if references is None else score_between(references, returns)
         return {"expert_return": float(returns.mean()), "expert_level": float(levels.mean())}
 
     inputs = {"env_id": config.env_id, "expert": config.expert.name, "reference": rule.reference}
-    return Experiment(program, inputs, headline_of("", config), finish)
+    return Experiment(program, inputs, headline_of(config.env_id, config), finish)
 
 
 def shown(episodes: Episodes) -> Transitions:
@@ -134,7 +135,13 @@ def load_reference(config: ConfigDict, box: ActionBox, observation: int, action:
     """
     name = config.intervention.reference
     folder = Path(name).expanduser()
-    path = folder / REFERENCE if folder.is_dir() else EXPERT_DIR / f"q_{name}.npz"
+    path = folder / REFERENCE if name and folder.is_dir() else EXPERT_DIR / f"q_{name}.npz"
+    if not path.exists():
+        known = ", ".join(sorted(found.stem.removeprefix("q_") for found in EXPERT_DIR.glob("q_*.npz")))
+        raise FileNotFoundError(
+            f"config.intervention.reference={name!r} is neither the folder of a finished run of configs/rlif.py:"
+            f"reference/<task> nor embedded; there are {known}"
+        )
     critic = Critic(config.intervention.hidden_dims, 1)
 
     def init(key: Key) -> PyTree:
