@@ -35,7 +35,7 @@ def test_every_file_of_an_expert_has_its_source():
 
 
 @pytest.mark.parametrize("name, low, high", [
-    ("tqc_pendulum", 90, 110), ("sac_pendulum", 25, 75), ("trpo_reacher_it0020", 30, 70),
+    ("tqc_pendulum", 90, 110), ("sac_pendulum", 45, 85), ("trpo_reacher_it0020", 30, 70),
     ("trpo_reacher_it0500", 90, 110),
 ])
 def test_experts_are_as_good_as_the_presets_say(name, low, high):
@@ -112,7 +112,7 @@ def test_an_evaluation_says_what_was_asked_and_an_update_what_is_the_experts(tmp
     assert set(values) == {
         "return", "length", "normalized_score", "env_steps", "expert_steps", "interventions", "labels"
     }
-    assert 25 < result["expert_level"] < 75 and result["score"] < 60
+    assert 45 < result["expert_level"] < 85 and result["score"] < 60
     shares = [x for line in read_metrics(tmp_path / "metrics.jsonl") for x in line.get("batch/expert_share", ())]
     assert shares and 0.9 < min(shares) and max(shares) < 1.0  # 400 of its steps, and a few of the policy's
 
