@@ -46,7 +46,7 @@ class Task(NamedTuple):
 # Sizes for a CPU, where nothing of the authors' is known.
 _SMALL = {
     "agent.hidden_dims": (64, 64), "agent.num_critics": 5, "agent.utd": 2, "agent.learning_rate": 1e-3,
-    "batch_size": 128, "replay.capacity": 10_000, "prior.episodes": 10,
+    "batch_size": 64, "replay.capacity": 10_000, "prior.episodes": 10,
 }
 _HOPPER = {  # the authors' script
     "agent.utd": 15, "intervention.threshold": "relative", "intervention.alpha": 0.975, "eval_episodes": 50,
@@ -59,9 +59,9 @@ TASKS = {
     ),
     "hopper": Task("Hopper-v4", "sac_hopper_100k", "trpo_hopper_it0500", (), _HOPPER, 0.99),
 }
-CLONING = {"agent.hidden_dims": (64, 64), "batch_size": 128, "agent.learning_rate": 1e-3}
+CLONING = {"agent.hidden_dims": (64, 64), "batch_size": 64, "agent.learning_rate": 1e-3}
 # The authors' rounds: the policy collects and is refitted in turn.
-ROUNDS = {"collect.first": 2500, "collect.every": 500, "collect.env_steps": 500}
+ROUNDS = {"collect.first": 2000, "collect.every": 400, "collect.env_steps": 400}
 METHODS = {
     "rlif": {},
     "rlif_random": {"intervention.kind": "random", "intervention.probability": 0.5},
@@ -107,7 +107,7 @@ def base(task: Task, expert: str) -> ConfigDict:
     config.prior = {"episodes": 50, "seed": 0}  # of the expert, that the learner starts from
     config.batch_size = 256
     config.num_seeds = 3
-    config.eval_episodes = 20
+    config.eval_episodes = 10
     config.tensorboard = False
     return config
 
@@ -145,7 +145,7 @@ def interactive(method: str, name: str, level: str) -> ConfigDict:
         "capacity": 1_000_000,
         "offline_fraction": -1.0,  # of a batch from the expert's episodes; below 0: one buffer that begins with them
     }
-    config.num_steps = 10_000 if name != "hopper" else 1_000_000
+    config.num_steps = 8000 if name != "hopper" else 1_000_000
     fields = {field: value for field, value in task.settings.items() if not clones or not field.startswith("agent.")}
     config.update_from_flattened_dict(fields)
     if clones:
@@ -157,8 +157,8 @@ def interactive(method: str, name: str, level: str) -> ConfigDict:
     if method == "rlif_own_reference":
         config.intervention.reference = ""  # has to be given
     if method == "bc":
-        config.collect.first = config.num_steps  # never
-    config.loop.update({"chunk": 100, "log_every": 500, "eval_every": config.num_steps // 10, "eval_at_start": True})
+        config.num_steps = config.collect.first  # it never collects
+    config.loop.update({"chunk": 100, "log_every": 500, "eval_every": config.num_steps // 8, "eval_at_start": True})
     config.checkpoint.every = config.num_steps // 2
     return config
 

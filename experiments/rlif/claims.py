@@ -1,12 +1,21 @@
 """What RLIF runs and claims; `python -m experiments.reproduce --paper=rlif` reads it.
 
 Presets:
-  quick   RLIF and the ways to clone beside a weak and a strong expert of Pendulum and Reacher, 3 seeds, 10,000 steps of
-          the task each; the reference Q of a value-based expert is fitted first.
-  hopper  RLIF and DAgger in Hopper at the authors' lengths, 5 seeds: for an accelerator.
+  quick   RLIF and the ways to clone beside the weak expert of Pendulum, 3 seeds, 8,000 steps of the task each.
+  all     also random interventions, 85% of labels, strong experts, Reacher, and the weak expert's own Q; the reference
+          Qs are fitted first. About 20 minutes of CPU time.
+  hopper  RLIF, DAgger and cloning in Hopper at the authors' lengths, 5 seeds: for an accelerator.
   tiny    seconds: what the tests run.
 
-PLACEHOLDER
+What was asked of each claim before its rule was fixed, by one pilot on seed 100 of 5,000 steps (three episodes each):
+
+- Can the data show it? The weak expert's mode is at 71, a random policy at 0 and the strong expert at 100, so there is
+  room of 29 above the weak one, and a clone of it is at most there. RLIF had -18, 32, 15, 4, 109 every 1,000 steps, and
+  the expert's share of its steps fell from 0.50 to 0.29; it cannot fall below 0.17, as one decision in twenty is wrong.
+- Is it long enough? The pilot swings at its end, so it is not. The runs are of 8,000 steps, which no pilot has tried,
+  and a score is the mean of the last three of eight evaluations.
+- Is it strong enough? With 3 seeds and swings of that size only a mean over seeds is judged, of 10 episodes an
+  evaluation. Claims about Reacher, strong experts and random interventions had no pilot: `all` declares them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +25,7 @@ from experiments.rlif.figure import RATE, draw_interventions
 from rl_jax.control.interactive import ERROR
 from rl_jax.control.tasks import SCORE
 from rl_jax.reports.claims import better_by, changes_by, elsewhere, reaches
-from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
+from rl_jax.reports.declaration import Claim, Paper, Preset, Reference, Run, grid
 from rl_jax.reports.figures import draw_curves
 from rl_jax.reports.measures import mean_of_last
 
@@ -28,8 +37,10 @@ LABELS = {
 EXPERT = Reference("expert_level", "the expert")
 TASKS = ("pendulum", "reacher")
 WEAK, STRONG = (tuple(f"{task}-{level}" for task in TASKS) for level in ("weak", "strong"))
-AT_WEAK = ("rlif", "rlif_random", "hg_dagger", "dagger", "dagger_85", "bc")
+AT_WEAK = ("rlif", "hg_dagger", "dagger", "bc", "rlif_random", "dagger_85")
 AT_STRONG = ("rlif", "dagger", "bc")
+LATE = mean_of_last(SCORE, 3)
+FIGURES = {"interventions.png": draw_interventions, "curves.png": draw_curves}
 TRAIN, CONFIG = "experiments.rlif.train", "configs/rlif.py:{method}/{task}"
 
 
@@ -49,30 +60,43 @@ def beside(
     return tuple(run._replace(needs=needs) if run.method in judges else run for run in runs)
 
 
+def claims_at_weak(task: str, random: bool) -> list[Claim]:
+    """With a weak expert; without runs of random interventions that claim waits."""
+    tasks = (f"{task}-weak",)
+    better = better_by("rlif", "rlif_random", 0.0, by="mean", tasks=tasks)
+    return [
+        better_by("rlif", "hg_dagger", 15.0, by="mean", tasks=tasks),
+        reaches("rlif", EXPERT, by="mean", tasks=tasks),
+        changes_by("rlif", RATE, 0.5, relative=True, by="mean", tasks=tasks),
+        better if random else elsewhere(better, "preset `all`"),
+    ]
+
+
+def claim_at_strong(task: str) -> Claim:
+    return better_by(
+        "rlif", "dagger", -10.0, by="mean", tasks=(f"{task}-strong",), name=f"rlif_near_dagger_on_{task}",
+        text=f"{{rlif}} at most 10 points behind {{dagger}} with a strong expert, on {task}",
+    )
+
+
 def quick() -> Preset:
+    runs = grid(AT_WEAK[:4], WEAK[:1], module=TRAIN, config=CONFIG)
+    claims = [*claims_at_weak("pendulum", False), elsewhere(claim_at_strong("pendulum"), "preset `all`")]
+    return Preset(runs, tuple(claims), measure=LATE, figures=FIGURES)
+
+
+def everything() -> Preset:
     runs = references(TASKS) + references(TASKS[:1], "own_reference")
     runs += sum((beside(task, "weak", AT_WEAK) + beside(task, "strong", AT_STRONG) for task in TASKS), ())
     runs += beside(TASKS[0], "weak", ("rlif_own_reference",), reference="own_reference")
-    score = mean_of_last(SCORE, 3)
-    measures = {run.task: ERROR if run.task.endswith("-q") else score for run in runs}
-    claims = []
-    for task in TASKS:
-        weak, strong = (f"{task}-weak",), (f"{task}-strong",)
-        claims += [
-            better_by("rlif", "hg_dagger", 15.0, by="mean", tasks=weak),
-            reaches("rlif", EXPERT, by="mean", tasks=weak, name="rlif_reaches_the_weak_expert"),
-            better_by("rlif", "dagger", -10.0, by="mean", tasks=strong, name="rlif_near_dagger",
-                      text="{rlif} at most 10 points behind {dagger} with a strong expert"),
-            changes_by("rlif", RATE, 0.5, relative=True, by="mean", tasks=weak),
-            better_by("rlif", "rlif_random", 0.0, by="mean", tasks=weak),
-        ]
+    claims = sum(([*claims_at_weak(task, True), claim_at_strong(task)] for task in TASKS), [])
     claims.append(better_by(
         "rlif_own_reference", "hg_dagger", 15.0, by="mean", tasks=WEAK[:1], name="own_reference",
         text="The same where the weak expert decides by its own Q, which may fail: {rlif_own_reference} better than "
              "{hg_dagger}",
     ))
-    return Preset(runs, tuple(claims), measure=measures,
-                  figures={"interventions.png": draw_interventions, "curves.png": draw_curves})
+    measures = {run.task: ERROR if run.task.endswith("-q") else LATE for run in runs}
+    return Preset(runs, tuple(claims), measure=measures, figures=FIGURES)
 
 
 def hopper() -> Preset:
@@ -97,7 +121,7 @@ PAPER = Paper(
     baseline="hg_dagger",
     measure=SCORE,
     reference=EXPERT,
-    presets={"quick": quick, "hopper": hopper, "tiny": tiny},
+    presets={"quick": quick, "all": everything, "hopper": hopper, "tiny": tiny},
     notes=(
         "Scores are 0 for a random policy (Pendulum) or the untrained one of the expert's training (Reacher), and 100 "
         "for the strong expert. One step of RLIF is one of the environment; DAgger and HG-DAgger take as many steps of "

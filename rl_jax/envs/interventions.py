@@ -53,10 +53,10 @@ class Rule(NamedTuple):
 
     def begins(self, own: np.ndarray, experts: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Whether an intervention begins, [S] bool: Q of the policy's action and of the expert's [S], uniform draws."""
-        if self.kind in ("never", "value"):
+        if self.kind == "value":
             worse = own < (self.threshold * experts if self.relative else experts - self.threshold)
-            return (draws < np.where(worse, self.beta, 1.0 - self.beta)) & (self.kind == "value")
-        return draws < self.probability
+            return draws < np.where(worse, self.beta, 1.0 - self.beta)
+        return draws < (0.0 if self.kind == "never" else self.probability)
 
 
 class Store(NamedTuple):
