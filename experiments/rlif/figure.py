@@ -43,16 +43,18 @@ def draw_interventions(scores: Scores, path: Path) -> None:
             tasks[task] = runs
     if not tasks:
         raise MissingScores("runs with an expert")
-    figure = Figure(figsize=(2.4 * len(tasks) + 0.6, 3.9), dpi=200, layout="constrained")
+    width = max(2.4 * len(tasks) + 0.6, 4.6)
+    figure = Figure(figsize=(width, 3.9), dpi=200, layout="constrained")
     panels = figure.subplots(2, len(tasks), squeeze=False, sharex="col", height_ratios=(2, 1))
     entries = {}
     for (above, below), (task, runs) in zip(panels.T, tasks.items(), strict=True):
         for method, run in runs.items():
             colour = COLOURS[list(scores.paper.labels).index(method) % len(COLOURS)]
             steps, label = outcome(run, "env_steps").mean(1), scores.label(method)
-            entries[label] = draw(above, run, steps, colour)
+            start = np.flatnonzero(steps == 0)[-1]  # the last evaluation before any step: a clone is trained by then
+            entries[label] = draw(above, run, steps, start, colour)
             if outcome(run, "expert_steps")[-1].any():
-                below.plot(steps[1:], RATE.of(run)[1:].mean(1), color=colour, linewidth=1.4)
+                below.plot(steps[start + 1 :], RATE.of(run)[start + 1 :].mean(1), color=colour, linewidth=1.4)
         level = found(lambda task=task: scores.reference(None, [task])[0])
         if level is not None:
             label = scores.paper.reference.label
@@ -66,16 +68,17 @@ def draw_interventions(scores: Scores, path: Path) -> None:
         count_steps(below, 4)
     panels[0, 0].set_ylabel("normalised score", fontsize=8)
     panels[1, 0].set_ylabel("share of the\nexpert's steps", fontsize=8)
-    figure.legend(entries.values(), entries.keys(), fontsize=8, frameon=False, ncols=4, loc="outside lower center")
+    figure.legend(entries.values(), entries.keys(), fontsize=8, frameon=False, ncols=int(width / 1.5), loc="outside lower center")
     save_figure(figure, path)
 
 
-def draw(axes, run: Evaluations, steps: np.ndarray, colour: str):
-    """The score of a run with the interval over its seeds; a level where it takes no steps."""
+def draw(axes, run: Evaluations, steps: np.ndarray, start: int, colour: str):
+    """The score of a run from an evaluation on with the interval over its seeds; where it takes no steps, a level, the
+    mean of the last three evaluations."""
     values = as_curve(SCORE).of(run)
     if not steps.any():
-        return axes.axhline(values[-1].mean(), color=colour, linewidth=1.2, linestyle=(0, (5, 1.6)))
-    (line,) = axes.plot(steps, values.mean(1), color=colour, linewidth=1.4)
-    low, high = bootstrap_interval(values.T)
-    axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+        return axes.axhline(values[-3:].mean(), color=colour, linewidth=1.2, linestyle=(0, (5, 1.6)))
+    (line,) = axes.plot(steps[start:], values[start:].mean(1), color=colour, linewidth=1.4)
+    low, high = bootstrap_interval(values[start:].T)
+    axes.fill_between(steps[start:], low, high, color=colour, alpha=0.13, linewidth=0)
     return line
