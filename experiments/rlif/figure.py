@@ -68,7 +68,9 @@ def draw_interventions(scores: Scores, path: Path) -> None:
         count_steps(below, 4)
     panels[0, 0].set_ylabel("normalised score", fontsize=8)
     panels[1, 0].set_ylabel("share of the\nexpert's steps", fontsize=8)
-    figure.legend(entries.values(), entries.keys(), fontsize=8, frameon=False, ncols=int(width / 1.5), loc="outside lower center")
+    figure.legend(
+        entries.values(), entries.keys(), fontsize=8, frameon=False, ncols=int(width / 1.5), loc="outside lower center"
+    )
     save_figure(figure, path)
 
 
