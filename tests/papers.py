@@ -46,6 +46,7 @@ PAPERS = [
     Paper("offline_rl", {"offline_rl": _OFFLINE, "offline_to_online": ("", "iql", "cal_ql")},
           "agent.expectile=0.7,0.9", ("train", "finetune"), ("offline_rl:full", "offline_rl:edac/hopper-medium")),
     Paper("dual_rl", {"dual_rl": _DUAL}, "agent.lam=0.6,0.8", at_scale=("dual_rl:full",)),
+    Paper("rlif", {"rlif": ("", "dagger", "reference")}, at_scale=("rlif:rlif_random/hopper-weak",)),
     Paper("sqirl", {"sqirl": ("ppo", "dqn", "sqirl")}, "agent.clip=0.1,0.2", at_scale=("sqirl:sqirl/unlock",)),
     Paper("kl_bayes", {"kl_bayes": ("", "reward", "off_policy", "pretrain", "texts")},
           "matching.learning_rate=0.001,0.003", at_scale=("kl_bayes:kl/reward",)),

@@ -15,6 +15,7 @@ from rl_jax.agents.oril import oril
 from rl_jax.agents.rebrac import rebrac
 from rl_jax.agents.recoil import recoil
 from rl_jax.agents.recoil_v import recoil_v
+from rl_jax.agents.rlpd import rlpd
 from rl_jax.agents.sac import sac
 from rl_jax.agents.smodice import smodice
 from rl_jax.agents.td3_bc import td3_bc
@@ -24,10 +25,10 @@ from rl_jax.core.config import unknown
 AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
     "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
-    "iq_learn": iq_learn,
+    "iq_learn": iq_learn, "rlpd": rlpd,
 }
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
-FROM_SCRATCH = ("sac",)  # they explore, and so learn without prior data
+FROM_SCRATCH = ("sac", "rlpd")  # they explore, and so learn without prior data
 TARGET = "target_return"  # a field of the agents that read sequences
 
 

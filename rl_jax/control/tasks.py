@@ -113,10 +113,11 @@ def _recorded(env_id: str, strict: bool, dataset: Dataset) -> dict[str, Any]:
 
 
 def references_of(label: str, config: ConfigDict) -> ReferenceReturns | None:
-    """What returns in the task of this label are normalised by: `config.dataset.reference_returns`, or what is
-    published of the task; None where there is neither."""
-    if "dataset" in config and config.dataset.reference_returns:
-        return ReferenceReturns(*config.dataset.reference_returns)
+    """What returns in the task of this label are normalised by: `reference_returns` of `config.dataset` or, without a
+    data set, of the configuration, or what is published of the task; None where there is neither."""
+    given = config.get("dataset", config).get("reference_returns", ())
+    if given:
+        return ReferenceReturns(*given)
     return reference_returns(label) if has_references(label) else None
 
 

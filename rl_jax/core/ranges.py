@@ -95,6 +95,9 @@ RANGES: dict[str, Range] = {
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
     "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,
     "kl_loss": NOT_NEGATIVE, "pretraining_coefficient": NOT_NEGATIVE,
+    "probability": SHARE, "intervention.beta": SHARE, "intervention.steps": COUNT, "delta": NOT_NEGATIVE,
+    "label_share": SHARE, "collect.first": COUNT_OR_NONE, "collect.every": COUNT,
+    "num_min_critics": COUNT, "utd": COUNT, "target_entropy": Range(), "initial_temperature": POSITIVE,
     "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
 }
 

@@ -24,6 +24,7 @@ class Transitions:
     # Columns that some agents ask for (config.dataset.columns).
     next_actions: jax.Array | np.ndarray | None = None  # [N, A], the data's action in next_observations
     mc_returns: jax.Array | np.ndarray | None = None  # [N], discounted sum of the episode's rewards from this step on
+    expert: jax.Array | np.ndarray | None = None  # [N], 1 where an expert chose the action
 
     def __len__(self) -> int:
         return self.rewards.shape[0]

@@ -26,8 +26,9 @@ class Collector:
     """Acts with the current parameters in one environment a run, and draws the batch of every update.
 
     The first call of `collect` takes `random_steps` uniformly random steps, before there is any update; from then on
-    every call takes `env_steps` steps by samples of the policy. An episode that ends is followed by the next at once.
-    Steps are stored as the task has them: a paper that standardises observations or scales rewards does so in its step.
+    every call, or one in `every` from call `first` on, takes `env_steps` steps by samples of the policy. An episode
+    that ends is followed by the next at once. Steps are stored as the task has them: a paper that standardises
+    observations or scales rewards does so in its step.
 
     Args:
       pool: one savable environment for each of the S runs; the collector resets it, and its feed closes it.
@@ -35,7 +36,7 @@ class Collector:
       seed: of the first run. The reset seeds of run s are a function of (seed + s, process, episode).
       batch_size: drawn at every call, by all processes together. Each process has environments of its own.
       env_steps: steps of every environment at a call.
-      random_steps: see above.
+      random_steps, first, every: see above.
       for_mixing: whether the batches are `Collected`, for a step that mixes them with prior data, and may be asked for
         before there is anything to draw from; otherwise they are `Transitions`.
 
@@ -52,6 +53,8 @@ class Collector:
         batch_size: int,
         env_steps: int = 1,
         random_steps: int = 0,
+        first: int = 0,
+        every: int = 1,
         for_mixing: bool = False,
     ):
         if env_steps < 1 or random_steps < 0:
@@ -62,7 +65,7 @@ class Collector:
             raise ValueError(f"{replay.num_runs} runs need one environment each, not {pool.num_envs} together")
         self._pool, self._replay, self._seed = pool, replay, seed
         self._batch_size = batch_size // jax.process_count()
-        self._env_steps, self._random_steps = env_steps, random_steps
+        self._env_steps, self._random_steps, self._first, self._every = env_steps, random_steps, first, every
         self._for_mixing = for_mixing
         self._episodes = np.zeros(pool.num_envs, np.int64)  # of each run, those that ended
         self._returns, self._lengths = np.zeros(pool.num_envs), np.zeros(pool.num_envs, np.int64)
@@ -94,16 +97,29 @@ class Collector:
             low, high = self._pool.action_space.low, self._pool.action_space.high
             for _ in range(self._random_steps):
                 self._step(np.stack([generator.uniform(low, high) for generator in generators]), ended)
-        if step > 0 or not self._random_steps:
+        is_due = step >= self._first and (step - self._first) % self._every == 0
+        if is_due and (step > 0 or not self._random_steps):
             policy = gather((state.params, state.extra))
             for i in range(self._env_steps):
                 inputs = jax.device_put((words, self._observations.astype(np.float32), np.uint32([i, process])))
-                self._step(jax.device_get(act_all(policy, *inputs)), ended)
+                self._step(self._choose(act_all, policy, inputs, generators), ended)
         batch = self._draw(generators)
         if not ended:
             return batch, {}
         returns, lengths = zip(*ended, strict=True)
         return batch, {"collect/return": float(np.mean(returns)), "collect/length": float(np.mean(lengths))}
+
+    def _choose(
+        self, act_all: Callable[..., jax.Array], policy: PyTree, inputs: tuple[jax.Array, ...],
+        generators: Sequence[np.random.Generator],
+    ) -> np.ndarray:
+        """The actions [S, A] of the next step; `generators` are the runs' own of this call."""
+        del generators
+        return jax.device_get(act_all(policy, *inputs))
+
+    def _remember(self, ended: np.ndarray, rewards: np.ndarray, **step: np.ndarray) -> None:
+        """Stores one step of every run, as `ReplayBuffer.add` takes it."""
+        self._replay.add(ended, rewards=rewards, **step)
 
     def _draw(self, generators: Sequence[np.random.Generator]) -> Transitions | Collected:
         batch, drawable = self._replay.sample(generators, self._batch_size), self._replay.drawable
@@ -122,9 +138,8 @@ class Collector:
         before = self._observations
         after, rewards, terminated, truncated = pool.step(actions, np.ones(pool.num_envs, bool))
         done = terminated | truncated
-        self._replay.add(
-            done, observations=before, actions=actions, rewards=rewards, masks=1.0 - terminated,
-            next_observations=after,
+        self._remember(
+            done, rewards, observations=before, actions=actions, masks=1.0 - terminated, next_observations=after
         )
         self._returns += rewards
         self._lengths += 1

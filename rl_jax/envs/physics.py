@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+# Classic control without MuJoCo: tasks whose attribute `state` is all that a step depends on.
+CLASSIC = ("gymnasium.envs.classic_control.pendulum", "gymnasium.envs.classic_control.continuous_mountain_car")
 TRANSPARENT = ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker")  # wrappers without a state but a count of steps
 
 
 class Physics:
     """Reads and writes the state of one environment.
 
-    Known are Gymnasium's MuJoCo tasks, and environments that have `save_state() -> array` and `restore_state(array)`,
-    float64 of one fixed shape [P]. Both only behind wrappers that change nothing but an episode's length.
+    Known are Gymnasium's MuJoCo tasks, two of its classic ones (CLASSIC), and environments that have `save_state() ->
+    array` and `restore_state(array)`, float64 of one fixed shape [P]. All of them only behind wrappers that change
+    nothing but an episode's length.
 
     Raises:
       ValueError: there is no known way to save the environment.
@@ -31,7 +34,8 @@ class Physics:
             self._time_limit = env if name == "TimeLimit" else self._time_limit
             env = env.env
         self._own = hasattr(env, "save_state") and hasattr(env, "restore_state")
-        if self._own:
+        self._classic = type(env).__module__ in CLASSIC
+        if self._own or self._classic:
             return
         # A task that others derive from MujocoEnv may keep more than the simulator does.
         if not type(env).__module__.startswith("gymnasium.envs.mujoco."):
@@ -45,18 +49,24 @@ class Physics:
 
     def size(self) -> int:
         """P; the environment must have been reset."""
+        if self._classic:
+            return len(self._env.state)
         return len(self._env.save_state()) if self._own else self._mujoco.mj_stateSize(self._env.model, self._kind)
 
     def read(self, out: np.ndarray) -> None:
         """Writes the state into `out`, [P] float64."""
-        if self._own:
+        if self._classic:
+            out[:] = self._env.state
+        elif self._own:
             out[:] = self._env.save_state()
         else:
             self._mujoco.mj_getState(self._env.model, self._env.data, out, self._kind)
 
     def write(self, state: np.ndarray, steps: int) -> None:
         """Puts an environment that was just reset into a state [P] after `steps` steps of its episode."""
-        if self._own:
+        if self._classic:
+            self._env.state = state.astype(self._env.state.dtype)
+        elif self._own:
             self._env.restore_state(state.copy())
         else:
             self._mujoco.mj_setState(self._env.model, self._env.data, state, self._kind)

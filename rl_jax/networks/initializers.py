@@ -45,6 +45,12 @@ def fan_in_uniform(bias: float) -> Initializer:
     return lambda fan_in: torch_default(fan_in) | {"bias_init": nn.initializers.constant(bias)}
 
 
+def xavier(fan_in: int) -> dict[str, Draw]:
+    """Kernels uniform in +-sqrt(6 / (fan-in + fan-out)), biases of zero (Glorot and Bengio 2010): RLPD's layers."""
+    del fan_in  # a kernel's shape tells it
+    return {"kernel_init": nn.initializers.xavier_uniform(), "bias_init": nn.initializers.zeros}
+
+
 def uniform(bound: float) -> Initializer:
     """Kernels and biases uniform in +-bound, whatever the fan-in: DDPG's last layers (arXiv 1509.02971), with 3e-3."""
 

@@ -23,6 +23,7 @@ from rl_jax.agents import (
     rebrac,
     recoil,
     recoil_v,
+    rlpd,
     sac,
     smodice,
     td3_bc,
@@ -108,6 +109,9 @@ CASES = {
     ),
     "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
     "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
+    "rlpd": Case(
+        rlpd.rlpd, rlpd.default_config, {"num_critics": 4, "num_min_critics": 1, "log_std_min": 0.1, "tau": 0.3}
+    ),
 }
 FLIP_STEPS = 2
 # The core's for a run with seed 0.

@@ -54,6 +54,20 @@ def test_the_ring_keeps_the_newest_steps_of_each_run_whole_and_uniformly():
     assert batch.mc_returns is None and batch.next_actions is None
 
 
+def test_runs_keep_different_steps():
+    replay = ReplayBuffer(2, 20, 2, 1, marks_expert=True)
+    kept = np.arange(50) % 5 != 3
+    for number in range(50):
+        marks = np.array([number % 2, 1.0])
+        replay.add(np.zeros(2, bool), kept=np.array([kept[number], True]), expert=marks, **step(number))
+    np.testing.assert_array_equal(replay.added, [40, 50])
+    np.testing.assert_array_equal(replay.drawable, [20, 20])
+    batch = replay.sample(generators(), 2000)
+    assert {*batch.rewards[0]} == {*np.flatnonzero(kept)[20:]} and {*batch.rewards[1]} == {*range(1030, 1050)}
+    np.testing.assert_array_equal(batch.expert[0], batch.rewards[0] % 2)
+    assert batch.expert[1].all()
+
+
 def test_a_run_draws_by_its_own_generator_and_from_its_own_steps():
     both, second = ReplayBuffer(2, 100, 2, 1), ReplayBuffer(1, 100, 2, 1)
     for number in range(40):
@@ -179,7 +193,8 @@ def test_a_restored_buffer_goes_on_as_the_one_that_was_saved(discount, steps):
     one, two = replay.sample(generators(3), 256), other.sample(generators(3), 256)
     for name, column in vars(one).items():
         np.testing.assert_array_equal(column, getattr(two, name), err_msg=name)
-    assert replay.added == other.added == steps + 9
+    np.testing.assert_array_equal(replay.added, [steps + 9] * 2)
+    np.testing.assert_array_equal(other.added, replay.added)
 
 
 def test_a_saved_buffer_does_not_change_any_more():

@@ -111,7 +111,7 @@ def play_on(pool, actions, seed):
 
 
 # Hopper-v4 pays for positions, Reacher-v4 and Ant-v4 for what the simulator derived from them in the last step.
-@pytest.mark.parametrize("env_id", [SAVABLE_TOY, "Hopper-v4", "Reacher-v4", "Ant-v4"])
+@pytest.mark.parametrize("env_id", [SAVABLE_TOY, "Pendulum-v1", "Hopper-v4", "Reacher-v4", "Ant-v4"])
 def test_a_saved_pool_goes_on_bitwise_in_another(env_id):
     if env_id != SAVABLE_TOY:
         pytest.importorskip("mujoco")

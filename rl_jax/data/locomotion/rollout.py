@@ -40,6 +40,7 @@ def roll_out_block(
     """
     environments, limit = make_environments(env_id)
     observation_dim, action_dim = environments[0].observation_space.shape[0], environments[0].action_space.shape[0]
+    bound = environments[0].action_space.high  # of a box around 0; policies act in [-1, 1]
     observations = np.zeros((BLOCK_EPISODES, limit + 1, observation_dim), np.float32)
     actions = np.zeros((BLOCK_EPISODES, limit, action_dim), np.float32)
     rewards = np.zeros((BLOCK_EPISODES, limit), np.float32)
@@ -56,7 +57,7 @@ def roll_out_block(
             break
         actions[:, step] = policy.act(observations[:, step], noise[:, step] if stochastic else None)
         for i in active:
-            successor, rewards[i, step], terminated[i], _, _ = environments[i].step(actions[i, step])
+            successor, rewards[i, step], terminated[i], _, _ = environments[i].step(bound * actions[i, step])
             observations[i, step + 1] = successor
         lengths[active] = step + 1
     touched = np.cumsum(lengths) - lengths < max_steps

@@ -1,0 +1,1 @@
+"""RLIF: interactive imitation as reinforcement learning."""
