@@ -65,7 +65,6 @@ def base(method: str, name: str) -> ConfigDict:
     make, changes = METHODS[method]
     config = core_config()
     config.agent = make()
-    config.side_by_side = ("agent.*", "!agent.dropout")
     config.batch_size = 96  # pairs, or segments that are all compared
     config.num_steps = 500_000
     if "decay_steps" in config.agent:
@@ -97,7 +96,7 @@ def double_integrator(method: str) -> ConfigDict:
     config.dataset.noise = 0.3  # of the bound, on every action
     config.dataset.picture = 0  # pixels: above 0 the policy sees pictures
     config.num_seeds, config.num_steps, config.batch_size, config.eval_episodes = 3, 7500, 16, 64
-    _lengths(config, cloning=1500, warmup=300, reward=3000)
+    _lengths(config, cloning=1500, warmup=300)
     config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "dropout": 0.0})
     config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 250})
     config.checkpoint.every = 7500
@@ -109,7 +108,7 @@ def meta_world(method: str, task: str) -> ConfigDict:
     config = base(method, f"metaworld-{task}")
     config.dataset.update({"num_steps": 64_000, "normalize_observations": True})
     config.num_seeds, config.num_steps, config.batch_size = 3, 6000, 8
-    _lengths(config, cloning=2000, warmup=200, reward=2000)
+    _lengths(config, cloning=2000, warmup=200)
     config.agent.update({"hidden_dims": (256, 256), "learning_rate": 3e-4})
     config.loop.update({"eval_every": 500})
     config.checkpoint.every = 6000
@@ -136,19 +135,17 @@ def pictures() -> ConfigDict:
     """CPL from pictures of the double integrator with the authors' network and settings for images."""
     config = double_integrator("cpl")
     config.agent.update({
-        "encoder": "drq_cnn", "hidden_dims": (1024, 1024), "dropout": 0.5, "shift": 4, "learning_rate": 1e-4,
+        "encoder": "drq_cnn", "hidden_dims": (1024, 1024), "dropout": 0.5, "learning_rate": 1e-4,
     })
     config.dataset.update({"picture": 64, "pairing": "score", "num_steps": 160_000, "segment_length": 64})
-    _lengths(config, cloning=40_000, warmup=10_000, reward=0)
+    _lengths(config, cloning=40_000, warmup=10_000)
     config.num_seeds, config.num_steps, config.batch_size = 4, 120_000, 64
     config.loop.update({"eval_every": 2500})
     return config
 
 
-def _lengths(config: ConfigDict, cloning: int, warmup: int, reward: int) -> None:
-    if config.agent.name == "piql":
-        config.agent.reward_steps = reward
-    else:
+def _lengths(config: ConfigDict, cloning: int, warmup: int) -> None:
+    if config.agent.name == "cpl":
         config.agent.update({"cloning_steps": cloning, "warmup_steps": warmup})
 
 
@@ -156,7 +153,7 @@ def tiny(config: ConfigDict, picture: int = 0) -> ConfigDict:
     """Seconds: what the tests run."""
     config.agent.hidden_dims = (16, 16)
     config.num_seeds, config.num_steps, config.batch_size, config.eval_episodes = 2, 40, 8, 4
-    _lengths(config, cloning=10, warmup=5, reward=20)
+    _lengths(config, cloning=10, warmup=5)
     config.dataset.update({"num_steps": 640, "segment_length": 8, "picture": picture})
     config.loop.update({"chunk": 10, "log_every": 10, "eval_every": 20})
     config.checkpoint.every = 10

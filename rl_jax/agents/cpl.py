@@ -1,8 +1,8 @@
 """CPL: contrastive preference learning. A policy from comparisons of segments, without a reward and without RL.
 
-Hejna et al. 2023, "Contrastive Preference Learning: Learning from Human Feedback without Reinforcement Learning", arXiv
-2310.13639. If people prefer the segment of less regret, and the advantage is alpha log pi* as in maximum-entropy RL, the
-log-probs of a segment's actions decide which is preferred. A batch is `Comparisons`; rewards are not read.
+Hejna et al. 2023, "Contrastive Preference Learning: Learning from Human Feedback without Reinforcement Learning",
+arXiv 2310.13639. If people prefer the segment of less regret, and the advantage is alpha log pi* as in maximum-entropy
+RL, the log-probs of a segment's actions decide which is preferred. A batch is `Comparisons`; rewards are not read.
 
 The policy first clones all segments; then its optimiser starts anew, with a warm-up, on the contrastive loss. The
 settings follow the authors' code: no discount within a segment, log pi(a|s) = -|a - mu(s)|^2, dropout in both phases.
@@ -19,10 +19,12 @@ from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.segments import Comparisons
 from rl_jax.data.shifts import random_shift
 from rl_jax.losses.preference import cpl_loss, log_ratios, preferred, segment_scores
+from rl_jax.networks.encoders import CNNS
 from rl_jax.networks.policies import RegressionPolicy
 from rl_jax.networks.trained import Networks, Trained
 
 CLONED = ("all", "preferred")
+SHIFT = 4  # pixels that images are shifted by at most, at random
 
 
 def cpl(config: ConfigDict, action_dim: int) -> Agent:
@@ -56,9 +58,9 @@ def cpl(config: ConfigDict, action_dim: int) -> Agent:
     ) -> tuple[jax.Array, Metrics]:
         policy = actor.apply(params, batch.steps.observations, deterministic=False, rngs={"dropout": key})
         log_probs = policy.log_prob(batch.steps.actions)
-        kept = jnp.stack(preferred(batch.labels)) if config.cloned == "preferred" else jnp.ones((2, *batch.labels.shape))
-        # How often each segment is cloned; a phase that begins by cloning clones all.
+        # How often each segment is cloned; the first phase clones all.
         chosen = jnp.stack([batch.first, batch.second])
+        kept = jnp.stack(preferred(batch.labels)) if config.cloned == "preferred" else jnp.ones(chosen.shape)
         times = jnp.zeros(batch.mask.shape[0]).at[chosen].add(jnp.where(cloning, 1.0, kept))
         weights = times[:, None] * batch.mask
         cloning_loss = -jnp.sum(weights * log_probs) / jnp.maximum(jnp.sum(weights), 1.0)
@@ -90,8 +92,8 @@ def cpl(config: ConfigDict, action_dim: int) -> Agent:
 
     def update(state: TrainState, batch: Comparisons, key: Key) -> tuple[TrainState, Metrics]:
         dropout_key, shift_key = jax.random.split(key)
-        if config.shift:
-            observations = random_shift(batch.steps.observations, shift_key, config.shift)
+        if config.encoder in CNNS:
+            observations = random_shift(batch.steps.observations, shift_key, SHIFT)
             batch = batch.replace(steps=batch.steps.replace(observations=observations))
         if config.contrastive:
             state = restarted(state)
@@ -123,7 +125,6 @@ def default_config() -> ConfigDict:
             "hidden_dims": (512, 512),
             "encoder": "none",
             "dropout": 0.25,
-            "shift": 0,  # pixels that images are shifted by at most, at random: 4 in the authors' code
             "learning_rate": 1e-4,
             "cloning_steps": 200_000,  # of the first phase
             "warmup_steps": 10_000,  # of the second one

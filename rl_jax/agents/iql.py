@@ -20,7 +20,10 @@ from rl_jax.networks.values import Critic, Value
 
 
 def iql(config: ConfigDict, action_dim: int, actor: nn.Module | None = None) -> Agent:
-    """Makes IQL; `config` has the fields of `default_config`. An `actor` with dropout may stand in the Gaussian's place.
+    """Makes IQL; `config` has the fields of `default_config`.
+
+    Args:
+      actor: a policy with dropout, to stand in the Gaussian one's place.
     """
     drops, actor = actor is not None, actor or GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)

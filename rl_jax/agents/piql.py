@@ -59,7 +59,7 @@ def piql(config: ConfigDict, action_dim: int) -> Agent:
             own, policy_info = learner.update(state, steps, key)
             return own, policy_info | {"reward/mean": jnp.mean(steps.rewards)}
 
-        learning = state.step < config.reward_steps
+        learning = state.step < config.reward_share * config.decay_steps
         state, reward_info = when(learning, learn_reward, state)
         state, policy_info = when(config.together | ~learning, learn_policy, state)
         return state, reward_info | policy_info
@@ -74,7 +74,7 @@ def one_by_one(steps: Transitions, mask: jax.Array) -> Transitions:
     """
     count, length = mask.shape
     rows = jnp.arange(length) % jnp.sum(mask, 1, dtype=jnp.int32)[:, None] + length * jnp.arange(count)[:, None]
-    return jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:])[rows.reshape(-1)], steps)
+    return jax.tree.map(lambda field: jnp.asarray(field).reshape(-1, *field.shape[2:])[rows.reshape(-1)], steps)
 
 
 def default_config() -> ConfigDict:
@@ -87,7 +87,7 @@ def default_config() -> ConfigDict:
             "temperature": 3.0,  # 1 / 0.3333: the authors write exp(A / beta)
             "decay_steps": 500_000,
             "dropout": 0.25,  # of the policy
-            "reward_steps": 50_000,  # in which the reward learns
+            "reward_share": 0.1,  # of decay_steps, in which the reward learns
             "together": True,  # whether IQL learns in these too, as the authors' code does, or after them
         }
     )

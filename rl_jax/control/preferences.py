@@ -60,7 +60,8 @@ def preference_data(config: ConfigDict, episodes: Episodes, starts: np.ndarray, 
     )
     segments = best_segments(to_segments(episodes, starts, lengths, scores), own.top_fraction)
     statistics = {"observation_mean": mean, "observation_std": std}
-    return AgentData(segments, draw_comparisons(own.segment_length, own.pairing), statistics, episodes.actions.shape[1:])
+    draw = draw_comparisons(own.segment_length, own.pairing)
+    return AgentData(segments, draw, statistics, episodes.actions.shape[1:])
 
 
 def preference_experiment(config: ConfigDict) -> Experiment:
@@ -145,7 +146,7 @@ def _program(data: AgentData, judge: Any, config: ConfigDict) -> Program:
 def _finished(
     program: Callable[[ConfigDict], Program], name: str, episodes: Episodes, headline: Metric, facts: dict[str, float]
 ) -> Experiment:
-    """The experiment, whose last line has the facts and "parameters", how many numbers a run trains and keeps copies of.
+    """The experiment, whose last line has the facts and "parameters": all numbers that a run trains or keeps copies of.
     """
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ SEGMENTS_AN_EPISODE = 3
 DISCOUNT, LOOK_AHEAD = 0.99, 100  # of V; behind the steps looked ahead the last reward is taken to go on
 # The share of stretches that are random, by task: about half of the episodes succeed.
 RANDOM = {
-    "bin-picking": 0.2, "button-press": 0.4, "door-open": 0.35, "drawer-open": 0.4, "plate-slide": 0.4, "sweep-into": 0.3,
+    "bin-picking": 0.2, "button-press": 0.4, "door-open": 0.4, "drawer-open": 0.4, "plate-slide": 0.4,
+    "sweep-into": 0.3,
 }
 
 
