@@ -119,8 +119,6 @@ def authors(method: str, task: str) -> ConfigDict:
     """Dense data: 2,500 segments, any two of which are compared."""
     config = base(method, f"metaworld-{task}")
     config.num_seeds = 4
-    if method in ("piql", "sft"):
-        config.batch_size = 32
     return config
 
 
