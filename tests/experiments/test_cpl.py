@@ -67,3 +67,13 @@ def test_the_paper_presets_are_the_authors(preset, fields):
     assert tuple(config.agent.hidden_dims) == (512, 512) and config.agent.dropout == 0.25
     sparse = configured(preset.replace("paper-", "sparse-"))
     assert (sparse.dataset.num_steps // 64, sparse.dataset.pairing) == (20_000, "comparison")
+
+
+def test_pictures_at_the_authors_size():
+    """Shapes alone: 64 pixels leave 25 after the convolutions, which 50 features and two layers of 1024 read."""
+    config = configured("full", {"dataset.num_steps": 6400})
+    program = experiment(config).program(config)
+    sizes = jax.tree.map(lambda x: x.size, jax.eval_shape(program.init, jax.random.key(0), program.resident).params)
+    convolutions = 9 * 3 * 32 + 32 + 3 * (9 * 32 * 32 + 32)
+    behind = 25 * 25 * 32 * 50 + 50 + 2 * 50 + 50 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 + 1
+    assert sum(jax.tree.leaves(sizes)) == convolutions + behind
