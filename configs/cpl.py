@@ -4,8 +4,8 @@
 
 Presets:
   quick               CPL on the double integrator, 3 seeds: about a minute on 2 cores.
-  <method>/<task>     3 seeds. Methods: cpl (bias 0.5), cpl_unbiased (bias 1), cpl_bc, cpl_kl, cpl_return (compared by
-                      return), piql, sft, bc, bc10 (of the best tenth). Tasks: double_integrator, and with the extra
+  <method>/<task>     3 seeds. Methods: cpl (bias 0.5), cpl_unbiased (bias 1), cpl_bc, cpl_kl, cpl_return (the same,
+                      compared by return), piql, sft, bc, bc10 (of the best tenth). Tasks: double_integrator, and with the extra
                       metaworld bin-picking, button-press, door-open, drawer-open, plate-slide, sweep-into.
   paper-<method>/<task>   the authors' settings and lengths: 500,000 updates of 96 pairs of 64 steps, dense data; and
                       sparse-<method>/<task>, 10,000 comparisons of 20,000 segments. For a GPU.
@@ -32,14 +32,14 @@ def _unbiased() -> ConfigDict:
 
 # By method: its agent, and what it changes of the data.
 METHODS = {
-    "cpl": (cpl.default_config, {}),
     "cpl_unbiased": (_unbiased, {}),
-    "cpl_bc": (cpl.cpl_bc_config, {}),
-    "cpl_kl": (cpl.cpl_kl_config, {}),
-    "cpl_return": (cpl.default_config, {"dataset.label": "return"}),
-    "piql": (piql.default_config, {}),
+    "cpl": (cpl.default_config, {}),
     "sft": (cpl.sft_config, {}),
     "bc": (cpl.bc_config, {}),
+    "cpl_return": (_unbiased, {"dataset.label": "return"}),
+    "piql": (piql.default_config, {}),
+    "cpl_kl": (cpl.cpl_kl_config, {}),
+    "cpl_bc": (cpl.cpl_bc_config, {}),
     "bc10": (cpl.bc_config, {"dataset.top_fraction": 0.1}),
 }
 
@@ -75,6 +75,7 @@ def base(method: str, name: str) -> ConfigDict:
         "num_steps": 160_000,  # in all segments together
         "segment_length": 64,
         "pairing": "rank",  # or "comparison" or "score": rl_jax/data/segments.py
+        "temperature": 0.0,  # of the labels: 0 prefers the larger score, as in the authors' data
         "label": "regret",  # or "return": the score by which segments are compared
         "top_fraction": 1.0,  # below 1: the segments of the highest scores (%BC)
         "normalize_observations": False,
@@ -89,17 +90,21 @@ def base(method: str, name: str) -> ConfigDict:
 
 
 def double_integrator(method: str) -> ConfigDict:
-    """2,500 segments of 32 steps of a weak controller, every regret exact."""
+    """10,000 segments of 16 steps of a weak controller with much noise, every regret exact."""
     config = base(method, DOUBLE_INTEGRATOR)
-    config.dataset.update({"num_steps": 80_000, "segment_length": 32})
-    config.dataset.strength = 0.2  # of the behaviour: the share of the optimal gain
-    config.dataset.noise = 0.3  # of the bound, on every action
+    config.dataset.update({"num_steps": 160_000, "segment_length": 16})
+    config.dataset.strength = 0.03  # of the behaviour: the share of the optimal gain
+    config.dataset.noise = 0.5  # of the bound, on every action
+    # An action that is off by 1 costs 10.7, so that alpha is 10.7 / 21.4 in the regret model of the labels.
+    config.dataset.temperature = 21.4
+    if method in ("cpl", "cpl_unbiased", "cpl_return"):
+        config.agent.alpha = 0.5
     config.dataset.picture = 0  # pixels: above 0 the policy sees pictures
-    config.num_seeds, config.num_steps, config.batch_size, config.eval_episodes = 3, 7500, 16, 64
-    _lengths(config, cloning=1500, warmup=300)
+    config.num_seeds, config.num_steps, config.batch_size, config.eval_episodes = 3, 2500, 32, 64
+    _lengths(config, cloning=500, warmup=100)
     config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "dropout": 0.0})
-    config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 250})
-    config.checkpoint.every = 7500
+    config.loop.update({"chunk": 125, "log_every": 125, "eval_every": 125})
+    config.checkpoint.every = 2500
     return config
 
 

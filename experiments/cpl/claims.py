@@ -1,12 +1,24 @@
 """What CPL runs and claims; `python -m experiments.reproduce --paper=cpl` reads it.
 
 Presets:
-  quick        the double integrator, where regret is exact: all methods, 3 seeds, 7,500 updates.
+  quick        the double integrator, where regret is exact: all methods, 3 seeds, 2,500 updates.
   meta-world   drawer-open from states: CPL, P-IQL, SFT, BC, 10%-BC, 3 seeds; needs the extra metaworld.
   paper        six tasks of Meta-World, dense and sparse data, 4 seeds, the authors' settings and lengths.
   tiny         two methods for seconds: what the tests run.
 
-PILOTS
+What was asked of each claim before its rule and setting were fixed, with pilots on seed 100, which no result uses:
+
+- Can the data show it? Not where regret is that of the states: with much drift the better of two segments is the one
+  nearer to the origin, whatever was done in it, and a policy that runs away explains that as well (costs of 2,000 to
+  8,000 times the optimum from 5,000 segments of 32 steps). From starts within the problem's own, with actions so noisy
+  that they decide half of the regret, a linear policy's minimiser of the loss is optimal within 20% for alpha from 0.1
+  to 2 and biases from 0.5 to 1, and 2.1 to 2.5 times the optimum where returns are compared.
+- Labels that are certain are another model than the loss's, and its policies overshoot, by more the longer they train
+  (1.1, then 2.7 times the optimum). So labels are the probabilities of the regret model here, and alpha is its own.
+- Long enough, strong enough? Then the policy without a bias costs 1.4 times the optimum after 600 updates and 1.1 from
+  1,500 on. A bias of 0.5, whose minimiser is not the optimum, stays at 2.5 to 3.5; cloning costs 50 to 80. So what is
+  claimed of CPL near the optimum is claimed without the bias, and its cost is a row of its own.
+- Meta-World was not piloted for want of time: its rules are those of the card, and no result is shown.
 """
 
 import math
@@ -23,7 +35,7 @@ from rl_jax.reports.measures import Evaluations, Measure, Values, as_curve, log1
 
 LABELS = {
     "cpl": "CPL", "cpl_unbiased": "CPL without bias", "cpl_bc": "CPL-BC", "cpl_kl": "CPL-KL",
-    "cpl_return": "CPL, compared by return", "piql": "P-IQL", "sft": "SFT", "bc": "BC", "bc10": "10%-BC",
+    "cpl_return": "CPL without bias, by return", "piql": "P-IQL", "sft": "SFT", "bc": "BC", "bc10": "10%-BC",
 }
 MAIN = ("cpl", "piql", "sft", "bc", "bc10")
 ABSOLUTE = mean_of_last(COST, 10)
@@ -62,12 +74,14 @@ def double_integrator() -> Preset:
     return Preset(
         runs(tuple(METHODS), (DOUBLE_INTEGRATOR,)),
         (
-            reaches("cpl", 2.0, by="every", measure=ABSOLUTE, name="cpl_near_the_optimum",
-                    text="{cpl} costs at most twice the optimum"),
-            better_by("cpl", "sft", 1.0, by="mean", text="{cpl} costs a tenth of {sft}"),
+            reaches("cpl_unbiased", 2.0, by="every", measure=ABSOLUTE, name="cpl_near_the_optimum",
+                    text="{cpl_unbiased} costs at most twice the optimum"),
+            better_by("cpl_unbiased", "sft", 1.0, by="mean", text="{cpl_unbiased} costs a tenth of {sft}"),
+            better_by("cpl", "sft", 0.0, by="mean", text="{cpl} costs less than {sft}"),
             better_by("sft", "bc", 0.0, by="mean", text="{sft} costs no more than {bc}"),
-            better_by("cpl", "cpl_return", math.log10(2.0), by="mean",
-                      text="compared by return and not by regret, {cpl} costs twice as much"),
+            better_by("cpl_unbiased", "cpl_return", math.log10(2.0), by="mean",
+                      text="compared by return, {cpl_return} costs twice what {cpl_unbiased} does"),
+            better_by("cpl_unbiased", "cpl", 0.0, by="mean", text="the bias costs: {cpl_unbiased} better than {cpl}"),
             *cost_of_learning(COST),
         ),
         measure=RELATIVE,

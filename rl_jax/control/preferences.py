@@ -60,7 +60,7 @@ def preference_data(config: ConfigDict, episodes: Episodes, starts: np.ndarray, 
     )
     segments = best_segments(to_segments(episodes, starts, lengths, scores), own.top_fraction)
     statistics = {"observation_mean": mean, "observation_std": std}
-    draw = draw_comparisons(own.segment_length, own.pairing)
+    draw = draw_comparisons(own.segment_length, own.pairing, own.temperature)
     return AgentData(segments, draw, statistics, episodes.actions.shape[1:])
 
 

@@ -130,7 +130,9 @@ def segments_at(segments: Segments, chosen: jax.Array, length: int) -> tuple[Tra
     return jax.tree.map(read, jax.tree.map(jnp.asarray, segments.steps)), inside.astype(jnp.float32)
 
 
-def draw_comparisons(length: int, pairing: str) -> Callable[[Segments, jax.Array, int], Comparisons]:
+def draw_comparisons(
+    length: int, pairing: str, temperature: float = 0.0
+) -> Callable[[Segments, jax.Array, int], Comparisons]:
     """The sampler (segments, key, batch size) -> Comparisons; pure, to be called inside jit.
 
     Args:
@@ -138,6 +140,7 @@ def draw_comparisons(length: int, pairing: str) -> Callable[[Segments, jax.Array
       pairing: "rank": P = batch size pairs of two segments drawn by themselves; "comparison": P pairs of the M / 2 that
         segment i and segment M / 2 + i are, so that nothing else is known of the scores; "score": all pairs of as many
         segments as the batch size, in both orders, which changes no mean. The names are CPL's authors' code's.
+      temperature: of the labels, see `preference_labels`.
 
     Raises:
       ValueError: there is no such pairing.
@@ -159,6 +162,7 @@ def draw_comparisons(length: int, pairing: str) -> Callable[[Segments, jax.Array
             second = first + batch_size
         steps, mask = segments_at(segments, chosen, length)
         scores = segments.scores[chosen]
-        return Comparisons(steps, mask, first, second, preference_labels(scores[first], scores[second]))
+        labels = preference_labels(scores[first], scores[second], temperature)
+        return Comparisons(steps, mask, first, second, labels)
 
     return draw

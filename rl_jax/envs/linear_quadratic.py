@@ -101,7 +101,7 @@ def environment(problem: LinearQuadratic) -> Environment:
 def collect(
     problem: LinearQuadratic, num_episodes: int, steps: int, *, strength: float, noise: float, seed: int
 ) -> Episodes:
-    """Episodes of u = -strength K x + noise, clipped to the bound, from starts twice as wide as the problem's.
+    """Episodes of u = -strength K x + noise, clipped to the bound, from the problem's own starts.
 
     The further fields "value" and "next_value" are V before and behind each step, [N] float32.
 
@@ -114,7 +114,7 @@ def collect(
     n, m = problem.control.shape
     states = np.empty((num_episodes, steps + 1, n))
     actions = np.empty((num_episodes, steps, m))
-    states[:, 0] = rng.uniform(-2 * problem.start, 2 * problem.start, (num_episodes, n))
+    states[:, 0] = rng.uniform(-problem.start, problem.start, (num_episodes, n))
     for t in range(steps):
         pushed = -strength * states[:, t] @ solution.gain.T + noise * problem.bound * rng.normal(size=(num_episodes, m))
         actions[:, t] = np.clip(pushed, -problem.bound, problem.bound)

@@ -28,10 +28,17 @@ def bradley_terry_loss(chosen: jax.Array, rejected: jax.Array, margin: jax.Array
     return -log_sigmoid(chosen - rejected - margin)
 
 
-def preference_labels(first: jax.Array, second: jax.Array) -> jax.Array:
-    """1 where the second of a pair has the larger score, 0 where the first has, 0.5 for a tie, [P], of scores [P]."""
+def preference_labels(first: jax.Array, second: jax.Array, temperature: float = 0.0) -> jax.Array:
+    """The probability that the second of a pair is preferred, [P], of scores [P]: sigmoid((S_2 - S_1) / temperature).
+
+    At a temperature of 0 it is 1 where the second has the larger score, 0 where the first has, and 0.5 for a tie.
+
+    Source: CPL (Hejna et al. 2023), arXiv 2310.13639, equation 2; the authors' data have the limit at 0.
+    """
     chex.assert_equal_shape([first, second])
-    return 0.5 * (1.0 + jnp.sign(second - first))
+    if temperature == 0.0:
+        return 0.5 * (1.0 + jnp.sign(second - first))
+    return jax.nn.sigmoid((second - first) / temperature)
 
 
 def preferred(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
