@@ -4,9 +4,10 @@
 
 Presets:
   quick               CPL on the double integrator, 3 seeds: about a minute on 2 cores.
-  <method>/<task>     3 seeds. Methods: cpl (bias 0.5), cpl_unbiased (bias 1), cpl_bc, cpl_kl, cpl_return (the same,
-                      compared by return), piql, sft, bc, bc10 (of the best tenth). Tasks: double_integrator, and with the extra
-                      metaworld bin-picking, button-press, door-open, drawer-open, plate-slide, sweep-into.
+  <method>/<task>     3 seeds. Methods: cpl (bias 0.5), cpl_unbiased (bias 1), cpl_return (the same, compared by
+                      return), cpl_bc, cpl_kl, piql, sft, bc, bc10 (of the best tenth). Tasks: double_integrator, and
+                      with the extra metaworld bin-picking, button-press, door-open, drawer-open, plate-slide,
+                      sweep-into.
   paper-<method>/<task>   the authors' settings and lengths: 500,000 updates of 96 pairs of 64 steps, dense data; and
                       sparse-<method>/<task>, 10,000 comparisons of 20,000 segments. For a GPU.
   full                CPL from pictures with the authors' network for images: for a GPU.

@@ -9,8 +9,8 @@ import numpy as np
 class Dropout(nn.Module):
     """Zeros entries with probability `rate` and scales the others by 1 / (1 - rate), from the key stream "dropout".
 
-    Unlike flax.linen's, its rate may be a traced number (a plain 0 draws nothing), and an entry takes 16 random bits: on
-    a CPU, where drawing them is a good part of a small transformer's time, that is several times faster. x [...] ->
+    Unlike flax.linen's, its rate may be a traced number (a plain 0 draws nothing), and an entry takes 16 random bits:
+    on a CPU, where drawing them is a good part of a small transformer's time, that is several times faster. x [...] ->
     [...].
     """
 

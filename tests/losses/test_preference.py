@@ -128,4 +128,6 @@ def test_scores_labels_and_who_is_preferred_by_hand():
     np.testing.assert_allclose(losses.segment_scores(terms, mask, 1.0, 0.5), [3.0, 8.0])
     labels = losses.preference_labels(jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 2.0]))
     assert labels.tolist() == [1.0, 0.0, 0.5]
+    soft = losses.preference_labels(jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 2.0]), 0.5)
+    np.testing.assert_allclose(soft, [1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0)), 0.5], rtol=1e-6)
     assert [side.tolist() for side in losses.preferred(labels)] == [[0, 1, 1], [1, 0, 1]]
