@@ -1,6 +1,5 @@
 """Learning from comparisons of segments: an agent joined with scored segments that lie on the devices."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents.agent import Agent
 from rl_jax.control.agents import make_agent
-from rl_jax.control.offline import AgentData, in_box, offline_program
+from rl_jax.control.offline import AgentData, in_box, offline_program, on_raw_observations
 from rl_jax.control.tasks import ActionBox, Task, judge_in
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
@@ -135,12 +134,13 @@ def meta_world_experiment(config: ConfigDict) -> Experiment:
     )
     data = preference_data(config, episodes, episodes.starts, episodes.lengths)
     judge = judge_in(Task(success_id(own.name)), config)
+
+    def program(config: ConfigDict) -> Program:
+        act = on_raw_observations(make_agent(config, *data.action))
+        return offline_program(config, data)._replace(evaluate=judge(act, None))
+
     facts = {"behaviour_success": info["behaviour_success"], "best": info["expert_success"]}
-    return _finished(functools.partial(_program, data, judge), own.name, episodes, SUCCESS, facts)
-
-
-def _program(data: AgentData, judge: Any, config: ConfigDict) -> Program:
-    return offline_program(config, data, judge)
+    return _finished(program, own.name, episodes, SUCCESS, facts)
 
 
 def _finished(

@@ -115,7 +115,7 @@ def _recorded(env_id: str, strict: bool, dataset: Dataset) -> dict[str, Any]:
 def references_of(label: str, config: ConfigDict) -> ReferenceReturns | None:
     """What returns in the task of this label are normalised by: `config.dataset.reference_returns`, or what is
     published of the task; None where there is neither."""
-    if "dataset" in config and config.dataset.reference_returns:
+    if "dataset" in config and config.dataset.get("reference_returns", ()):
         return ReferenceReturns(*config.dataset.reference_returns)
     return reference_returns(label) if has_references(label) else None
 

@@ -1,5 +1,7 @@
 """CPL's experiment: how policies are judged, what the labels are of, and what its presets set."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from configs import cpl
 from experiments.cpl.experiment import experiment
+from rl_jax.core import loop
 from rl_jax.envs.linear_quadratic import double_integrator, environment
 
 
@@ -77,3 +80,17 @@ def test_pictures_at_the_authors_size():
     convolutions = 9 * 3 * 32 + 32 + 3 * (9 * 32 * 32 + 32)
     behind = 25 * 25 * 32 * 50 + 50 + 2 * 50 + 50 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 + 1
     assert sum(jax.tree.leaves(sizes)) == convolutions + behind
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="the extra metaworld")
+@pytest.mark.parametrize("method", ["cpl", "piql"])
+def test_meta_world_from_its_segments_to_a_share_of_successes(method, tmp_path):
+    config = configured(f"{method}/drawer-open", {
+        "dataset.num_steps": 384, "dataset.data_dir": str(tmp_path), "num_seeds": 1, "num_steps": 4, "batch_size": 8,
+        "eval_episodes": 2, "agent.hidden_dims": (16, 16), "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 0,
+    })
+    made = experiment(config)
+    result = loop.run(made, config, tmp_path / "run")
+    assert set(np.ravel(result.evaluations[-1]["eval/return"])) <= {0.0, 0.5, 1.0}
+    assert made.finish(result, tmp_path)["best"] == 1.0  # the script succeeds
