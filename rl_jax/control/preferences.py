@@ -32,7 +32,7 @@ from rl_jax.data.segments import (
 from rl_jax.envs import linear_quadratic as lq
 from rl_jax.evaluation.episodes import episode_returns
 
-COST = Metric("eval/cost_ratio", "cost over the optimum's", "lower")
+COST = Metric("eval/cost_ratio", "cost / optimum", "lower")
 SUCCESS = Metric("eval/return", "success")
 LABELS = ("regret", "return")
 DOUBLE_INTEGRATOR = "double_integrator"
