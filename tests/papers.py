@@ -50,6 +50,8 @@ PAPERS = [
     Paper("sqirl", {"sqirl": ("ppo", "dqn", "sqirl")}, "agent.clip=0.1,0.2", at_scale=("sqirl:sqirl/unlock",)),
     Paper("kl_bayes", {"kl_bayes": ("", "reward", "off_policy", "pretrain", "texts")},
           "matching.learning_rate=0.001,0.003", at_scale=("kl_bayes:kl/reward",)),
+    Paper("cpl", {"cpl": ("", "cpl_kl", "piql", "sft", "bc10", "pictures")}, "agent.alpha=0.1,0.3",
+          at_scale=("cpl:cpl_kl/double_integrator", "cpl:piql/double_integrator")),
     Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}, at_scale=("rlcm:emoji-large-compress",)),
     Paper("sft", {"sft": ("",)}, "agent.learning_rate=0.001,0.003", at_scale=("sft:stories260k/gsm8k",)),
     Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),

@@ -47,6 +47,9 @@ second. Variants:
 With --size=smollm2 a decoder of SmolLM2's shape scores 4 rows of 256 tokens; --size=0.5b and 1.5b are Qwen 2.5's shapes
 in bfloat16, at rows of 2,048 tokens and 64 samples, for a GPU.
 
+`--suite=preferences` measures CPL and P-IQL by the settings of CPL's authors, 96 pairs of segments of 64 steps: updates
+a second, and how many numbers each trains and keeps copies of.
+
 `--suite=sharding` measures IQL's fused step on a mesh of all devices, with its state replicated and laid by the rule
 "fsdp", beside the same step jitted without a mesh on one device.
 
@@ -65,10 +68,10 @@ import json
 from absl import flags
 
 from experiments.benchmark.measuring import rates
-from experiments.benchmark.suites import generative, language, offline_rl, online, sharding
+from experiments.benchmark.suites import generative, language, offline_rl, online, preferences, sharding
 from rl_jax.core.runtime import run_binary
 
-SUITES = ["offline_rl", "online", "generative", "language", "sharding"]
+SUITES = ["offline_rl", "online", "generative", "language", "sharding", "preferences"]
 SUITE = flags.DEFINE_enum("suite", "offline_rl", SUITES, "What to measure.")
 SIZES = {"generative": generative.UNETS, "language": language.SIZES}
 SIZE = flags.DEFINE_enum(
@@ -103,6 +106,8 @@ def main(argv: list[str]) -> None:
         result = online.suite(measure, SEEDS.value, PUREJAXRL.value, BRIDGE_MDP.value, steps)
     elif SUITE.value == "sharding":
         result = sharding.suite(measure, scale)
+    elif SUITE.value == "preferences":
+        result = preferences.suite(measure, SIZE.value)
     elif SUITE.value == "language":
         result = language.suite(measure, SIZE.value, TRANSFORMERS.value)
     else:

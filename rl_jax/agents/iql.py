@@ -4,6 +4,7 @@ Kostrikov, Nair and Levine 2021, "Offline Reinforcement Learning with Implicit Q
 of the updates (V, then the policy, then Q, then the target) and the settings follow the authors' code.
 """
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -18,9 +19,13 @@ from rl_jax.networks.policies import GaussianPolicy
 from rl_jax.networks.values import Critic, Value
 
 
-def iql(config: ConfigDict, action_dim: int) -> Agent:
-    """Makes IQL; `config` has the fields of `default_config`."""
-    actor = GaussianPolicy(config.hidden_dims, action_dim)
+def iql(config: ConfigDict, action_dim: int, actor: nn.Module | None = None) -> Agent:
+    """Makes IQL; `config` has the fields of `default_config`.
+
+    Args:
+      actor: a policy with dropout, to stand in the Gaussian one's place.
+    """
+    drops, actor = actor is not None, actor or GaussianPolicy(config.hidden_dims, action_dim)
     critic = Critic(config.hidden_dims, ensemble_size=2)
     value = Value(config.hidden_dims)
     networks = implicit_networks(config, actor, critic, value)
@@ -45,12 +50,11 @@ def iql(config: ConfigDict, action_dim: int) -> Agent:
         return networks.init(key, inputs(batch))
 
     def update(state: TrainState, batch: Transitions, key: Key) -> tuple[TrainState, Metrics]:
-        del key
         target_q = critic.apply(state.target_params["critic"], batch.observations, batch.actions).min(0)
         state, value_info = networks.step(state, "value", value_loss, target_q, batch)
         v, next_v = value.apply(state.params["value"], jnp.stack([batch.observations, batch.next_observations]))
         weights = advantage_weights(target_q - v, config.temperature, config.max_weight)
-        state, actor_info = networks.step(state, "actor", actor_loss, weights, batch)
+        state, actor_info = networks.step(state, "actor", actor_loss, weights, batch, key if drops else None)
         target = td_target(batch.rewards, batch.masks, next_v, config.discount)
         state, critic_info = networks.step(state, "critic", critic_loss, target, batch)
         return networks.follow(state), value_info | actor_info | critic_info

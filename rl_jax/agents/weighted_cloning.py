@@ -36,10 +36,16 @@ def with_random_actions(batch: Transitions, key: Key, count: int) -> Transitions
 
 
 def weighted_cloning(actor: nn.Module) -> Loss:
-    """The loss of a policy whose distribution has a `log_prob`: (params, weights [B], batch) -> (loss, metrics)."""
+    """The loss of a policy whose distribution has a `log_prob`: (params, weights [B], batch) -> (loss, metrics).
 
-    def actor_loss(params: PyTree, weights: jax.Array, batch: Transitions) -> tuple[jax.Array, Metrics]:
-        log_probs = actor.apply(params, batch.observations).log_prob(batch.actions)
+    A key after these is for the policy's dropout.
+    """
+
+    def actor_loss(
+        params: PyTree, weights: jax.Array, batch: Transitions, key: Key | None = None
+    ) -> tuple[jax.Array, Metrics]:
+        dropout = {} if key is None else {"deterministic": False, "rngs": {"dropout": key}}
+        log_probs = actor.apply(params, batch.observations, **dropout).log_prob(batch.actions)
         loss = jnp.mean(advantage_weighted_loss(log_probs, weights))
         return loss, {"actor/loss": loss, "actor/weight": jnp.mean(weights)}
 

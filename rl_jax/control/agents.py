@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents.agent import Agent
 from rl_jax.agents.awac import awac
 from rl_jax.agents.bc import bc
+from rl_jax.agents.cpl import cpl
 from rl_jax.agents.cql import cql
 from rl_jax.agents.dt import dt
 from rl_jax.agents.edac import edac
@@ -12,6 +13,7 @@ from rl_jax.agents.fdvl import fdvl
 from rl_jax.agents.iq_learn import iq_learn
 from rl_jax.agents.iql import iql
 from rl_jax.agents.oril import oril
+from rl_jax.agents.piql import piql
 from rl_jax.agents.rebrac import rebrac
 from rl_jax.agents.recoil import recoil
 from rl_jax.agents.recoil_v import recoil_v
@@ -25,7 +27,7 @@ from rl_jax.core.config import unknown
 AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
     "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
-    "iq_learn": iq_learn, "rlpd": rlpd,
+    "iq_learn": iq_learn, "rlpd": rlpd, "cpl": cpl, "piql": piql,
 }
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
 FROM_SCRATCH = ("sac", "rlpd")  # they explore, and so learn without prior data

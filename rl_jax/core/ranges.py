@@ -68,6 +68,8 @@ RANGES: dict[str, Range] = {
     "noise_clip": NOT_NEGATIVE, "noise_std": NOT_NEGATIVE, "policy_freq": COUNT, "actor_penalty": NOT_NEGATIVE,
     "critic_penalty": NOT_NEGATIVE, "eta": NOT_NEGATIVE, "conservatism": NOT_NEGATIVE, "num_samples": COUNT,
     "random_actions": COUNT_OR_NONE, "target_return": Range(), "return_scale": POSITIVE, "max_timesteps": COUNT,
+    "cloning_steps": COUNT_OR_NONE, "bias": POSITIVE_SHARE, "cloning_weight": NOT_NEGATIVE, "reward_share": SHARE,
+    "segment_length": COUNT, "dataset.strength": NOT_NEGATIVE, "dataset.noise": NOT_NEGATIVE, "picture": COUNT_OR_NONE,
     "mixture": INSIDE, "positive_share": INSIDE, "gradient_penalty": NOT_NEGATIVE,
     "mdp.states": COUNT, "mdp.actions": COUNT, "mdp.horizon": COUNT, "mdp.seed": SEED, "mdp.noise": NOT_NEGATIVE,
     "mdp.uniform": POSITIVE_SHARE, "q_error": Range(), "trajectories": Range(2), "roll_outs": COUNT,

@@ -31,12 +31,12 @@ class TimeStep(NamedTuple):
 
 
 class Environment(NamedTuple):
-    """One environment with discrete actions.
+    """One environment, of discrete actions unless its maker says otherwise.
 
     Attributes:
       reset: key -> (state, observation), the start of an episode.
       step: (state, action, key) -> (state, TimeStep).
-      num_actions: how many actions there are.
+      num_actions: how many actions there are; of continuous ones, the numbers in one.
       horizon: most steps an episode has.
     """
 

@@ -1,4 +1,4 @@
-"""Losses of preferences: which of two answers is better, or whether one answer is good. All return unreduced terms.
+"""Losses of preferences: which of two answers or segments is better, or whether one answer is good, unreduced.
 
 A log-prob is that of a whole answer: the sum over its tokens or, where a loss says so, their mean. "w" is the chosen
 (better) answer of a pair and "l" the rejected one. An implicit reward is r = beta (log pi - log pi_ref) (Rafailov et
@@ -26,6 +26,63 @@ def bradley_terry_loss(chosen: jax.Array, rejected: jax.Array, margin: jax.Array
     """
     chex.assert_equal_shape([chosen, rejected])
     return -log_sigmoid(chosen - rejected - margin)
+
+
+def preference_labels(first: jax.Array, second: jax.Array, temperature: float = 0.0) -> jax.Array:
+    """The probability that the second of a pair is preferred, [P], of scores [P]: sigmoid((S_2 - S_1) / temperature).
+
+    At a temperature of 0 it is 1 where the second has the larger score, 0 where the first has, and 0.5 for a tie.
+
+    Source: CPL (Hejna et al. 2023), arXiv 2310.13639, equation 2; the authors' data have the limit at 0.
+    """
+    chex.assert_equal_shape([first, second])
+    if temperature == 0.0:
+        return 0.5 * (1.0 + jnp.sign(second - first))
+    return jax.nn.sigmoid((second - first) / temperature)
+
+
+def preferred(labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(1 where the first of a pair is not the worse one, 1 where the second is not), two [P], of labels [P]."""
+    return (labels <= 0.5).astype(jnp.float32), (labels >= 0.5).astype(jnp.float32)
+
+
+def cpl_loss(first: jax.Array, second: jax.Array, labels: jax.Array, bias: float = 1.0) -> jax.Array:
+    """-y log sigmoid(S_2 - bias S_1) - (1 - y) log sigmoid(S_1 - bias S_2).
+
+    With a bias of 1 it is the cross-entropy of Bradley and Terry's model with soft labels: the loss of a reward model
+    where S is a segment's sum of rewards.
+
+    Args:
+      first, second: [P], S of both segments of a pair: `segment_scores`.
+      labels: y, [P] in [0, 1], the probability that the second one is preferred; 0.5 is a tie.
+      bias: lambda in (0, 1], of the segment that is not preferred alone: below 1 a policy that makes both segments
+        less likely by as much loses, since both S are below 0.
+
+    Returns:
+      [P].
+
+    Source: Hejna et al. 2023 (CPL), arXiv 2310.13639, equations 5 and 6; soft labels and ties are the authors' code's.
+    """
+    chex.assert_equal_shape([first, second, labels])
+    chex.assert_type([first, second, labels], float)
+    as_second = bradley_terry_loss(second, bias * first)
+    return labels * as_second + (1.0 - labels) * bradley_terry_loss(first, bias * second)
+
+
+def segment_scores(terms: jax.Array, mask: jax.Array, scale: float = 1.0, discount: float = 1.0) -> jax.Array:
+    """S = scale sum_t discount^t x_t over the steps of each segment, [B].
+
+    Args:
+      terms: x, [B, K]: log pi(a|s) in CPL, log pi - log pi_ref in CPL-KL, rewards in a reward model.
+      mask: [B, K], 1 for a step and 0 for padding.
+      scale: alpha, the temperature of the maximum-entropy problem; 1 for rewards.
+      discount: gamma of the paper's sum; the authors' code has none within a segment.
+
+    Source: CPL, equation 5.
+    """
+    chex.assert_rank(terms, 2)
+    chex.assert_equal_shape([terms, mask])
+    return scale * jnp.sum(mask * terms * discount ** jnp.arange(terms.shape[1]), -1)
 
 
 def log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:

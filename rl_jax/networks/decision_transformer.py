@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rl_jax.networks.transformer import EPSILON, INITIALIZER, Dropout, Transformer, causal_mask
+from rl_jax.networks.dropout import Dropout
+from rl_jax.networks.transformer import EPSILON, INITIALIZER, Transformer, causal_mask
 
 
 class DecisionTransformer(nn.Module):

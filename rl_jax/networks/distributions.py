@@ -34,6 +34,33 @@ class Deterministic(NamedTuple):
         return self.actions
 
 
+class UnitGaussian(NamedTuple):
+    """A Gaussian of a constant variance, of which the mean alone is learned and acted upon: regression as likelihood.
+
+    Attributes:
+      mean: [..., A].
+    """
+
+    mean: jax.Array
+
+    def mode(self) -> jax.Array:
+        """The mean, [..., A]."""
+        return self.mean
+
+    def sample(self, key: Key, temperature: jax.Array | float = 1.0) -> jax.Array:
+        """The mean, [..., A], whatever the key and the temperature: the variance is a device of the loss alone."""
+        del key, temperature
+        return self.mean
+
+    def log_prob(self, actions: jax.Array) -> jax.Array:
+        """-|a - mean|^2, [...], at actions [..., A]: without the constants of a density.
+
+        Source: CPL (Hejna et al. 2023), arXiv 2310.13639, the authors' code.
+        """
+        chex.assert_equal_shape([actions, self.mean])
+        return -jnp.sum(jnp.square(actions - self.mean), -1)
+
+
 class Gaussian(NamedTuple):
     """A diagonal Gaussian whose samples are clipped to the box [-1, 1], as IQL's authors do.
 

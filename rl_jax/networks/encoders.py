@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from rl_jax.networks.convolution import Conv
 from rl_jax.networks.initializers import Initializer, orthogonal
 
-ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "one_hot_<N>")
+ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "drq_cnn", "one_hot_<N>")
 
 
 class NatureCNN(nn.Module):
@@ -83,6 +83,33 @@ class ImpalaCNN(nn.Module):
         return _dense(nn.relu(x.reshape(*leading, -1)), 256, self.initializer)
 
 
+class DrQCNN(nn.Module):
+    """DrQ-v2's convolutions and the narrow layer behind them: screens [..., H, W, C] -> features [..., 50].
+
+    Four 3x3 convolutions of 32 channels without padding, the first with stride 2, each with a ReLU, on bytes / 255 -
+    0.5; a dense layer of 50, LayerNorm and tanh. Source: Yarats et al. 2021, arXiv 2107.09645, appendix; CPL's authors'
+    code.
+
+    Attributes:
+      initializer: see NatureCNN.
+
+    Raises:
+      ValueError: the screen is below 15x15, which leaves nothing after the last convolution.
+    """
+
+    initializer: Initializer = orthogonal()
+
+    @nn.compact
+    def __call__(self, screens: jax.Array) -> jax.Array:
+        if min(screens.shape[-3:-1]) < 15:
+            raise ValueError(f"screens of {screens.shape[-3:-1]}: DrQCNN needs 15x15 at least, scale them up")
+        x, leading = _flat_screens(screens, 255.0)
+        x = x - 0.5
+        for stride in (2, 1, 1, 1):
+            x = nn.relu(_conv(x, 32, 3, stride, 0, self.initializer))
+        return jnp.tanh(nn.LayerNorm(epsilon=1e-5)(_dense(x.reshape(*leading, -1), 50, self.initializer)))
+
+
 def _flat_screens(screens: jax.Array, byte_scale: float) -> tuple[jax.Array, tuple[int, ...]]:
     """(float32 [B, H, W, C], the leading axes), bytes divided by `byte_scale`."""
     *leading, height, width, channels = screens.shape
@@ -101,7 +128,7 @@ def _dense(x: jax.Array, features: int, initializer: Initializer) -> jax.Array:
     return nn.Dense(features, **initializer(x.shape[-1]))(x)
 
 
-CNNS = {"nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN}
+CNNS = {"nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN, "drq_cnn": DrQCNN}
 
 
 def num_states(encoder: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from rl_jax.networks.dropout import Dropout
 from rl_jax.networks.initializers import Initializer, orthogonal
 
 
@@ -17,6 +18,7 @@ class MLP(nn.Module):
       layer_norm: LayerNorm before each ReLU; "after" puts it after each, as ReBRAC's authors do.
       initializer: of all layers, see `networks.initializers`.
       output_initializer: of the last layer unless it is activated; None takes `initializer`.
+      dropout: the share of each hidden layer that is dropped before its ReLU, where the call is not `deterministic`.
     """
 
     features: Sequence[int]
@@ -24,9 +26,10 @@ class MLP(nn.Module):
     layer_norm: bool | str = False
     initializer: Initializer = orthogonal()
     output_initializer: Initializer | None = None
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         if self.layer_norm not in (False, True, "after"):
             raise ValueError(f"layer_norm is {self.layer_norm!r}: choose False, True or 'after'")
         for i, width in enumerate(self.features):
@@ -34,6 +37,8 @@ class MLP(nn.Module):
             initializer = self.initializer if activate else self.output_initializer or self.initializer
             x = nn.Dense(width, **initializer(x.shape[-1]))(x)
             if activate:
+                if not deterministic:
+                    x = Dropout(self.dropout)(x, deterministic)
                 if self.layer_norm is True:
                     x = nn.LayerNorm()(x)
                 x = nn.relu(x)

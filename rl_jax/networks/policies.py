@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rl_jax.networks.distributions import Categorical, Deterministic, Gaussian, SquashedGaussian
+from rl_jax.networks.distributions import Categorical, Deterministic, Gaussian, SquashedGaussian, UnitGaussian
 from rl_jax.networks.encoders import encode
 from rl_jax.networks.initializers import Initializer, orthogonal
 from rl_jax.networks.mlp import MLP
@@ -31,6 +31,29 @@ class DeterministicPolicy(nn.Module):
             output_initializer=self.output_initializer,
         )
         return Deterministic(jnp.tanh(mlp(observations)))
+
+
+class RegressionPolicy(nn.Module):
+    """The action tanh(MLP(s)), whose log_prob is the negative squared distance: observations -> UnitGaussian.
+
+    Source: CPL (Hejna et al. 2023), arXiv 2310.13639, the authors' code.
+
+    Attributes:
+      dropout: of the hidden layers, where the call is not `deterministic`.
+      encoder: of `networks.encoders.encode`; "none" reads vectors [..., O].
+    """
+
+    hidden_dims: Sequence[int]
+    action_dim: int
+    dropout: float = 0.0
+    encoder: str = "none"
+    initializer: Initializer = orthogonal(1.0)
+
+    @nn.compact
+    def __call__(self, observations: jax.Array, deterministic: bool = True) -> UnitGaussian:
+        features = encode(observations, self.encoder, self.initializer)
+        mlp = MLP((*self.hidden_dims, self.action_dim), initializer=self.initializer, dropout=self.dropout)
+        return UnitGaussian(jnp.tanh(mlp(features, deterministic)))
 
 
 class GaussianPolicy(nn.Module):

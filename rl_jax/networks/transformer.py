@@ -9,7 +9,8 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from rl_jax.networks.dropout import Dropout
 
 INITIALIZER = nn.initializers.normal(0.02)  # GPT-2's, for every kernel and embedding; biases are zero
 EPSILON = 1e-5  # of a LayerNorm, as in PyTorch
@@ -19,24 +20,6 @@ def causal_mask(present: jax.Array) -> jax.Array:
     """Which tokens each of T may see, [B, T, T] bool: itself and the earlier ones where `present` [B, T] is above 0."""
     length = present.shape[-1]
     return jnp.tril(jnp.ones((length, length), bool)) & (present[:, None, :] > 0)
-
-
-class Dropout(nn.Module):
-    """Zeros entries with probability `rate` and scales the others by 1 / (1 - rate), from the key stream "dropout".
-
-    Unlike flax.linen's, its rate may be a traced number, and an entry takes 16 random bits: on a CPU, where drawing
-    them is a good part of a small transformer's time, that is several times faster. x [...] -> [...].
-    """
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        if deterministic:
-            return x
-        words = jax.random.bits(self.make_rng("dropout"), (-(-x.size // 2),), np.uint32)
-        draws = jax.lax.bitcast_convert_type(words, np.uint16).reshape(-1)[: x.size].reshape(x.shape)
-        return jnp.where(draws >= self.rate * 2**16, x / (1.0 - self.rate), 0.0)
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents import (
     awac,
     bc,
+    cpl,
     cql,
     dt,
     edac,
@@ -20,6 +21,7 @@ from rl_jax.agents import (
     iq_learn,
     iql,
     oril,
+    piql,
     rebrac,
     recoil,
     recoil_v,
@@ -31,6 +33,7 @@ from rl_jax.agents import (
 )
 from rl_jax.agents.agent import Agent
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
+from rl_jax.data.segments import Comparisons
 from rl_jax.data.sequences import Sequences
 from rl_jax.data.transitions import Demonstrations, Transitions
 
@@ -42,6 +45,18 @@ def as_sequences(data: Transitions, length: int = 4) -> Sequences:
     )
     timesteps = np.broadcast_to(np.arange(length, dtype=np.int32), rewards.shape)
     return Sequences(observations, actions, rewards, timesteps, np.ones_like(rewards))
+
+
+def as_comparisons(data: Transitions, length: int = 4) -> Comparisons:
+    """The same rows cut into segments, the first half of them compared with the second; every third is preferred."""
+    steps = jax.tree.map(lambda x: x.reshape(-1, length, *x.shape[1:]), data)
+    places = np.arange(SIZE // length // 2)
+    labels = (places % 3 > 0).astype(np.float32)
+    return Comparisons(steps, np.ones_like(steps.rewards), places, places + len(places), labels)
+
+
+def first_steps(batch: Comparisons) -> Any:
+    return batch.steps.observations[:, 0]
 
 
 def as_demonstrations(data: Transitions) -> Demonstrations:
@@ -108,6 +123,14 @@ CASES = {
         smodice.smodice, smodice.default_config, {}, as_demonstrations, offline, choices={"divergence": "pearson_chi2"}
     ),
     "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
+    "cpl": Case(
+        cpl.cpl, cpl.default_config, {"cloning_steps": 1, "warmup_steps": 1, "cloning_weight": 1.0}, as_comparisons,
+        first_steps, choices={"encoder": "one_hot_3", "cloned": "preferred"},
+    ),
+    "piql": Case(
+        piql.piql, piql.default_config, {"decay_steps": 4, "max_weight": 2.0, "reward_share": 0.5}, as_comparisons,
+        first_steps,
+    ),
     "iq_learn": Case(iq_learn.iq_learn, iq_learn.default_config, {}, as_demonstrations, offline),
     "rlpd": Case(
         rlpd.rlpd, rlpd.default_config, {"num_critics": 4, "num_min_critics": 1, "log_std_min": 0.1, "tau": 0.3}

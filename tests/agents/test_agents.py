@@ -72,7 +72,8 @@ def unflipped(name):
 def test_no_field_of_a_config_is_dead(name, field):
     settings, batch = CASES[name].flips, BATCHES[name]
     other = {**settings, field: flipped(name, field)}
-    shapes = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), batch).params for s in (settings, other)]
+    made = [jax.eval_shape(make_agent(name, **s).init, jax.random.key(0), batch) for s in (settings, other)]
+    shapes = [(state.params, state.target_params) for state in made]
     if shapes[0] == shapes[1]:
         before, after = unflipped(name)[0], few_updates(name, batch, **other)[0]
         networks = [jax.tree.leaves((state.params, state.target_params)) for state in (before, after)]

@@ -18,7 +18,7 @@ from experiments.benchmark import __main__ as binary
 from experiments.benchmark import measuring
 from experiments.benchmark.measuring import Variant, rates
 from experiments.benchmark.peers import checkout
-from experiments.benchmark.suites import generative, language, offline_rl, online, sharding
+from experiments.benchmark.suites import generative, language, offline_rl, online, preferences, sharding
 from rl_jax.control.recipes import RECIPES
 
 QUICK = functools.partial(rates, repeats=1, seconds=0.0)
@@ -98,6 +98,16 @@ def test_the_online_suite_counts_environment_steps(name, mdp):
         f"{name}_compile_s_1_seeds",
     }
     assert all(value > 0 for name, value in result.items() if name.startswith("ppo_"))
+
+
+@pytest.mark.slow
+def test_preferences_are_measured_in_rates_and_sizes():
+    result = preferences.suite(QUICK, "tiny")
+    cpl = 35 * 16 + 16 * 16 + 16 * 4 + 2 * 16 + 4
+    others = 2 * 2 * (39 * 16 + 16 * 16 + 16 + 2 * 16 + 1) + (35 * 16 + 16 * 16 + 16 + 2 * 16 + 1)
+    assert result["cpl_parameters"] == cpl
+    assert result["piql_parameters"] == cpl + others + 39 * 16 + 16 * 16 + 16 + 2 * 16 + 1
+    assert result["cpl_updates_per_s"] > 0 and result["ratio_of_rates"] > 0
 
 
 @pytest.mark.slow

@@ -96,3 +96,38 @@ def test_no_gradient_flows_through_a_reference_or_a_baseline():
 def test_a_certain_answer_has_finite_odds_and_gradient():
     value, gradient = jax.value_and_grad(lambda x: losses.odds_ratio_loss(x, jnp.array([-1.0]))[0])(jnp.zeros(1))
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
+
+
+# CPL
+
+
+def test_the_bias_is_of_the_other_segment_alone():
+    """By hand; both directions of a tie; and what the bias is for: to lose both segments costs, and else does not."""
+    first, second, labels = jnp.array([-1.0, -1.0, -1.0]), jnp.array([-2.0, -2.0, -2.0]), jnp.array([0.0, 1.0, 0.5])
+    found = losses.cpl_loss(first, second, labels, 0.5)
+    as_first, as_second = np.log1p(np.exp(1.0 - 0.5 * 2.0)), np.log1p(np.exp(2.0 - 0.5 * 1.0))
+    np.testing.assert_allclose(found, [as_first, as_second, (as_first + as_second) / 2], rtol=1e-6)
+    lower = losses.cpl_loss(first - 3, second - 3, labels, 0.5)
+    assert np.all(lower > found)
+    even = losses.cpl_loss(first, second, labels)
+    np.testing.assert_allclose(losses.cpl_loss(first - 3, second - 3, labels), even, rtol=1e-6)
+    # Long segments have scores at which exp overflows.
+    far = losses.cpl_loss(jnp.array([-1e4]), jnp.array([-3e4]), jnp.array([1.0]), 0.5)
+    np.testing.assert_allclose(far, [2.5e4])
+
+
+def test_cpl_of_log_ratios_of_single_steps_is_dpo():
+    chosen, rejected = (jnp.asarray(part) for part in halves(GOLDEN["given/ratios"]))
+    found = losses.cpl_loss(BETA * rejected, BETA * chosen, jnp.ones(5))
+    np.testing.assert_allclose(found, losses.dpo_loss(BETA * chosen, BETA * rejected), rtol=1e-6)
+
+
+def test_scores_labels_and_who_is_preferred_by_hand():
+    terms, mask = jnp.array([[1.0, 2.0, 4.0], [8.0, 9.0, 9.0]]), jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    np.testing.assert_allclose(losses.segment_scores(terms, mask, 0.1), [0.7, 0.8])
+    np.testing.assert_allclose(losses.segment_scores(terms, mask, 1.0, 0.5), [3.0, 8.0])
+    labels = losses.preference_labels(jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 2.0]))
+    assert labels.tolist() == [1.0, 0.0, 0.5]
+    soft = losses.preference_labels(jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 2.0]), 0.5)
+    np.testing.assert_allclose(soft, [1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0)), 0.5], rtol=1e-6)
+    assert [side.tolist() for side in losses.preferred(labels)] == [[0, 1, 1], [1, 0, 1]]

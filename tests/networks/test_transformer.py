@@ -8,7 +8,8 @@ import scipy.special
 import scipy.stats
 
 from rl_jax.networks.decision_transformer import DecisionTransformer
-from rl_jax.networks.transformer import Dropout, SelfAttention, Transformer, causal_mask, gelu
+from rl_jax.networks.dropout import Dropout
+from rl_jax.networks.transformer import SelfAttention, Transformer, causal_mask, gelu
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)

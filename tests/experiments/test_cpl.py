@@ -1,0 +1,96 @@
+"""CPL's experiment: how policies are judged, what the labels are of, and what its presets set."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import cpl
+from experiments.cpl.experiment import experiment
+from rl_jax.core import loop
+from rl_jax.envs.linear_quadratic import double_integrator, environment
+
+
+def configured(preset, fields={}):
+    config = cpl.get_config(preset)
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_a_policy_that_does_nothing_costs_what_it_does_by_hand():
+    config = configured("tiny")
+    made = experiment(config)
+    program = made.program(config)
+    state = jax.tree.map(lambda x: 0 * x[None], program.init(jax.random.key(0), program.resident))
+    state = state.replace(step=jnp.int32(0))
+    found = program.evaluate(state, program.resident, jax.random.key(1)).outcomes["cost_ratio"]
+    task, problem = environment(double_integrator()), double_integrator()
+    keys = jax.random.split(jax.random.split(jax.random.key(0))[0], config.eval_episodes)
+    states, costs = np.array(jax.vmap(task.reset)(keys)[1], np.float64), 0.0
+    for _ in range(problem.horizon):
+        costs, states = costs + (states**2).sum(1), states @ problem.dynamics.T
+    optimum = made.finish(FakeResult(program, state), None)["optimal_cost"]
+    np.testing.assert_allclose(found[0], costs / optimum, rtol=1e-4)
+    assert found.mean() > 10
+
+
+class FakeResult:
+    """What `finish` reads of a result."""
+
+    def __init__(self, program, state):
+        self.state = state
+
+
+def test_labels_and_the_best_segments_are_of_the_score_that_is_asked_for():
+    by_regret, by_return = (
+        experiment(configured("tiny", {"dataset.label": label})).program(configured("tiny")).resident
+        for label in ("regret", "return")
+    )
+    assert by_regret.scores.max() <= 1e-3 and np.corrcoef(by_regret.scores, by_return.scores)[0, 1] < 0.95
+    config = configured("tiny-bc10")
+    best = experiment(config).program(config).resident
+    assert len(best) == len(by_regret) // 10 and set(best.scores) <= set(np.sort(by_regret.scores)[-len(best):])
+    with pytest.raises(ValueError, match="unknown label in config.dataset.label 'regrets': did you mean regret"):
+        experiment(configured("tiny", {"dataset.label": "regrets"}))
+
+
+@pytest.mark.parametrize("preset, fields", [  # the authors' configurations
+    ("paper-cpl/drawer-open", {"alpha": 0.1, "bias": 0.5, "cloning_weight": 0.0, "reference": False}),
+    ("paper-cpl_bc/drawer-open", {"alpha": 0.1, "bias": 1.0, "cloning_weight": 1.0, "cloned": "all"}),
+    ("paper-cpl_kl/drawer-open", {"alpha": 0.2, "bias": 0.75, "reference": True}),
+    ("paper-sft/drawer-open", {"contrastive": False, "cloned": "preferred", "cloning_steps": 200_000}),
+    ("paper-piql/drawer-open", {"expectile": 0.7, "temperature": 3.0, "decay_steps": 500_000, "reward_share": 0.1}),
+])
+def test_the_paper_presets_are_the_authors(preset, fields):
+    config = configured(preset)
+    assert {name: config.agent[name] for name in fields} == fields
+    assert (config.batch_size, config.num_steps, config.dataset.pairing) == (96, 500_000, "rank")
+    assert tuple(config.agent.hidden_dims) == (512, 512) and config.agent.dropout == 0.25
+    sparse = configured(preset.replace("paper-", "sparse-"))
+    assert (sparse.dataset.num_steps // 64, sparse.dataset.pairing) == (20_000, "comparison")
+
+
+def test_pictures_at_the_authors_size():
+    """Shapes alone: 64 pixels leave 25 after the convolutions, which 50 features and two layers of 1024 read."""
+    config = configured("full", {"dataset.num_steps": 6400})
+    program = experiment(config).program(config)
+    sizes = jax.tree.map(lambda x: x.size, jax.eval_shape(program.init, jax.random.key(0), program.resident).params)
+    convolutions = 9 * 3 * 32 + 32 + 3 * (9 * 32 * 32 + 32)
+    behind = 25 * 25 * 32 * 50 + 50 + 2 * 50 + 50 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 + 1
+    assert sum(jax.tree.leaves(sizes)) == convolutions + behind
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="the extra metaworld")
+@pytest.mark.parametrize("method", ["cpl", "piql"])
+def test_meta_world_from_its_segments_to_a_share_of_successes(method, tmp_path):
+    config = configured(f"{method}/drawer-open", {
+        "dataset.num_steps": 384, "dataset.data_dir": str(tmp_path), "num_seeds": 1, "num_steps": 4, "batch_size": 8,
+        "eval_episodes": 2, "agent.hidden_dims": (16, 16), "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 0,
+    })
+    made = experiment(config)
+    result = loop.run(made, config, tmp_path / "run")
+    assert set(np.ravel(result.evaluations[-1]["eval/return"])) <= {0.0, 0.5, 1.0}
+    assert made.finish(result, tmp_path)["best"] == 1.0  # the script succeeds
