@@ -69,6 +69,8 @@ RANGES: dict[str, Range] = {
     "critic_penalty": NOT_NEGATIVE, "eta": NOT_NEGATIVE, "conservatism": NOT_NEGATIVE, "num_samples": COUNT,
     "random_actions": COUNT_OR_NONE, "target_return": Range(), "return_scale": POSITIVE, "max_timesteps": COUNT,
     "mixture": INSIDE, "positive_share": INSIDE, "gradient_penalty": NOT_NEGATIVE,
+    # Of histories and their data
+    "latent_dim": COUNT, "hidden_dim": COUNT, "data.episodes": Range(2), "data.noise": SHARE, "wrong_share": SHARE,
     # Of generative models
     "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,

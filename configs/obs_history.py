@@ -1,0 +1,93 @@
+"""Offline RL with observation histories: agents with a memory on recorded episodes that no history occurs in twice.
+
+    python -m experiments.obs_history.train --config=configs/obs_history.py:PRESET --workdir=DIR
+
+Presets:
+  quick             CQL with the bisimulation loss on 50 episodes of the stitching gridworld, 5 seeds: about a minute on
+                    2 CPU cores.
+  <method>/n<N>     the same on N episodes, 50, 200 or 1000. Methods: cql, cql_bisim (eta as in the authors' sweep,
+                    cql_bisim_mean with distances under the data's policy and not under its actions), oracle (CQL that
+                    sees the state), bc (cloning of the best episodes), iql, iql_bisim, and cql_transformer.
+  paper/<method>    50 episodes at 20,000 updates, 5 seeds.
+  tiny, tiny-<method>   seconds: what the tests run.
+
+Scores that they reached stand in experiments/obs_history/README.md.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from rl_jax.agents import history_bc, history_cql, ilql
+from rl_jax.core.config import core_config, from_preset
+
+EPISODES = (50, 200, 1000)
+# By method: the agent, and what is set besides, by dotted field.
+METHODS: dict[str, tuple[Callable[[], ConfigDict], dict[str, object]]] = {
+    "cql": (history_cql.default_config, {}),
+    "cql_bisim": (history_cql.default_config, {"agent.eta": 0.1}),
+    "cql_bisim_mean": (history_cql.default_config, {"agent.eta": 0.1, "agent.compared": "behaviour"}),
+    "cql_transformer": (history_cql.default_config, {"agent.encoder": "transformer"}),
+    "oracle": (history_cql.default_config, {"agent.encoder": "none", "data.view": "state"}),
+    "bc": (history_bc.default_config, {"data.top_fraction": 0.2}),
+    "iql": (ilql.iql_config, {}),
+    "iql_bisim": (ilql.iql_config, {"agent.eta": 0.1}),
+}
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    """The configuration of a preset; an unknown one raises ValueError with the near names."""
+    presets = {"quick": lambda: grid("cql_bisim", 50), "tiny": lambda: tiny(grid("cql_bisim", 10))}
+    for method in METHODS:
+        presets[f"paper/{method}"] = lambda method=method: paper(grid(method, 50))
+        presets[f"tiny-{method}"] = lambda method=method: tiny(grid(method, 10))
+        for episodes in EPISODES:
+            presets[f"{method}/n{episodes}"] = lambda method=method, episodes=episodes: grid(method, episodes)
+    return from_preset("obs_history", presets, preset)
+
+
+def base(method: str) -> ConfigDict:
+    config = core_config()
+    config.agent = METHODS[method][0]()
+    config.batch_size = 32  # episodes
+    config.eval_episodes = 200
+    config.judged_rows = 64  # episodes of the data on which L_bis is read
+    config.num_seeds = 5
+    config.loop.seed_axis = "vmap"  # the networks are so small that seeds are cheaper side by side
+    config.tensorboard = False
+    return config
+
+
+def grid(method: str, episodes: int) -> ConfigDict:
+    config = base(method)
+    config.data = {
+        "kind": "grid",
+        "episodes": episodes,
+        "view": "partial",  # or "state"
+        "top_fraction": 1.0,  # below 1: the best episodes that hold this share of the steps
+        "horizon": 30,
+        "noise": 0.1,  # chance of a random move
+        "wrong_share": 0.25,  # of the episodes of B that go to the wrong goal
+        "seed": 0,
+    }
+    config.num_steps = 5000
+    config.loop.update({"chunk": 250, "log_every": 500, "eval_every": 500})
+    config.checkpoint.every = 2500
+    config.agent.learning_rate = 1e-3
+    config.update_from_flattened_dict(METHODS[method][1])
+    return config
+
+
+def paper(config: ConfigDict) -> ConfigDict:
+    config.agent.learning_rate = 3e-4
+    config.num_steps = 20_000
+    return config
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    config.agent.update({"latent_dim": 8, "hidden_dim": 8, "hidden_dims": (8,), "num_layers": 1})
+    config.update_from_flattened_dict(
+        {"num_seeds": 2, "num_steps": 40, "batch_size": 8, "eval_episodes": 4, "judged_rows": 4, "loop.chunk": 10,
+         "loop.log_every": 10, "loop.eval_every": 20, "checkpoint.every": 10}
+    )
+    return config
