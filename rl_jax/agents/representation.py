@@ -99,13 +99,17 @@ class Representation(NamedTuple):
     def model_loss(self, params: PyTree, latents: jax.Array, batch: RewardedSequences) -> tuple[jax.Array, Metrics]:
         """Squared error of rewards, log loss of the next latents and of the data's actions; means over steps.
 
+        What follows a terminal is the latent 0, whatever the encoder makes of the last observation: nothing trains that
+        latent, and all that is over is alike. A time-out is no terminal.
+
         Args:
           latents: [B, K + 1, Z], of the steps and their successors; constants.
         """
         latents = jax.lax.stop_gradient(latents)
+        successors = latents[:, 1:] * batch.masks[:, :, None]
         outlook, logits = self.model.apply(params, latents[:, :-1], batch.actions)
         reward = mean_of_steps(jnp.square(outlook.reward - batch.rewards), batch.mask)
-        successor = mean_of_steps(gaussian_log_loss(outlook, latents[:, 1:]), batch.mask)
+        successor = mean_of_steps(gaussian_log_loss(outlook, successors), batch.mask)
         policy = mean_of_steps(optax.softmax_cross_entropy(logits, batch.actions), batch.mask)
         info = {"model/reward_loss": reward, "model/latent_loss": successor, "model/policy_loss": policy}
         return reward + successor + policy, info
@@ -156,5 +160,5 @@ def encoder_config() -> dict[str, object]:
         "eta": 0.0,  # weight of the bisimulation loss
         "compared": "logged",  # or "behaviour"
         "learning_rate": 3e-4,
-        "discount": 0.99,
+        "discount": 0.99,  # of values and of distances
     }

@@ -71,6 +71,7 @@ RANGES: dict[str, Range] = {
     "mixture": INSIDE, "positive_share": INSIDE, "gradient_penalty": NOT_NEGATIVE,
     # Of histories and their data
     "latent_dim": COUNT, "hidden_dim": COUNT, "data.episodes": Range(2), "data.noise": SHARE, "wrong_share": SHARE,
+    "data.words": COUNT_OR_NONE,
     # Of generative models
     "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,

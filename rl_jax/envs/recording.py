@@ -51,7 +51,8 @@ def record(environment: Environment, behaviour: Behaviour, num_episodes: int, ke
     observations, actions, rewards, terminated, truncated, following, _ = (x[active] for x in rows)
     lengths = active.sum(1)
     return Episodes(
-        observations=observations.astype(np.float32), actions=np.eye(environment.num_actions, dtype=np.float32)[actions],
+        observations=observations.astype(np.float32),
+        actions=np.eye(environment.num_actions, dtype=np.float32)[actions],
         rewards=rewards.astype(np.float32), terminated=terminated, truncated=truncated,
         next_observations=following.astype(np.float32), starts=np.cumsum([0, *lengths[:-1]]).astype(np.int64),
     )

@@ -116,8 +116,7 @@ class OnHistory(nn.Module):
 
 
 class LatentModel(nn.Module):
-    """What a step brings: latents [..., Z], actions [..., A] -> (reward [...], mean and std of the next latent [..., Z]).
-    """
+    """What a step brings: latents [..., Z], actions [..., A] -> reward [...], next latent's mean and std [..., Z]."""
 
     hidden_dims: Sequence[int]
 
@@ -126,4 +125,4 @@ class LatentModel(nn.Module):
         size = latents.shape[-1]
         x = MLP(self.hidden_dims, activate_final=True)(jnp.concatenate([latents, actions], -1))
         reward, mean, log_std = jnp.split(nn.Dense(1 + 2 * size)(x), [1, 1 + size], -1)
-        return jnp.squeeze(reward, -1), latents + mean, jnp.exp(jnp.clip(log_std, *LOG_STD))
+        return jnp.squeeze(reward, -1), mean, jnp.exp(jnp.clip(log_std, *LOG_STD))
