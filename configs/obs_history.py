@@ -10,7 +10,8 @@ Presets:
                     (cloning of the best episodes), iql, iql_bisim.
   <method>/wordle   Wordle with 200 words, a letter a step, from the games of synthetic players, 3 seeds, on a causal
                     transformer: minutes. Methods: bc, ilql, ilql_bisim.
-  paper/<method>    either at the authors' lengths, as far as they are known; Wordle with all words: for one GPU.
+  paper/<method>    either at the authors' lengths, as far as they are known; Wordle with all answers and GPT-2's
+                    small network: for one GPU.
   tiny, tiny-<method>, tiny-wordle-<method>   seconds: what the tests run.
 
 Scores that they reached stand in experiments/obs_history/README.md.
@@ -124,8 +125,8 @@ def paper_wordle(config: ConfigDict) -> ConfigDict:
         {"latent_dim": 768, "hidden_dim": 768, "hidden_dims": (1536,), "num_layers": 12, "num_heads": 12}
     )
     config.update_from_flattened_dict(
-        {"agent.learning_rate": 1e-4, "batch_size": 64, "data.words": 0, "data.episodes": 99_999, "num_steps": 100_000,
-         "num_seeds": 1, "loop.eval_every": 5000, "checkpoint.every": 5000}
+        {"agent.learning_rate": 1e-4, "batch_size": 64, "data.words": 2315, "data.episodes": 30_000,
+         "num_steps": 100_000, "num_seeds": 1, "loop.eval_every": 5000, "checkpoint.every": 5000}
     )
     return config
 

@@ -24,7 +24,7 @@ PLAYERS = ("consistent", "random", "repeating")
 
 
 class WordleState(NamedTuple):
-    """A game; int32. `guess` [5] is being written, `last` [5] was written before it with the colours [5], -1
+    """A game; int32. `guess` [5] is being written, `last` [5] was written before it; `colours` [5] are the last's, -1
     where it was no word or there was none. `steps` counts letters."""
 
     answer: jax.Array
@@ -35,7 +35,7 @@ class WordleState(NamedTuple):
 
 
 def colours_of(guess: jax.Array, answer: jax.Array) -> jax.Array:
-    """The colours [5] of a guess [5] at an answer [5]: GREEN in its place, YELLOW elsewhere in the word, GREY not in it.
+    """The colours [5] of a guess [5] at an answer [5]: GREEN in its place, YELLOW elsewhere in the word, else GREY.
 
     A letter is coloured as often as the answer has it: first where it is in its place, then from the left.
     """
