@@ -25,7 +25,8 @@ from rl_jax.reports.measures import mean_of_last
 
 LABELS = {
     "oracle": "CQL that sees the state", "cql_bisim": "CQL + bisimulation", "cql": "CQL",
-    "iql_bisim": "IQL + bisimulation", "iql": "IQL", "bc": "filtered cloning", "ilql_bisim": "ILQL + bisimulation", "ilql": "ILQL",
+    "iql_bisim": "IQL + bisimulation", "iql": "IQL", "bc": "filtered cloning",
+    "ilql_bisim": "ILQL + bisimulation", "ilql": "ILQL",
 }
 SUCCESS = Metric("eval/success", "success")
 RETURN = Metric("eval/return", "return")
