@@ -50,7 +50,7 @@ def quick() -> Preset:
             all_of([better_by("oracle", method, by="mean") for method in both],
                    text="{oracle} is above both"),
             better_by("cql_bisim", "bc", 0.2, by="mean", text="{cql_bisim} succeeds more often than {bc} by 0.2"),
-            correlates_over_evaluations(MEMORY, LOSS, SUCCESS, 0.4),
+            correlates_over_evaluations(both, LOSS, SUCCESS, 0.4),
             advantage_shrinks("cql_bisim", "cql", "n50", "n1000"),
             better_by("iql_bisim", "iql", by="mean", tasks=("n50",)),
         ),

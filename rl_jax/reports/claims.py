@@ -362,16 +362,14 @@ def correlates_over_evaluations(
 ) -> Claim:
     """Two metrics rank all evaluations of all seeds of some methods alike: Spearman's rho is at least `least`.
 
-    Better goes with better, whatever the metrics' directions are. Pairs of a method and a task that are not declared
-    are left out. The interval is of a bootstrap over evaluations, which is too narrow: those of one run are alike.
+    Better goes with better, whatever the metrics' directions are. The interval is of a bootstrap over evaluations, which
+    is too narrow: those of one run are alike.
     """
     curves = as_curve(one), as_curve(other)
 
     def check(scores: Scores) -> Finding:
         tasks = about.get("tasks") or scores.tasks
-        runs = [
-            scores.evaluations(name, task) for name in methods for task in tasks if scores.declared(name, task)
-        ]
+        runs = [scores.evaluations(name, task) for name in methods for task in tasks]
         x, y = (sign(curve.metric) * np.concatenate([curve.of(run).ravel() for run in runs]) for curve in curves)
         value, interval = rank_correlation(x, y)
         return Finding(value, interval, value >= least, f"{len(x)} evaluations of {len(runs)} runs")
