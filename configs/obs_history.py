@@ -65,8 +65,8 @@ def base(agent: ConfigDict) -> ConfigDict:
     config.agent = agent
     config.agent.discount = 0.95
     config.agent.learning_rate = 1e-3
-    config.batch_size = 32  # episodes
-    config.eval_episodes = 200
+    config.batch_size = 16  # episodes
+    config.eval_episodes = 100
     config.judged_rows = 64  # episodes of the data on which L_bis is read
     config.tensorboard = False
     return config
