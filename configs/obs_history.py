@@ -3,11 +3,12 @@
     python -m experiments.obs_history.train --config=configs/obs_history.py:PRESET --workdir=DIR
 
 Presets:
-  quick             CQL with the bisimulation loss on 50 episodes of the stitching gridworld, 5 seeds: two minutes on 2
-                    CPU cores.
-  <method>/n<N>     the same on N episodes, 50, 200 or 1000. Methods: cql, cql_bisim, cql_bisim_mean (distances under
-                    the data's policy, not under its actions), cql_transformer, oracle (CQL that sees the state), bc
-                    (cloning of the best episodes), iql, iql_bisim.
+  quick             CQL with the bisimulation loss on 50 episodes of the stitching gridworld, 5 seeds: a minute on 2 CPU
+                    cores.
+  <method>/n<N>     the same on N episodes, 50, 200 or 1000. Methods: cql, cql_bisim, cql_bisim_mean and
+                    cql_bisim_uniform (distances under the data's policy, or under all actions alike, and not under the
+                    data's own actions), cql_transformer, oracle (CQL that sees the state), bc (cloning of the best
+                    episodes), iql, iql_bisim.
   <method>/wordle   Wordle with 200 words, a letter a step, from the games of synthetic players, 3 seeds, on a causal
                     transformer: minutes. Methods: bc, ilql, ilql_bisim.
   paper/<method>    either at the authors' lengths, as far as they are known; Wordle with all answers and GPT-2's
@@ -30,6 +31,7 @@ METHODS: dict[str, tuple[Callable[[], ConfigDict], dict[str, object]]] = {
     "cql": (history_cql.default_config, {}),
     "cql_bisim": (history_cql.default_config, {"agent.eta": 0.1}),
     "cql_bisim_mean": (history_cql.default_config, {"agent.eta": 0.1, "agent.compared": "behaviour"}),
+    "cql_bisim_uniform": (history_cql.default_config, {"agent.eta": 0.1, "agent.compared": "uniform"}),
     "cql_transformer": (history_cql.default_config, {"agent.encoder": "transformer"}),
     "oracle": (history_cql.default_config, {"agent.encoder": "none", "data.view": "state"}),
     "bc": (history_bc.default_config, {"data.top_fraction": 0.2}),

@@ -28,7 +28,7 @@ from rl_jax.networks.histories import HistoryEncoder, LatentModel, OnHistory
 from rl_jax.networks.mlp import MLP
 from rl_jax.networks.trained import Trained
 
-COMPARED = ("logged", "behaviour")
+COMPARED = ("logged", "behaviour", "uniform")
 
 
 def on_history(config: ConfigDict, heads: dict[str, int]) -> OnHistory:
@@ -72,8 +72,9 @@ class Representation(NamedTuple):
       model: of a step.
       learning_rate: of the model.
       discount: of distances.
-      compared: under which actions two histories are compared: "logged", the data's own, or "behaviour", all actions
-        weighted by the data's policy, which has less variance where that is stochastic.
+      compared: under which actions two histories are compared: "logged", the data's own; "behaviour", all actions
+        weighted by the data's policy, which has less variance where that is stochastic; or, which is ours, "uniform",
+        all actions alike: histories after which different people acted may then still be the same.
     """
 
     model: BehaviouralModel
@@ -89,7 +90,7 @@ class Representation(NamedTuple):
           ValueError: `compared` is none of COMPARED.
         """
         if config.compared not in COMPARED:
-            raise ValueError(f"config.agent.compared is {config.compared!r}: choose {' or '.join(COMPARED)}")
+            raise ValueError(f"config.agent.compared is {config.compared!r}: choose {', '.join(COMPARED)}")
         return cls(BehaviouralModel((config.hidden_dim,)), config.learning_rate, config.discount, config.compared)
 
     def trained(self) -> Trained:
@@ -144,7 +145,8 @@ class Representation(NamedTuple):
             return self.model.apply(params, latents, actions)[0]
         every = jnp.broadcast_to(jnp.eye(actions.shape[-1])[:, None], (actions.shape[-1], *actions.shape))
         outlooks, logits = jax.vmap(lambda action: self.model.apply(params, latents, action))(every)
-        return expected_outlook(outlooks, jax.nn.softmax(logits[0]).T)
+        chances = jax.nn.softmax(logits[0]) if self.compared == "behaviour" else jnp.full(actions.shape, 1 / len(every))
+        return expected_outlook(outlooks, chances.T)
 
 
 def encoder_config() -> dict[str, object]:
@@ -158,7 +160,7 @@ def encoder_config() -> dict[str, object]:
         "num_heads": 2,
         "max_timesteps": 128,
         "eta": 0.0,  # weight of the bisimulation loss
-        "compared": "logged",  # or "behaviour"
+        "compared": "logged",  # "behaviour" or "uniform"
         "learning_rate": 3e-4,
         "discount": 0.99,  # of values and of distances
     }

@@ -96,7 +96,7 @@ def test_the_loss_of_distances_moves_the_encoder_and_not_its_model():
     assert any(np.any(x != y) for x, y in zip(*encoder))
 
 
-@pytest.mark.parametrize("compared", ["logged", "behaviour"])
+@pytest.mark.parametrize("compared", ["logged", "behaviour", "uniform"])
 def test_distances_under_the_datas_actions_or_its_policy(compared):
     """By hand on a model whose outlook is its action: the policy that is sure of an action has that action's."""
 
@@ -108,10 +108,10 @@ def test_distances_under_the_datas_actions_or_its_policy(compared):
 
     own = Representation(Model(), 1e-3, 0.9, compared)
     found = own.outlook({}, jnp.zeros((2, 2)), jnp.eye(3)[:2])
-    want = {"logged": [0.0, 1.0], "behaviour": [2.0, 2.0]}[compared]
+    want = {"logged": [0.0, 1.0], "behaviour": [2.0, 2.0], "uniform": [1.0, 1.0]}[compared]
     np.testing.assert_allclose(found.reward, want, atol=1e-5)
     np.testing.assert_allclose(found.mean[:, 0], want, atol=1e-5)
-    np.testing.assert_allclose(found.std, 1.0, atol=1e-3)
+    np.testing.assert_allclose(found.std, (1 + 2 / 3) ** 0.5 if compared == "uniform" else 1.0, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_ilql_acts_by_the_datas_policy_and_the_advantage(method):
         ({"data.episodes": 7}, "config.data.episodes=7: give an even number"),
         ({"data.view": "full"}, "unknown view 'full'"),
         ({"agent.name": "history_cqll"}, "unknown agent 'history_cqll': did you mean history_cql"),
-        ({"agent.compared": "policy"}, "config.agent.compared is 'policy': choose logged or behaviour"),
+        ({"agent.compared": "policy"}, "config.agent.compared is 'policy': choose logged, behaviour, uniform"),
         ({"agent.encoder": "lstm"}, "encoder is 'lstm': choose one of none, gru, transformer"),
         ({"data.noise": 1.5}, r"config.data.noise=1.5: must be in \[0, 1\]"),
     ],

@@ -73,14 +73,12 @@ def test_the_gradient_of_the_norm_at_zero_is_finite():
 @pytest.mark.parametrize("there", [[0, 1, 1, 0, 1, 1, 1, 0], [1] * 6, [0, 1, 0], [0, 0]])
 def test_pairs_are_of_different_steps_that_are_there(there):
     mask = jnp.asarray(there, jnp.float32)
-    steps, dropped = set(np.flatnonzero(there)), 0
+    steps, dropped, draw = set(np.flatnonzero(there)), 0, jax.jit(bisimulation.pairs_of_steps)
     for seed in range(20):
-        one, other, valid = bisimulation.pairs_of_steps(jax.random.key(seed), mask)
-        kept = np.asarray(valid) > 0
-        assert set(np.asarray(one)[kept]) | set(np.asarray(other)[kept]) <= steps
-        assert np.all(np.asarray(one)[kept] != np.asarray(other)[kept])
-        count = len(steps)
-        assert set(np.asarray(one[:count])) == set(np.asarray(other[:count])) == steps, "a permutation"
+        one, other, valid = map(np.asarray, draw(jax.random.key(seed), mask))
+        kept, count = valid > 0, len(steps)
+        assert set(one[kept]) | set(other[kept]) <= steps and np.all(one[kept] != other[kept])
+        assert set(one[:count]) == set(other[:count]) == steps, "a permutation"
         dropped += count - int(kept.sum())
     assert dropped > 0 or len(steps) == 0, "a permutation has fixed points now and then"
 
