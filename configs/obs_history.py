@@ -88,9 +88,11 @@ def grid(method: str, episodes: int) -> ConfigDict:
         "seed": 0,
     }
     config.num_seeds = 5
-    config.num_steps = 4000
+    config.num_steps = 3000
     config.loop.update({"chunk": 250, "log_every": 500, "eval_every": 500})
-    config.checkpoint.every = 2000
+    config.checkpoint.every = 1500
+    if config.agent.name == "history_cql":
+        config.agent.conservatism = 0.05  # rewards are 1 at most: with the authors' 1 Q is the data's policy alone
     config.update_from_flattened_dict(settings)
     return config
 
@@ -116,8 +118,10 @@ def wordle(method: str) -> ConfigDict:
 
 
 def paper(config: ConfigDict) -> ConfigDict:
-    config.agent.learning_rate = 3e-4
-    config.num_steps = 20_000
+    config.agent.update({"learning_rate": 3e-4, "discount": 0.99})
+    if config.agent.name == "history_cql":
+        config.agent.conservatism = 1.0
+    config.batch_size, config.num_steps = 32, 20_000
     return config
 
 
