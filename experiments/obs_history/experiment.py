@@ -9,7 +9,7 @@ from rl_jax.control.histories import Judged, history_program
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.data.episodes import Episodes
-from rl_jax.data.wordle import letters
+from rl_jax.data.wordle.words import letters
 from rl_jax.envs.stitching_grid import recorded, stitching_grid
 from rl_jax.envs.wordle import recorded_games, wordle
 

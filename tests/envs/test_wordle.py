@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rl_jax.data.episodes import check_episodes
-from rl_jax.data.wordle import FOLDER, LISTS, letters, spelled
+from rl_jax.data.wordle.words import FOLDER, LISTS, letters, spelled
 from rl_jax.envs import wordle
 from rl_jax.envs.recording import record
 
