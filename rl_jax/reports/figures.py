@@ -343,16 +343,17 @@ def across_tasks(measure: Shown | None = None, x_label: str = "") -> Callable[[S
         figure = Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained")
         axes, labels = figure.subplots(), [scores.label(method) for method in scores.paper.labels]
         for method in scores.methods:
-            tasks = [task for task in scores.tasks if scores.declared(method, task)]
-            values = found(lambda method=method, tasks=tasks: scores.values(method, shown, tasks))
-            if values is None:
+            runs = {task: found(lambda method=method, task=task: scores.values(method, shown, [task]).values[:, 0])
+                    for task in scores.tasks if scores.declared(method, task)}
+            seeds = {scores.tasks.index(task): values for task, values in runs.items() if values is not None}
+            if not seeds:
                 continue
-            label, places = scores.label(method), [scores.tasks.index(task) for task in tasks]
-            means = values.values.mean(0)
-            (entries[label],) = axes.plot(places, means, marker="o", markersize=4, **_style(labels, label))
-            if len(values.values) > 1:
-                ends = np.array([bootstrap_interval(column) for column in values.values.T]).T
-                axes.vlines(places, *ends, color=_style(labels, label)["color"], alpha=0.5)
+            label, means = scores.label(method), [values.mean() for values in seeds.values()]
+            style = _style(labels, label)
+            (entries[label],) = axes.plot(list(seeds), means, marker="o", markersize=4, **style)
+            for place, values in seeds.items():
+                if len(values) > 1:
+                    axes.vlines(place, *bootstrap_interval(values), color=style["color"], alpha=0.5)
         if not entries:
             raise MissingScores("runs to compare")
         axes.set_xticks(range(len(scores.tasks)), scores.tasks)
