@@ -74,6 +74,9 @@ RANGES: dict[str, Range] = {
     "mdp.states": COUNT, "mdp.actions": COUNT, "mdp.horizon": COUNT, "mdp.seed": SEED, "mdp.noise": NOT_NEGATIVE,
     "mdp.uniform": POSITIVE_SHARE, "q_error": Range(), "trajectories": Range(2), "roll_outs": COUNT,
     "truth_seed": SEED, "bandwidth": POSITIVE,
+    # Of histories and their data
+    "latent_dim": COUNT, "hidden_dim": COUNT, "data.episodes": Range(2), "data.noise": SHARE, "wrong_share": SHARE,
+    "data.words": COUNT_OR_NONE,
     # Of generative models
     "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
     "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,

@@ -357,6 +357,53 @@ def correlates(
     )
 
 
+def correlates_over_evaluations(
+    methods: Sequence[str], one: Metric | Curve, other: Metric | Curve, least: float = 0.0, **about: Unpack[About]
+) -> Claim:
+    """Two metrics rank all evaluations of all seeds of some methods alike: Spearman's rho is at least `least`.
+
+    Better goes with better, whatever the metrics' directions are. The interval is of a bootstrap over evaluations, which
+    is too narrow: those of one run are alike.
+    """
+    curves = as_curve(one), as_curve(other)
+
+    def check(scores: Scores) -> Finding:
+        tasks = about.get("tasks") or scores.tasks
+        runs = [scores.evaluations(name, task) for name in methods for task in tasks]
+        x, y = (sign(curve.metric) * np.concatenate([curve.of(run).ravel() for run in runs]) for curve in curves)
+        value, interval = rank_correlation(x, y)
+        return Finding(value, interval, value >= least, f"{len(x)} evaluations of {len(runs)} runs")
+
+    names = " and ".join(curve.metric.label for curve in curves)
+    return make_claim(
+        f"correlates_{'_'.join(curve.metric.name.removeprefix('eval/') for curve in curves)}",
+        f"{names} get better together", f"Spearman's rho over all evaluations and seeds: at least {least:g}", check,
+        tuple(methods), about,
+    )
+
+
+def advantage_shrinks(method: Method, other: Method, first: str, last: str, **about: Unpack[About]) -> Claim:
+    """The method's advantage over the other one is no larger on the task `last` than on `first`: means over seeds.
+
+    The value is how much it shrinks; its interval is that of the mean over seeds, paired.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure = scores.measure(about.get("measure"), (first, last))
+        ours, theirs = (scores.values(name, measure, (first, last)).values for name in (method, other))
+        gains = measure.sign * (ours - theirs)
+        shrunk = gains[:, 0] - gains[:, 1]
+        detail = f"{gains[:, 0].mean():.3g} on {first}, {gains[:, 1].mean():.3g} on {last}"
+        return Finding(float(shrunk.mean()), interval_of(shrunk), bool(shrunk.mean() >= 0.0), detail)
+
+    return make_claim(
+        f"{ident(method)}_advantage_over_{ident(other)}_shrinks",
+        f"{named(method)} gains no more over {named(other)} on {last} than on {first}",
+        "advantage on the first less that on the second, seeds paired: the mean over seeds at least 0", check,
+        (method, other), {**about, "tasks": (first, last)},
+    )
+
+
 def solves_as_many_as(method: Method, other: Method, margin: float = 0.0, **about: Unpack[About]) -> Claim:
     """The share of tasks that most seeds of the method solve is at least the other's less the margin.
 

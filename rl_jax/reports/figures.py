@@ -333,6 +333,73 @@ def scatter(one: Method, others: Sequence[Method], measure: Shown | None = None)
     return draw
 
 
+def across_tasks(measure: Shown | None = None, x_label: str = "") -> Callable[[Scores, Path], None]:
+    """A figure of a measure by task, in their order: the mean over seeds with its 95% interval, a line a method."""
+
+    def draw(scores: Scores, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        shown, entries = scores.measure(measure), {}
+        figure = Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained")
+        axes, labels = figure.subplots(), [scores.label(method) for method in scores.paper.labels]
+        for method in scores.methods:
+            runs = {task: found(lambda method=method, task=task: scores.values(method, shown, [task]).values[:, 0])
+                    for task in scores.tasks if scores.declared(method, task)}
+            seeds = {scores.tasks.index(task): values for task, values in runs.items() if values is not None}
+            if not seeds:
+                continue
+            label, means = scores.label(method), [values.mean() for values in seeds.values()]
+            style = _style(labels, label)
+            (entries[label],) = axes.plot(list(seeds), means, marker="o", markersize=4, **style)
+            for place, values in seeds.items():
+                if len(values) > 1:
+                    axes.vlines(place, *bootstrap_interval(values), color=style["color"], alpha=0.5)
+        if not entries:
+            raise MissingScores("runs to compare")
+        axes.set_xticks(range(len(scores.tasks)), scores.tasks)
+        axes.set_xlabel(x_label, fontsize=SMALL)
+        axes.set_ylabel(shown.label, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        thin_frame(axes)
+        _legend(figure, entries, labels, columns=False)
+        save_figure(figure, path)
+
+    return draw
+
+
+def over_evaluations(
+    x: Metric | Curve, y: Metric | Curve, methods: Sequence[str], log_x: bool = False
+) -> Callable[[Scores, Path], None]:
+    """A figure of one metric against another: a point an evaluation and seed of all tasks, a colour a method."""
+
+    def draw(scores: Scores, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        figure, entries = Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained"), {}
+        axes, labels = figure.subplots(), [scores.label(method) for method in scores.paper.labels]
+        for method in (name for name in methods if name in scores.methods):
+            runs = [found(lambda task=task, method=method: scores.evaluations(method, task))
+                    for task in scores.tasks if scores.declared(method, task)]
+            points = [np.concatenate([as_curve(metric).of(run).ravel() for run in runs if run is not None] or [[]])
+                      for metric in (x, y)]
+            if len(points[0]):
+                label = scores.label(method)
+                colour = _style(labels, label)["color"]
+                entries[label] = axes.scatter(*points, s=9, color=colour, alpha=0.6, linewidth=0)
+        if not entries:
+            raise MissingScores("evaluations to draw")
+        if log_x:
+            axes.set_xscale("log")
+        axes.set_xlabel(as_curve(x).metric.label, fontsize=SMALL)
+        axes.set_ylabel(as_curve(y).metric.label, fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL)
+        thin_frame(axes)
+        _legend(figure, entries, labels, columns=False)
+        save_figure(figure, path)
+
+    return draw
+
+
 def _row(figure, count: int):
     return figure.subplots(1, count, squeeze=False)[0]
 

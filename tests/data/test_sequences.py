@@ -7,7 +7,16 @@ import pytest
 from scipy import stats
 
 from rl_jax.data.episodes import Episodes
-from rl_jax.data.sequences import Sequences, Trajectories, sample_sequences, sequences_at, to_trajectories
+from rl_jax.data.sequences import (
+    Sequences,
+    Trajectories,
+    sample_episodes,
+    sample_sequences,
+    sequences_at,
+    to_rewarded_trajectories,
+    to_trajectories,
+    with_successors,
+)
 from tests.data.sets import make_episodes
 
 EPISODES = make_episodes()
@@ -90,3 +99,27 @@ def test_no_array_of_all_sequences_is_made():
     data = Trajectories(*(jnp.zeros(shape, dtype) for shape, dtype in shapes))
     compiled = DRAW.lower(data, jax.random.key(0), 64, length).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < size
+
+
+def test_an_episode_is_drawn_whole_with_the_state_after_its_last_step():
+    """Episodes of 4, 1, 6 and 3 steps; a terminal and a time-out differ in `masks` alone."""
+    data = to_rewarded_trajectories(EPISODES)
+    batch = jax.jit(sample_episodes, static_argnums=(2, 3))(data, jax.random.key(0), 400, 6)
+    np.testing.assert_array_equal(batch.timesteps[:, 0], 0)
+    lengths = np.asarray(batch.mask).sum(1).astype(int)
+    assert stats.chisquare([np.sum(lengths == length) for length in (4, 1, 6, 3)]).pvalue > 0.01, "episodes uniformly"
+    row = int(np.argmax(lengths == 3))
+    steps, after = slice(EPISODES.starts[3], EPISODES.starts[3] + 3), with_successors(batch)
+    np.testing.assert_allclose(batch.rewards[row], [*EPISODES.rewards[steps], 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(batch.masks[row], [*(1.0 - EPISODES.terminated[steps]), 0, 0, 0])
+    np.testing.assert_allclose(after.observations[row, :3], EPISODES.observations[steps], rtol=1e-6)
+    np.testing.assert_allclose(after.observations[row, 3], EPISODES.next_observations[steps][-1], rtol=1e-6)
+    np.testing.assert_allclose(after.actions[row, :3], EPISODES.actions[steps], rtol=1e-6)
+    np.testing.assert_array_equal(after.actions[row, 3:], 0.0)
+    np.testing.assert_array_equal(after.timesteps[row], [0, 1, 2, 3, 0, 0, 0])
+    np.testing.assert_array_equal(after.mask[row], [1, 1, 1, 1, 0, 0, 0])
+    ended = [episode for episode in range(4) if EPISODES.truncated[(EPISODES.starts + EPISODES.lengths)[episode] - 1]]
+    for episode in ended:  # a time-out bootstraps
+        last = int(EPISODES.starts[episode] + EPISODES.lengths[episode] - 1)
+        assert data.masks[last] == 1.0
+    assert 0 < len(ended) < 4

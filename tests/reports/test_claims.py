@@ -209,6 +209,23 @@ def test_ranks_over_tasks():
     assert verdict(claims.solves_as_many_as("a", "b"), found) == ("pass", 0.0)
 
 
+def test_evaluations_rank_alike_and_an_advantage_shrinks_by_hand():
+    """Costs fall as scores rise, in all of two runs' evaluations but one; b leads a by 3 on t and by 1 on u."""
+    found = scores({
+        "a-t": curve([[1.0, 2.0], [3.0, 4.0]], cost=[[9.0, 8.0], [7.0, 6.0]]),
+        "b-t": curve([[4.0, 5.0], [6.0, 7.0]], cost=[[5.0, 4.0], [3.0, 10.0]]),
+        "a-u": curve([[3.0, 4.0]], cost=[[0.0, 0.0]]), "b-u": curve([[4.0, 5.0]], cost=[[0.0, 0.0]]),
+    })
+    one, both = (claims.correlates_over_evaluations(names, COST, SCORE, 0.4, tasks=("t",)) for names in ("a", "ab"))
+    assert verdict(one, found) == ("pass", 1.0)
+    score, cost = [1, 2, 3, 4, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3, 10]
+    rho = scipy.stats.spearmanr(score, [-x for x in cost]).statistic
+    assert verdict(both, found) == ("pass" if rho >= 0.4 else "fail", pytest.approx(rho))
+    assert verdict(claims.advantage_shrinks("b", "a", "t", "u"), found) == ("pass", 2.0)
+    assert verdict(claims.advantage_shrinks("b", "a", "u", "t"), found) == ("fail", -2.0)
+    assert judge(claims.advantage_shrinks("b", "a", "t", "u"), found)["detail"] == "3 on t, 1 on u"
+
+
 def test_claims_made_of_claims():
     found = scores(SAVED)
     good, bad = reaches("a", 0.5, by="every"), reaches("a", 100.0, by="every", measure=SCORE)

@@ -5,7 +5,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from rl_jax.reports.aggregate import Estimate
-from rl_jax.reports.figures import plot_curves, plot_improvement, plot_profiles, plot_scatter
+from rl_jax.reports.figures import (
+    across_tasks,
+    over_evaluations,
+    plot_curves,
+    plot_improvement,
+    plot_profiles,
+    plot_scatter,
+)
+from rl_jax.reports.measures import MissingScores
+from tests.reports.made_up import COST, SCORE
+from tests.reports.made_up import curve as run
+from tests.reports.made_up import scores
 
 LABELS = [f"method {index}" for index in range(12)]
 
@@ -92,3 +103,20 @@ def test_a_scatter_is_drawn_of_known_points_and_bounds_and_not_of_nothing(tmp_pa
     with pytest.raises(ValueError, match="there is no point to draw"):
         plot_scatter({}, tmp_path / "nothing.png", names=[], x_label="x", y_label="y")
     assert not (tmp_path / "nothing.png").exists()
+
+
+def test_a_line_a_method_across_tasks_and_a_point_an_evaluation(drawn, tmp_path):
+    found = scores({
+        "a-t": run([[1.0, 3.0], [2.0, 4.0]], cost=[[8.0, 7.0], [6.0, 5.0]]),
+        "a-u": run([[5.0, 7.0]], cost=[[1.0, 2.0]]),
+        "b-u": run([[9.0, 9.0]], cost=[[3.0, 3.0]]),
+    })
+    across_tasks(x_label="size")(found, tmp_path / "tasks.png")
+    a, b = drawn[0].axes[0].lines
+    np.testing.assert_array_equal(a.get_xydata(), [[0, 3.0], [1, 6.0]])
+    np.testing.assert_array_equal(b.get_xydata(), [[1, 9.0]])
+    over_evaluations(COST, SCORE, ("a",))(found, tmp_path / "points.png")
+    (points,) = drawn[1].axes[0].collections
+    np.testing.assert_array_equal(points.get_offsets(), [[8, 1], [7, 3], [6, 2], [5, 4], [1, 5], [2, 7]])
+    with pytest.raises(MissingScores):
+        over_evaluations(COST, SCORE, ("c",))(found, tmp_path / "none.png")

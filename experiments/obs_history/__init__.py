@@ -1,0 +1,1 @@
+"""Offline RL with observation histories."""
