@@ -14,8 +14,12 @@ from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
 # What no loss determines. The normalised dual of the KL divergence is the same with a constant added to V: the gradient
-# of V's last bias is rounding alone, and Adam, which divides it by its own size, makes full steps of it.
-UNDETERMINED = {"dual_rl_smodice": "value/params/MLP_0/Dense_2/bias"}
+# of V's last bias is rounding alone, and Adam, which divides it by its own size, makes full steps of it. So is that of a
+# reward that only sums of equally many steps are compared by.
+UNDETERMINED = {
+    "dual_rl_smodice": "value/params/MLP_0/Dense_2/bias",
+    "cpl_piql": "reward/params/members/MLP_0/Dense_2/bias",
+}
 
 
 # Each chunk length is compiled: beside the toy, one family in turn.
