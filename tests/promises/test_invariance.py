@@ -17,6 +17,9 @@ DEVICE_TOLERANCE = 1e-4
 # What no loss determines. The normalised dual of the KL divergence is the same with a constant added to V: the gradient
 # of V's last bias is rounding alone, and Adam, which divides it by its own size, makes full steps of it.
 UNDETERMINED = {"dual_rl_smodice": "value/params/MLP_0/Dense_2/bias"}
+# Comparisons of equally long segments leave the constant of P-IQL's reward just so undetermined, and its critics learn
+# from that reward: they differ by 0.003 where the constant does by 0.0007.
+WIDER = {"cpl_piql": 1e-2}
 
 
 # Each chunk length is compiled: beside the toy, one family in turn.
@@ -47,7 +50,7 @@ def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
         {name: leaf for name, leaf in outcome.leaves.items() if not (free and name.endswith(free))}
         for outcome in (unbroken(case), spread)
     )
-    assert largest_difference(one, other) < DEVICE_TOLERANCE
+    assert largest_difference(one, other) < WIDER.get(case.name, DEVICE_TOLERANCE)
     for line, other in zip(unbroken(case).lines, spread.lines, strict=True):
         assert line.keys() == other.keys()
 
