@@ -362,8 +362,8 @@ def correlates_over_evaluations(
 ) -> Claim:
     """Two metrics rank all evaluations of all seeds of some methods alike: Spearman's rho is at least `least`.
 
-    Better goes with better, whatever the metrics' directions are. The interval is of a bootstrap over evaluations, which
-    is too narrow: those of one run are alike.
+    Better goes with better, whatever the metrics' directions are. The interval is of a bootstrap over evaluations, and
+    too narrow: those of one run are alike.
     """
     curves = as_curve(one), as_curve(other)
 
