@@ -92,6 +92,7 @@ def texts() -> Preset:
         ),
         measure=TO_TARGET,
         beside=(KEPT, FROM_PRIOR, DISTINCT),
+        figures={"kl.png": curves_of(TO_TARGET), "distinct.png": curves_of(DISTINCT)},
     )
 
 
