@@ -38,5 +38,5 @@ def _config(model: str, name: str) -> ConfigDict:
 def _tiny() -> ConfigDict:
     config = tiny(_config(*QUICK))
     # Hardly a document of this set is as short as the tiny ones of others.
-    config.update_from_flattened_dict({"data.longest": 256, "data.most": 12, "packing": 512, "batch_size": 4})
+    config.update_from_flattened_dict({"data.longest": 256, "data.most": 12, "packing": 512})
     return config

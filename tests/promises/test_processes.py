@@ -46,8 +46,9 @@ KILLED = ("KILL@14", "KILL@14"), -signal.SIGKILL
 @pytest.mark.parametrize("case, rule, end", [
     pytest.param(TOY, FSDP, TERMINATED, id="fsdp"),
     pytest.param(TOY, REPLICATE, KILLED, id="replicate", marks=pytest.mark.slow),
-    *(pytest.param(by_name(name), FSDP, end, id=name, marks=pytest.mark.slow)
-      for name, end in (("sft", KILLED), ("reward_model", TERMINATED), ("dpo", TERMINATED), ("grpo", TERMINATED))),
+    # A step of these takes long enough that one process would be killed in the middle of it, and the other wait for it.
+    *(pytest.param(by_name(name), FSDP, TERMINATED, id=name, marks=pytest.mark.slow)
+      for name in ("sft", "reward_model", "dpo", "grpo")),
 ])
 def test_two_processes_are_one_run(case, rule, end, tmp_path):
     die, code = end
@@ -70,4 +71,6 @@ def test_two_processes_are_one_run(case, rule, end, tmp_path):
     together, single = (read_outcomes(folder / "outcomes.npz") for folder in (tmp_path, tmp_path / "alone"))
     assert together.steps.tolist() == single.steps.tolist() and together.values.keys() == single.values.keys()
     for name, values in together.values.items():
-        np.testing.assert_allclose(values, single.values[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        # Of the largest number, as of leaves: rounding moves a small margin, which is a difference, by as much.
+        most = TOLERANCE * np.abs(single.values[name]).max()
+        np.testing.assert_allclose(values, single.values[name], rtol=0, atol=most, err_msg=name)
