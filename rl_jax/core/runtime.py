@@ -137,11 +137,19 @@ def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
                 f"config.distributed: process_id={distributed.process_id} of "
                 f"num_processes={distributed.num_processes}: give both, 0 <= process_id < num_processes"
             )
+        _in_order()
         jax.distributed.initialize(
             distributed.coordinator_address, distributed.num_processes, distributed.process_id
         )
     elif _cluster_processes() > 1:
+        _in_order()
         jax.distributed.initialize()
+
+
+def _in_order() -> None:
+    """One program after another on CPUs: side by side two could run their collectives in another order on each process,
+    which then take each other's data. Accelerators have queues."""
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _cluster_processes() -> int:

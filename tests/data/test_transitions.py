@@ -22,6 +22,7 @@ def make_transitions(size: int) -> Transitions:
         next_observations=np.stack([rows + 1, rows + 1.5], axis=1),
         next_actions=np.full((size, 1), 0.5, np.float32),
         mc_returns=2 * rows,
+        expert=rows % 2,
     )
 
 
