@@ -147,9 +147,11 @@ def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
 
 
 def _in_order() -> None:
-    """One program after another on CPUs: side by side two could run their collectives in another order on each process,
-    which then take each other's data. Accelerators have queues."""
+    """Collectives one after another on CPUs, those of two programs and those inside one: side by side they could run in
+    another order on each process, which then take each other's data. Accelerators have queues."""
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # another may not know the flag, and would stop
+        add_xla_flag("--xla_cpu_enable_concurrency_optimized_scheduler=false")
 
 
 def _cluster_processes() -> int:

@@ -32,6 +32,7 @@ def initialised(monkeypatch):
     """The calls that would join the other processes."""
     calls = []
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # joining adds to it
     for name in CLUSTER:
         monkeypatch.delenv(name, raising=False)
     return calls
