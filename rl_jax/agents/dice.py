@@ -144,12 +144,15 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
                 _points(batch.starts, start, ones, is_discrete),
             ]
             info = {"ratio/mean": jnp.mean(w), "ratio/max": jnp.max(w)}
-        halves = [
-            [jnp.concatenate(x) for x in zip(*(
-                [part[: len(part) // 2] if first else part[len(part) // 2 :] for part in own] for own in points
-            ))] for first in (True, False)
-        ]
-        (x, u), (y, v) = halves
+
+        def half(part: jax.Array, first: bool) -> jax.Array:
+            middle = len(part) // 2
+            return part[:middle] if first else part[middle:]
+
+        (x, u), (y, v) = (
+            [jnp.concatenate([half(part, first) for part in parts]) for parts in zip(*points)]
+            for first in (True, False)
+        )
         distance = jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1) - 2.0 * x @ y.T
         kernel = jnp.exp(-jnp.maximum(distance, 0.0) / (2.0 * config.bandwidth**2))
         loss = jnp.sum(kernel * (u @ v.T))

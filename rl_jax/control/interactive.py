@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent
 from rl_jax.agents.fqe import PolicyTransitions, fqe
 from rl_jax.control.agents import make_agent
+from rl_jax.control.online import on_task_actions
 from rl_jax.control.tasks import ActionBox, Task, action_box, headline_of, judge_in, references_of
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.fused import default_seed_axis, over_runs
@@ -111,15 +111,6 @@ def shown(episodes: Episodes) -> Transitions:
     """An expert's steps as the learner sees them: rewards 0."""
     transitions = dataclasses.replace(episodes, rewards=np.zeros_like(episodes.rewards)).to_transitions()
     return transitions.replace(expert=np.ones(len(transitions), np.float32))
-
-
-def on_task_actions(agent: Agent, box: ActionBox) -> Any:
-    """The policy of `(state.params, state.extra)` of one run, with the task's actions."""
-
-    def act(policy: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return box.to_task(agent.act(policy[0], observations, key, temperature))
-
-    return act
 
 
 # The reference Q

@@ -24,7 +24,7 @@ from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
-from rl_jax.data.transitions import Transitions
+from rl_jax.data.transitions import Transitions, sample_rows
 from rl_jax.envs.acrobot import acrobot
 from rl_jax.envs.cartpole import cartpole
 from rl_jax.envs.environment import Environment
@@ -181,8 +181,7 @@ def learning_program(
         del batch
         row_key, start_key, *keys = jax.random.split(key, 2 + len(agents))
         extra, size = state.extra, config.batch_size
-        drawn = jax.random.bits(row_key, (size,), jnp.uint32) % extra["steps"].astype(jnp.uint32)
-        places = extra["order"][drawn]
+        places = sample_rows(extra["order"], row_key, size, extra["steps"])
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[places], extra["played"])
         starts = extra["played"].observations[jax.random.randint(start_key, (size,), 0, count), 0]
         rows, starts = shard_batch((Rows(rows, places % horizon), starts))

@@ -7,16 +7,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from rl_jax.agents.agent import Agent
 from rl_jax.agents.online import OnlineAgent
 from rl_jax.control.agents import FROM_SCRATCH, make_agent
-from rl_jax.control.tasks import Task, action_box, headline_of, judge_in
+from rl_jax.control.tasks import ActionBox, Task, action_box, headline_of, judge_in
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Evaluate, Key, Metrics, Program, PyTree, TrainState, nothing_to_evaluate
 from rl_jax.data.replay import ReplayBuffer
 from rl_jax.data.transitions import Transitions
-from rl_jax.envs.collector import Collector
+from rl_jax.envs.collector import Act, Collector
 from rl_jax.envs.gym_pool import EnvPool
 
 
@@ -77,11 +78,18 @@ def from_scratch_experiment(config: ConfigDict) -> Experiment:
             batch = shard_batch(batch.replace(actions=box.to_agent(batch.actions)))
             return agent.update(state, batch, key)
 
-        def act(policy: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-            return box.to_task(agent.act(policy[0], observations, key, temperature))
-
+        act = on_task_actions(agent, box)
         return Program(
             lambda key, resident: agent.init(key, example), step, judge(act, None), feed=own_steps.feed(act)
         )
 
     return Experiment(program, {"env_id": config.env_id}, headline_of(config.env_id, config))
+
+
+def on_task_actions(agent: Agent, box: ActionBox) -> Act:
+    """The policy of `(state.params, state.extra)` of one run, with the task's actions."""
+
+    def act(policy: Any, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
+        return box.to_task(agent.act(policy[0], observations, key, temperature))
+
+    return act

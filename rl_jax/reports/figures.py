@@ -337,11 +337,8 @@ def across_tasks(measure: Shown | None = None, x_label: str = "") -> Callable[[S
     """A figure of a measure by task, in their order: the mean over seeds with its 95% interval, a line a method."""
 
     def draw(scores: Scores, path: Path) -> None:
-        from matplotlib.figure import Figure
-
         shown, entries = scores.measure(measure), {}
-        figure = Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained")
-        axes, labels = figure.subplots(), [scores.label(method) for method in scores.paper.labels]
+        axes, labels = _panel(), [scores.label(method) for method in scores.paper.labels]
         for method in scores.methods:
             runs = {task: found(lambda method=method, task=task: scores.values(method, shown, [task]).values[:, 0])
                     for task in scores.tasks if scores.declared(method, task)}
@@ -357,12 +354,7 @@ def across_tasks(measure: Shown | None = None, x_label: str = "") -> Callable[[S
         if not entries:
             raise MissingScores("runs to compare")
         axes.set_xticks(range(len(scores.tasks)), scores.tasks)
-        axes.set_xlabel(x_label, fontsize=SMALL)
-        axes.set_ylabel(shown.label, fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL)
-        thin_frame(axes)
-        _legend(figure, entries, labels, columns=False)
-        save_figure(figure, path)
+        _save_panel(axes, entries, labels, (x_label, shown.label), path)
 
     return draw
 
@@ -373,10 +365,7 @@ def over_evaluations(
     """A figure of one metric against another: a point an evaluation and seed of all tasks, a colour a method."""
 
     def draw(scores: Scores, path: Path) -> None:
-        from matplotlib.figure import Figure
-
-        figure, entries = Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained"), {}
-        axes, labels = figure.subplots(), [scores.label(method) for method in scores.paper.labels]
+        axes, entries, labels = _panel(), {}, [scores.label(method) for method in scores.paper.labels]
         for method in (name for name in methods if name in scores.methods):
             runs = [found(lambda task=task, method=method: scores.evaluations(method, task))
                     for task in scores.tasks if scores.declared(method, task)]
@@ -390,14 +379,26 @@ def over_evaluations(
             raise MissingScores("evaluations to draw")
         if log_x:
             axes.set_xscale("log")
-        axes.set_xlabel(as_curve(x).metric.label, fontsize=SMALL)
-        axes.set_ylabel(as_curve(y).metric.label, fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL)
-        thin_frame(axes)
-        _legend(figure, entries, labels, columns=False)
-        save_figure(figure, path)
+        _save_panel(axes, entries, labels, [as_curve(metric).metric.label for metric in (x, y)], path)
 
     return draw
+
+
+def _panel():
+    """The axes of a figure that has one panel, with room for a legend at its right."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH * 0.75, 3.0), dpi=200, layout="constrained").subplots()
+
+
+def _save_panel(axes, entries: Mapping, order: Sequence[str], labels: Sequence[str], path: Path) -> None:
+    """Names both axes, x first, adds the legend and writes the figure."""
+    axes.set_xlabel(labels[0], fontsize=SMALL)
+    axes.set_ylabel(labels[1], fontsize=SMALL)
+    axes.tick_params(labelsize=SMALL)
+    thin_frame(axes)
+    _legend(axes.figure, entries, order, columns=False)
+    save_figure(axes.figure, path)
 
 
 def _row(figure, count: int):

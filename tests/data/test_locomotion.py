@@ -193,7 +193,7 @@ def test_time_out_is_truncation():
     steps = roll_out_block(ENV_IDS["halfcheetah"], load_policy("trpo_halfcheetah_it0000"), (0,), 0, 1500)
     np.testing.assert_array_equal(steps["lengths"][:1], [1000])
     assert not steps["terminated"].any()
-    episodes = collect_module._to_episodes(steps).first_steps(1500)
+    episodes = collect_module.to_episodes(steps).first_steps(1500)
     np.testing.assert_array_equal(np.flatnonzero(episodes.truncated), [999, 1499])
     check_episodes(episodes, "cheetah", action_bound=1.0)
 

@@ -1,14 +1,14 @@
 """Experts by name, and their episodes."""
 
-import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import erf
 
 from rl_jax.core.config import unknown
 from rl_jax.data.episodes import Episodes, concatenate_episodes
+from rl_jax.data.locomotion.collect import to_episodes
 from rl_jax.data.locomotion.policies import POLICY_DIR, Policy, load_policy
 from rl_jax.data.locomotion.rollout import BLOCK_EPISODES, make_environments, returns_of, roll_out_block
 
@@ -66,20 +66,10 @@ def expert_episodes(env_id: str, policy: Acting, num_episodes: int, seed: int, s
     if acted != (1, action):
         raise ValueError(f"the expert's actions have {acted[1]} components, and those of {env_id} {action}")
     blocks = [
-        as_episodes(roll_out_block(env_id, policy, (seed,), block, BLOCK_EPISODES * limit, stochastic))
+        to_episodes(roll_out_block(env_id, policy, (seed,), block, BLOCK_EPISODES * limit, stochastic))
         for block in range(-(-num_episodes // BLOCK_EPISODES))
     ]
     return concatenate_episodes(blocks).select(range(num_episodes))
-
-
-def as_episodes(steps: dict[str, Any]) -> Episodes:
-    """What `roll_out_block` gave as Episodes: one that did not terminate was truncated by the time limit."""
-    ends = np.cumsum(steps["lengths"]) - 1
-    truncated = np.zeros_like(steps["terminated"])
-    truncated[ends] = ~steps["terminated"][ends]
-    fields = {field.name for field in dataclasses.fields(Episodes)} & steps.keys()
-    starts = (ends + 1 - steps["lengths"]).astype(np.int64)
-    return Episodes(**{name: steps[name] for name in fields}, truncated=truncated, starts=starts)
 
 
 def mode_returns(env_id: str, policy: Acting, num_blocks: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -127,19 +127,21 @@ def _collect_share(pool: WorkerPool, job: dict, share: int, num_workers: int) ->
         while len(pending) < min(math.ceil((share - steps) / steps_per_block), 2 * num_workers):
             pending.append(pool.submit({**job, "block": submitted, "max_steps": share - steps}))
             submitted += 1
-        block = _to_episodes(pending.popleft().result()).first_steps(share - steps)
+        block = to_episodes(pending.popleft().result()).first_steps(share - steps)
         done, steps = done + 1, steps + len(block)
         yield block
     for future in pending:
         future.cancel()
 
 
-def _to_episodes(arrays: dict[str, np.ndarray]) -> Episodes:
-    lengths = arrays.pop("lengths")
+def to_episodes(block: Mapping[str, np.ndarray]) -> Episodes:
+    """What `roll_out_block` gave as Episodes: one that did not terminate was truncated by the time limit."""
+    steps = dict(block)
+    lengths = steps.pop("lengths")
     ends = np.cumsum(lengths)
-    truncated = np.zeros_like(arrays["terminated"])
-    truncated[ends - 1] = ~arrays["terminated"][ends - 1]
-    return Episodes(**arrays, truncated=truncated, starts=(ends - lengths).astype(np.int64))
+    truncated = np.zeros_like(steps["terminated"])
+    truncated[ends - 1] = ~steps["terminated"][ends - 1]
+    return Episodes(**steps, truncated=truncated, starts=(ends - lengths).astype(np.int64))
 
 
 def available_cores() -> int:
