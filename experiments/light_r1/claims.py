@@ -163,7 +163,8 @@ def draw_stages(scores: Scores, path: Path) -> None:
 
 
 def quick() -> Preset:
-    return Preset(stages(tuple(LABELS), "chains", "configs/light_r1.py:{stage}", QUICK), claims(), beside=(EASY,))
+    methods = tuple(method for method in LABELS if method != "sft2_unfiltered")
+    return Preset(stages(methods, "chains", "configs/light_r1.py:{stage}", QUICK), claims(), beside=(EASY,))
 
 
 def paper() -> Preset:
