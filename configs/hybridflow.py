@@ -75,7 +75,7 @@ def base(agent: ConfigDict) -> ConfigDict:
 def learning(method: str) -> ConfigDict:
     config = base(training.default_config())
     config.method = method
-    config.start = ""  # a model.npz of preset `pretrain`; "" for the committed one
+    config.start = ""  # a run of preset `pretrain` or its model.npz; "" for the committed one
     config.devices = 8
     config.mesh.model = 2
     config.sharding_rules = TRAINING_RULES

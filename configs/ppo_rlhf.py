@@ -9,6 +9,7 @@ Presets:
   rlhf/<model>    PPO of stories260k, smollm2 (`make smollm2`), qwen2.5-0.5b or llama-3-8b (your folder,
                   --config.model.name=FOLDER) on the prompts of HH-RLHF (harmless) by a learned reward,
                   --config.reward.model=FOLDER, the folder of a run of experiments.reward_model.
+  paper           rlhf/smollm2 with 3 seeds: for a GPU.
   <model>/<set>   the same models on gsm8k, whose answers are numbers. All but stories260k are for a GPU.
   tiny            seconds: what the tests run, and so tiny-adaptive.
 """
@@ -26,7 +27,7 @@ PREFERENCES = "hh_harmless"
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     arms = {"ppo": ppo, "adaptive": adaptive, "reinforce_pp": functools.partial(learning, "reinforce_pp")}
-    presets = arms | {"quick": ppo, "tiny": lambda: tiny(ppo()), "tiny-adaptive": lambda: tiny(adaptive())}
+    presets = arms | {"quick": ppo, "paper": paper, "tiny": lambda: tiny(ppo()), "tiny-adaptive": lambda: tiny(adaptive())}
     presets |= {f"rlhf/{model}": functools.partial(text_config, model, PREFERENCES, "ppo") for model in MODELS}
     presets |= {f"{model}/gsm8k": functools.partial(text_config, model, "gsm8k", "ppo") for model in MODELS}
     return from_preset("ppo_rlhf", presets, preset)
@@ -43,6 +44,12 @@ def learning(method: str) -> ConfigDict:
 def ppo() -> ConfigDict:
     config = learning("ppo")
     config.agent.critic_learning_rate = 1e-3
+    return config
+
+
+def paper() -> ConfigDict:
+    config = text_config("smollm2", PREFERENCES, "ppo")
+    config.num_seeds = 3
     return config
 
 

@@ -57,7 +57,7 @@ PAPERS = [
     Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),
     Paper("dpo", {"dpo": ("", "kto")}, "agent.beta=0.1,0.3"),
     Paper("grpo", {"grpo": ("", "gspo", "reinforce_pp", "remax", "pool", "curriculum", "pretrain")},
-          "agent.learning_rate=0.0003,0.001", at_scale=("grpo:dapo", "grpo:stories260k/gsm8k")),
+          "agent.learning_rate=0.0003,0.001", at_scale=("grpo:dapo", "grpo:stories260k/gsm8k", "grpo:paper/remax")),
     Paper("ppo_rlhf", {"ppo_rlhf": ("", "adaptive")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("ppo_rlhf:adaptive", "ppo_rlhf:stories260k/gsm8k")),
     Paper("swe_rl", {"swe_rl": ("", "exact", "sft", "pretrain", "text")}, "agent.learning_rate=0.0003,0.001",

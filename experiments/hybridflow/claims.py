@@ -3,6 +3,7 @@
 Presets:
   quick   four ways between the two layouts, four drivers on three placements, the training of all four drivers on 8
           virtual devices, of three also on one: minutes a run on 2 CPU cores.
+  full    GRPO of six digits by a decoder of 0.2 billion parameters from its own supervised start: for accelerators.
   tiny    seconds: what the tests run.
 
 What was asked of each claim before its rule was fixed. Of layouts everything is exact, read from compiled programs: the
@@ -20,13 +21,13 @@ import numpy as np
 from experiments.hybridflow.figures import overview, stages
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import all_of, changes_by, elsewhere, reaches, within
-from rl_jax.reports.declaration import Claim, Paper, Preset, grid
+from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
 from rl_jax.reports.measures import Curve, derived, outcome_name
 
 LABELS = {
     "ppo": "PPO", "remax": "ReMax", "grpo": "GRPO", "safe_rlhf": "Safe-RLHF", "hybridflow": "HybridFlow",
     "minor": "generation axis minor", "contiguous": "contiguous groups (HybridFlow-V)",
-    "deepspeed_chat": "all gather all (DeepSpeed-Chat)",
+    "deepspeed_chat": "all gather all (DeepSpeed-Chat)", "pretrain": "supervised start",
 }
 DRIVERS, WAYS = ("ppo", "remax", "grpo", "safe_rlhf"), ("hybridflow", "minor", "contiguous", "deepspeed_chat")
 REWARD = Metric("eval/reward", "reward, held out")
@@ -156,6 +157,15 @@ def quick() -> Preset:
     return Preset(runs, claims, measure=measures)
 
 
+def full() -> Preset:
+    module = "experiments.hybridflow.train"
+    start = Run("pretrain", "pretraining", module, "configs/hybridflow.py:full-pretrain")
+    learner = Run("grpo", "training", module, "configs/hybridflow.py:full", needs={"start": "pretrain-pretraining"})
+    claim = changes_by("grpo", REWARD, 0.0, by="interval", tasks=("training",))
+    measures = {"pretraining": Metric("eval/loss", "held-out loss", "lower", "nats a token"), "training": REWARD}
+    return Preset((start, learner), (elsewhere(claim, "needs accelerators"),), measure=measures)
+
+
 def tiny() -> Preset:
     module = "experiments.hybridflow.train"
     runs = grid(("hybridflow",), ("resharding",), module=module, config="configs/hybridflow.py:tiny-resharding")
@@ -172,7 +182,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="ppo",
     measure=REWARD,
-    presets={"quick": quick, "tiny": tiny},
+    presets={"quick": quick, "full": full, "tiny": tiny},
     figures={"overview.png": overview, "stages.png": stages},
     notes=(
         "Eight devices are virtual ones of two CPU cores: bytes, collectives and memory are those of eight real ones, "

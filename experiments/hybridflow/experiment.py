@@ -78,6 +78,7 @@ def experiment(config: ConfigDict) -> Experiment:
             lambda config: sft_program(config, shape, fresh, train, held_out), {}, LOSS, leaves_start("sorting")
         )
     path = Path(config.start or START)
+    path = path / "model.npz" if path.is_dir() else path
     params = jax.tree.map(jnp.asarray, load_model(path, "start", "sorting", functools.partial(init_decoder, shape)))
     inputs = {"start": files_checksum(path)}
     if config.task == "training":

@@ -3,6 +3,8 @@
 Presets:
   quick   PPO with a fixed and an adaptive KL coefficient, and REINFORCE++ without a critic, from one supervised
           start, sums and differences of numbers below 100, 3 seeds, 200 updates: minutes a method on 2 CPU cores.
+  paper   SmolLM2 on the prompts of HH-RLHF (harmless) by a reward that SmolLM2 learns first, 3 seeds: for an
+          accelerator.
   tiny    seconds: what the tests run.
 
 What was asked of the claims before their rule was fixed, by pilots on seed 100: the start answers 53% of the held-out
@@ -14,21 +16,31 @@ RLHF by a learned reward is a preset (`rlhf/<model>`) and no claim: story models
 """
 
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.claims import changes_by
-from rl_jax.reports.declaration import Paper, Preset, grid
+from rl_jax.reports.claims import changes_by, elsewhere
+from rl_jax.reports.declaration import Paper, Preset, Run, grid
 from rl_jax.reports.figures import curves_of
 
-LABELS = {"ppo": "PPO", "adaptive": "PPO, adaptive KL", "reinforce_pp": "REINFORCE++"}
+LABELS = {"ppo": "PPO", "adaptive": "PPO, adaptive KL", "reinforce_pp": "REINFORCE++", "reward": "reward model"}
+REWARD = Metric("eval/score", "learned reward of held-out prompts")
 ACCURACY = Metric("eval/score", "exact match, held out")
+METHODS = ("ppo", "adaptive", "reinforce_pp")
 LENGTH = Metric("eval/length", "tokens of an answer", "lower")
 TRUNCATED = Metric("eval/truncated", "answers that were cut off", "lower")
 MODULE = "experiments.ppo_rlhf.train"
 
 
 def quick() -> Preset:
-    runs = grid(tuple(LABELS), ("arithmetic",), module=MODULE, config="configs/ppo_rlhf.py:{method}")
-    claims = tuple(changes_by(method, ACCURACY, 0.05, by="interval") for method in LABELS)
+    runs = grid(METHODS, ("arithmetic",), module=MODULE, config="configs/ppo_rlhf.py:{method}")
+    claims = tuple(changes_by(method, ACCURACY, 0.05, by="interval") for method in METHODS)
     return Preset(runs, claims, beside=(LENGTH, TRUNCATED))
+
+
+def paper() -> Preset:
+    judge = Run("reward", "preferences", "experiments.reward_model.train", "configs/reward_model.py:smollm2/hh_harmless")
+    learner = Run("ppo", "hh_harmless", MODULE, "configs/ppo_rlhf.py:paper", needs={"reward.model": "reward-preferences"})
+    claim = changes_by("ppo", REWARD, 0.0, by="interval", tasks=("hh_harmless",), beside=(LENGTH,))
+    measures = {"preferences": Metric("eval/accuracy", "held-out accuracy"), "hh_harmless": REWARD}
+    return Preset((judge, learner), (elsewhere(claim, "SmolLM2 needs an accelerator"),), measure=measures)
 
 
 def tiny() -> Preset:
@@ -41,7 +53,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="ppo",
     measure=ACCURACY,
-    presets={"quick": quick, "tiny": tiny},
+    presets={"quick": quick, "paper": paper, "tiny": tiny},
     figures={"accuracy.png": curves_of(ACCURACY)},
     notes=("The papers' numbers are of models of 0.1 to 70 billion parameters: none stands beside these.",),
 )

@@ -21,7 +21,7 @@ from rl_jax.reports.declaration import Finding, Run
 from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.scores import Scores
 from tests.binaries import run_module
-from tests.papers import CASES, FAMILIES, PAPERS, ROOT, get_config, make_experiment, smaller
+from tests.papers import CASES, FAMILIES, PAPERS, ROOT, get_config, in_turn, make_experiment, smaller
 from tests.promises.runner import on_devices, signal_at
 
 # Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
@@ -132,12 +132,13 @@ class Here:
         """Nothing runs in the background."""
 
 
-# The papers of the families; the others take as long and go the same way.
-QUICK = {case.paper for case in CASES if case.name in FAMILIES.values()}
+# One of the families' papers in turn; the others take as long and go the same way. Offline RL's goes it in processes of
+# its own, in tests/experiments/test_reproduce.py.
+IN_TURN = in_turn(sorted({case.paper for case in CASES if case.name in FAMILIES.values()} - {"offline_rl"}))
 
 
 @pytest.mark.parametrize(
-    "paper", [pytest.param(one, id=one.name, marks=[] if one.name in QUICK else [pytest.mark.slow]) for one in PAPERS]
+    "paper", [pytest.param(one, id=one.name, marks=[] if one.name == IN_TURN else [pytest.mark.slow]) for one in PAPERS]
 )
 def test_the_tiny_preset_goes_from_run_to_verdict(paper, tmp_path):
     launcher, declared = Here(), load_paper(paper.name)
@@ -244,12 +245,15 @@ def test_a_preset_at_scale_compiles_and_takes_two_steps(paper, text, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("paper, preset", [own for own in DECLARED if own[1] in ("paper", "emoji-large")])
 def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
-    """One run a method, on the first task that it is declared on."""
-    runs = {run.method: run for run in reversed(load_preset(load_paper(paper), preset).runs)}
+    """One run a method that needs no other run, on the first task that it is declared on; a language model that must be
+    fetched is stories260k here."""
+    runs = {run.method: run for run in reversed(load_preset(load_paper(paper), preset).runs) if not run.needs}
     for run in runs.values():
         config = config_of(run)
         config.update_from_flattened_dict({"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0})
         smaller(config, FOR_A_CPU)
+        if "model" in config:
+            config.model.name = "stories260k"
         if "dataset" in config:
             config.dataset.num_steps = 5000
         with on_devices(1):
