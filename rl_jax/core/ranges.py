@@ -90,7 +90,7 @@ RANGES: dict[str, Range] = {
     "longest": Range(2), "held_out": INSIDE, "most": COUNT_OR_NONE, "micro_batches": COUNT, "packing": COUNT_OR_NONE,
     "agent.lora_rank": COUNT_OR_NONE, "margin": NOT_NEGATIVE, "centre": NOT_NEGATIVE,
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
-    "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE,
+    "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE, "likelihood_weight": NOT_NEGATIVE,
     "max_new_tokens": COUNT, "clip_low": POSITIVE, "clip_high": POSITIVE, "importance_cap": POSITIVE,
     "rejection_low": NOT_NEGATIVE, "rejection_high": POSITIVE, "refill": COUNT_OR_NONE, "curriculum.low": SHARE,
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,

@@ -301,7 +301,7 @@ def rollouts(
     return Rollouts(Feed(collect, save, restore, close, memory), evaluate, resident)
 
 
-def own_share(batch: Batch) -> Batch:
-    """This process's part of a batch [S, B, ...] that all processes hold."""
+def own_share(batch: PyTree) -> PyTree:
+    """This process's part of a batch, leaves [S, B, ...], that all processes hold."""
     count, rank = jax.process_count(), jax.process_index()
-    return {name: x[:, rank * x.shape[1] // count : (rank + 1) * x.shape[1] // count] for name, x in batch.items()}
+    return jax.tree.map(lambda x: x[:, rank * x.shape[1] // count : (rank + 1) * x.shape[1] // count], batch)
