@@ -23,7 +23,7 @@ from rl_jax.language.held_out import by_prompt, over_held_out, won
 from rl_jax.language.pairs import Pairs, apart
 from rl_jax.language.rows import Rows
 from rl_jax.language.scoring import answer_lengths, answer_log_probs
-from rl_jax.language.training import Trainable, micro_batched, optimiser, over_parts, summed_gradient
+from rl_jax.language.training import Trainable, in_parts, micro_batched, optimiser, over_parts, summed_gradient
 from rl_jax.losses import preference
 from rl_jax.networks.trained import Networks, Trained
 
@@ -131,13 +131,7 @@ def reference_of(
         return over_parts(lambda part: apart(own.log_probs(params, part.rows())), part, settings.micro_batches)
 
     def referenced(params: PyTree, pairs: Pairs) -> Pairs:
-        size, parts = len(pairs), []
-        for start in range(0, size, batch_size):
-            # The last part is filled with the first pairs again, which are left out: one shape is compiled.
-            chosen = np.arange(start, start + batch_size) % size
-            part = jax.tree.map(lambda x, chosen=chosen: np.asarray(x)[chosen], pairs)
-            parts.append(jax.device_get(log_probs(params, part)))
-        first, second = (np.concatenate(found)[:size] for found in zip(*parts, strict=True))
+        first, second = in_parts(lambda part: log_probs(params, part), pairs, batch_size)
         return pairs.replace(
             first=pairs.first.replace(reference_log_probs=first),
             second=pairs.second.replace(reference_log_probs=second),
