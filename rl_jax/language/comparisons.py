@@ -114,6 +114,16 @@ def _useful(
     return Comparisons(prompt, better, worse, np.abs(margin)).take(kept)
 
 
+def annotated(found: Comparisons, sharpness: float, rng: np.random.Generator) -> Comparisons:
+    """The pairs as an annotator labels them: right with probability sigmoid(sharpness * margin), else turned around.
+
+    Their margins are negative then, for they are those of the scores.
+    """
+    right = rng.random(len(found)) < 1.0 / (1.0 + np.exp(-sharpness * found.margin))
+    better, worse = np.where(right, found.better, found.worse), np.where(right, found.worse, found.better)
+    return Comparisons(found.prompt, better, worse, np.where(right, found.margin, -found.margin))
+
+
 # Length
 
 

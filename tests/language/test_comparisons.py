@@ -8,6 +8,7 @@ import pytest
 from rl_jax.language.comparisons import (
     Comparisons,
     against,
+    annotated,
     best_and_random,
     best_and_worst,
     combinations,
@@ -74,6 +75,15 @@ def test_answers_against_an_anchor_on_either_side():
     found = against(SCORES, 2)
     assert triples(found) == [(0, 2, 0), (0, 1, 2), (2, 2, 1)]
     assert triples(against(SCORES[:1], np.array([0]))) == [(0, 1, 0), (0, 2, 0)]
+
+
+def test_an_annotator_is_as_often_right_as_boltzmann_says():
+    scores = np.tile([[0.0, 0.5]], (4000, 1))
+    found = annotated(best_and_worst(scores), 2.0, np.random.default_rng(0))
+    expected = 1 / (1 + np.exp(-1.0))
+    assert abs(np.mean(found.better == 1) - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)
+    np.testing.assert_array_equal(found.margin, np.where(found.better == 1, 0.5, -0.5))
+    np.testing.assert_array_equal(found.better + found.worse, 1)
 
 
 def test_the_balance_of_lengths_takes_the_best_threshold():
