@@ -7,16 +7,14 @@ followed by the running value, so that the last number is the answer. A text of 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.light_r1.problems import Domain, Problem
-from rl_jax.core.program import PyTree
-from rl_jax.language.decoder import DecoderConfig, init_decoder
+from rl_jax.language.decoder import DecoderConfig
 from rl_jax.language.questions import Words
 from rl_jax.language.rewards import Score, final_number, length
-from rl_jax.language.stages import trained_models
+from rl_jax.language.stages import starting_models
 
 LETTERS = "\n0123456789+*="  # the first one ends a text, and fills rows
 MODULUS = 100
@@ -98,13 +96,7 @@ def domain(config: ConfigDict) -> Domain:
     }
     seeds = range(config.seed, config.seed + config.num_seeds)
 
-    def load(field: str, run: str) -> list[PyTree]:
-        fresh = jax.eval_shape(lambda: init_decoder(shape, jax.random.key(0)))
-        return trained_models(field, run, fresh, seeds) if run else [
-            jax.device_get(init_decoder(shape, jax.random.key(seed))) for seed in seeds
-        ]
-
     return Domain(
-        shape, WORDS, pools, hard, easy, load,
+        shape, WORDS, pools, hard, easy, lambda field, run: starting_models(field, run, shape, seeds),
         lambda: Checker(config.agent.get("max_new_tokens", config.judge.max_new_tokens), config.reward.length_weight),
     )

@@ -2,6 +2,7 @@
 and judged.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.mesh import gather
 from rl_jax.core.program import Evaluation, Key, Program, PyTree, TrainState
-from rl_jax.language.decoder import DecoderConfig, head_kernel
+from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
 from rl_jax.language.questions import Questions
 from rl_jax.language.rows import left_aligned
 from rl_jax.language.sampler import Samples, Sampling, generate
@@ -55,32 +56,20 @@ def drawer(own: Trainable, questions: Questions, n: int, told: Sampling | Sequen
       ValueError: n does not divide.
       FloatingPointError, by what is returned: the logits are not finite.
     """
-    told = [told] if isinstance(told, Sampling) else list(told)
+    told = (told,) if isinstance(told, Sampling) else tuple(told)
     if n % len(told):
         raise ValueError(f"{n} answers to a question do not divide into {len(told)} temperatures: change one")
     tokens, lengths = questions.tokens.astype(np.int32), questions.lengths.astype(np.int32)
+    settings = own.settings
 
-    @jax.jit
-    def of_part(trained: PyTree, pretrained: PyTree, chosen: jax.Array, keys: Key) -> PyTree:
-        def one(trained: PyTree, key: Key) -> PyTree:
-            params, found = own.params(trained, pretrained), []
-            for number, sampling in enumerate(told):
-                free = jnp.full((len(chosen) * (n // len(told)), sampling.max_new_tokens), -1, jnp.int32)
-                samples, finite = generate(
-                    own.config, params, jnp.asarray(tokens)[chosen], jnp.asarray(lengths)[chosen], n // len(told),
-                    sampling, jax.random.fold_in(key, number), chosen, free, DTYPES[own.settings.dtype],
-                )
-                ratios = jnp.where(samples.sampled, samples.log_probs - sampled_log_probs(own, pretrained, samples), 0)
-                found.append((samples, jnp.sum(ratios, -1), finite))
-
-            def beside(*leaves: jax.Array) -> jax.Array:
-                by_question = [x.reshape(len(chosen), -1, *x.shape[1:]) for x in leaves]
-                both = jnp.concatenate(by_question, axis=1)
-                return both.reshape(-1, *both.shape[2:])
-
-            return jax.tree.map(beside, *found)
-
-        return over_runs(one, default_seed_axis())(trained, keys)
+    def of_part(trained: PyTree, pretrained: PyTree, chosen: np.ndarray, keys: Key) -> PyTree:
+        params = trained
+        if settings.lora_rank:
+            params = jax.vmap(own.params, (0, None))(trained, pretrained)
+        return _drawn(
+            own.config, told, n // len(told), settings.dtype, settings.chunk, params, pretrained, tokens[chosen],
+            lengths[chosen], chosen, keys,
+        )
 
     def draw(trained: PyTree, pretrained: PyTree, numbers: np.ndarray, keys: Key) -> Drawn:
         size, parts = len(numbers), []
@@ -97,10 +86,44 @@ def drawer(own: Trainable, questions: Questions, n: int, told: Sampling | Sequen
     return draw
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # one for all programs: seeds side by side have their own
+def _drawn(
+    config: DecoderConfig, told: tuple[Sampling, ...], n: int, dtype: str, chunk: int, params: PyTree,
+    pretrained: PyTree, tokens: jax.Array, lengths: jax.Array, chosen: jax.Array, keys: Key,
+) -> tuple[Samples, jax.Array, jax.Array]:
+    """Samples of S runs, their log ratios, and whether their logits were finite, [S, R, ...] each; params [S, ...]."""
+    decoder = Decoder(config, DTYPES[dtype], packed=False)
+
+    def one(params: PyTree, key: Key) -> PyTree:
+        found = []
+        for number, sampling in enumerate(told):
+            free = jnp.full((len(chosen) * n, sampling.max_new_tokens), -1, jnp.int32)
+            samples, finite = generate(
+                config, params, tokens, lengths, n, sampling, jax.random.fold_in(key, number), chosen, free,
+                DTYPES[dtype],
+            )
+            before = _sampled_log_probs(decoder, chunk, pretrained, samples)
+            ratios = jnp.where(samples.sampled, samples.log_probs - before, 0.0)
+            found.append((samples, jnp.sum(ratios, -1), finite))
+
+        def beside(*leaves: jax.Array) -> jax.Array:
+            both = jnp.concatenate([x.reshape(len(chosen), n, *x.shape[1:]) for x in leaves], axis=1)
+            return both.reshape(-1, *both.shape[2:])
+
+        return jax.tree.map(beside, *found)
+
+    return over_runs(one, default_seed_axis())(params, keys)
+
+
+def _sampled_log_probs(decoder: Decoder, chunk: int, params: PyTree, samples: Samples) -> jax.Array:
+    hidden = decoder.apply({"params": params}, samples.tokens, *left_aligned(samples.tokens, samples.lengths))
+    return token_log_probs(hidden, head_kernel(params, decoder.config), samples.tokens, chunk)[0]
+
+
 def sampled_log_probs(own: Trainable, params: PyTree, samples: Samples) -> jax.Array:
     """Log-probs [R, T] of samples under other parameters of the same decoder, at temperature 1."""
-    hidden = own.hidden_of(params, samples.tokens, *left_aligned(samples.tokens, samples.lengths))
-    return token_log_probs(hidden, head_kernel(params, own.config), samples.tokens, own.settings.chunk)[0]
+    decoder = Decoder(own.config, DTYPES[own.settings.dtype], packed=False)
+    return _sampled_log_probs(decoder, own.settings.chunk, params, samples)
 
 
 def implicit_rewards(own: Trainable, params: PyTree, reference: PyTree, samples: Samples, beta: float) -> jax.Array:

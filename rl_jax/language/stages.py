@@ -10,6 +10,17 @@ from rl_jax.core.checkpoint import load_leaves
 from rl_jax.core.files import read_json
 from rl_jax.core.mesh import path_name
 from rl_jax.core.program import PyTree
+from rl_jax.language.decoder import DecoderConfig, init_decoder
+
+
+def starting_models(field: str, run: str, decoder: DecoderConfig, seeds: Sequence[int]) -> list[PyTree]:
+    """The decoders that these seeds start from, on the host: "policy" of a finished run, or fresh ones where it is "".
+
+    Arguments and errors as `trained_models`.
+    """
+    if not run:
+        return [jax.device_get(init_decoder(decoder, jax.random.key(seed))) for seed in seeds]
+    return trained_models(field, run, jax.eval_shape(lambda: init_decoder(decoder, jax.random.key(0))), seeds)
 
 
 def trained_models(
