@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
-from rl_jax.core.mesh import shard_batch
+from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.language import training
@@ -131,7 +131,7 @@ def reference_of(
         return over_parts(lambda part: apart(own.log_probs(params, part.rows())), part, settings.micro_batches)
 
     def referenced(params: PyTree, pairs: Pairs) -> Pairs:
-        first, second = in_parts(lambda part: log_probs(params, part), pairs, batch_size)
+        first, second = in_parts(lambda part: gather(log_probs(params, part)), pairs, batch_size)
         return pairs.replace(
             first=pairs.first.replace(reference_log_probs=first),
             second=pairs.second.replace(reference_log_probs=second),

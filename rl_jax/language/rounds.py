@@ -20,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
-from rl_jax.core.mesh import gather
 from rl_jax.core.program import Feed, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.language.decoder import DecoderConfig
 from rl_jax.language.documents import PairDocuments
@@ -113,7 +112,7 @@ def rounds_program(
                 )
             reference = resident["model"]
             if told.anchor == "previous":
-                reference = own.params(jax.tree.map(lambda x, run=run: x[run], gather(trained)), reference)
+                reference = own.params(jax.tree.map(lambda x, run=run: x[run], trained), reference)
             pairs = referenced(reference, compared(documents, decoder.context_length))
             found.append(pairs)
             lengths = {

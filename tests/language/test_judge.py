@@ -37,11 +37,22 @@ def pairs_of(count):
 PAIRS = list(pairs_of(12))
 
 
+@jax.jit
+def padded_state(params, tokens, length):
+    """The hidden state [D] of the last token of one row, and the softmax [V] of what comes after it."""
+    inside = (jnp.arange(len(tokens)) < length).astype(jnp.int32)[None]
+    hidden = DECODER.apply({"params": params}, tokens[None], jnp.arange(len(tokens))[None] * inside, inside)
+    last = hidden[0, length - 1]
+    return last, jax.nn.softmax(logits(last[None], head_kernel(params, CONFIG))[0])
+
+
+def state(params, tokens):
+    """Both of a row of tokens, by the decoder alone."""
+    return map(np.asarray, padded_state(params, np.pad(np.asarray(tokens), (0, 20 - len(tokens))), len(tokens)))
+
+
 def next_token(params, tokens):
-    """Softmax [V] of what comes after a row of tokens, by the decoder alone."""
-    tokens = np.asarray(tokens)[None]
-    hidden = DECODER.apply({"params": params}, tokens, np.arange(tokens.shape[1])[None], np.ones_like(tokens))
-    return np.asarray(jax.nn.softmax(logits(hidden[0, -1:], head_kernel(params, CONFIG))[0]))
+    return list(state(params, tokens))[1]
 
 
 def said(params, prompt, one, other):
@@ -95,12 +106,11 @@ def test_a_reward_model_gives_the_probability_to_beat_an_anchor_too():
     prompts = padded([np.array([5]), np.array([6, 7])])
     samples = sample(CONFIG, PARAMS, *prompts, 1, Sampling(max_new_tokens=4, stop=(0,)), jax.random.key(0))
     head, (tokens, lengths) = np.linspace(-1, 1, CONFIG.width, dtype=np.float32), padded([np.array([3, 4])] * 2)
-    found = anchored_reward(CONFIG, JUDGE, head, 4).rewards({"decoder": JUDGE, "head": head}, samples, tokens, lengths)
+    own = anchored_reward(CONFIG, JUDGE, head, 4)
+    found = jax.jit(own.rewards)(own.params, samples, tokens, lengths)
 
     def reward(row):
-        row = np.asarray(row)[None]
-        hidden = DECODER.apply({"params": JUDGE}, row, np.arange(row.shape[1])[None], np.ones_like(row))
-        return float(hidden[0, -1] @ head)
+        return float(next(state(JUDGE, row)) @ head)
 
     margins = [
         reward(row[:length]) - reward([*row[:start], 3, 4])
@@ -118,13 +128,13 @@ def config_of(**fields):
 def test_a_judge_learns_which_is_better_and_its_orders_agree():
     pairs = comparison_pairs(LAYOUT, PAIRS, CONFIG, 16)
     program = judge_program(config_of(), CONFIG, PARAMS, LAYOUT, pairs, pairs)
-    state, step = jax.jit(program.init)(jax.random.key(0), program.resident), jax.jit(program.step)
+    run, step = jax.jit(program.init)(jax.random.key(0), program.resident), jax.jit(program.step)
 
-    def outcomes(state):
-        several = state.replace(params=jax.tree.map(lambda x: x[None], state.params))
+    def outcomes(run):
+        several = run.replace(params=jax.tree.map(lambda x: x[None], run.params))
         return program.evaluate(several, program.resident, None).outcomes
 
-    before = outcomes(state)
+    before = outcomes(run)
     first, second = (
         [said(PARAMS, own.tokens[: np.argmax(own.mask > 0)], *(x.tokens[np.argmax(x.mask > 0):] for x in both))
          for own, both in ((pair.chosen, order(pair)) for pair in PAIRS)]
@@ -134,8 +144,8 @@ def test_a_judge_learns_which_is_better_and_its_orders_agree():
     np.testing.assert_allclose(before["position_gap"][0], np.abs(first + second - 1), rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(before["accuracy"][0], first + 1 - second > 1)
     for number in range(30):
-        state, metrics = step(state, program.resident, None, jax.random.key(number))
-    after = outcomes(state)
+        run, metrics = step(run, program.resident, None, jax.random.key(number))
+    after = outcomes(run)
     assert after["accuracy"].mean() == 1.0 and after["agreement"].mean() == 1.0
     assert after["position_gap"].mean() < 0.2 and metrics["judge/loss"] < 0.3
 
@@ -153,5 +163,5 @@ def test_wins_are_those_of_the_decoder_that_adapters_make():
     own = Trainable(CONFIG, config_of(lora_rank=2).agent)
     zeros = jax.tree.map(jnp.zeros_like, own.init(jax.random.key(0), PARAMS))
     texts = [padded([np.array([5, 6])]) for _ in range(3)]
-    found = judge.wins(own, own.params(zeros, PARAMS), LAYOUT, *texts)
+    found = jax.jit(lambda params: judge.wins(own, params, LAYOUT, *texts))(own.params(zeros, PARAMS))
     np.testing.assert_allclose(found, 0.5, atol=1e-6)
