@@ -158,6 +158,7 @@ def test_the_mass_of_all_ways_to_say_yes():
     np.testing.assert_allclose(no, full[:, 3], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_wins_are_those_of_the_decoder_that_adapters_make():
     """A judge that is trained by adapters is read with them merged: zeros change nothing."""
     own = Trainable(CONFIG, config_of(lora_rank=2).agent)

@@ -12,7 +12,7 @@ from rl_jax.core.fused import run_keys
 from rl_jax.core.program import Program
 from rl_jax.language import dpo, rounds
 from rl_jax.language.comparisons import best_and_worst, distinct, documents, sampled_documents
-from rl_jax.language.own_answers import implicit_rewards, judge_config, sampled_log_probs, with_own_answers
+from rl_jax.language.own_answers import drawer, implicit_rewards, judge_config, sampled_log_probs, with_own_answers
 from rl_jax.language.questions import Questions
 from rl_jax.language.rounds import passes, restored_pairs, rounds_program, saved_pairs
 from rl_jax.language.sampler import Sampling, answers, sample
@@ -133,6 +133,23 @@ def test_more_questions_than_there_are():
     config.rounds.prompts = 5
     with pytest.raises(ValueError, match="config.rounds.prompts=5 of 4 questions"):
         rounds_program(config, CONFIG, PARAMS, QUESTIONS, (0,), Comparing())
+
+
+@pytest.mark.slow
+def test_temperatures_share_the_answers_of_a_question():
+    """The second half is drawn at 0: the most likely answer, twice, in the order of the questions that were asked."""
+    told = [Sampling(max_new_tokens=5, stop=(0,), temperature=temperature) for temperature in (1.0, 0.0)]
+    draw = drawer(Trainable(CONFIG, dpo.default_config()), QUESTIONS, 4, told, 2)
+    several, keys = jax.tree.map(lambda x: x[None], PARAMS), jax.random.split(jax.random.key(1), 1)
+    drawn = draw(several, PARAMS, np.array([3, 0, 2]), keys).of_run(0)
+    assert drawn.samples.tokens.shape[0] == 12 and np.abs(drawn.log_ratio).max() < 1e-4
+    likely = sample(CONFIG, PARAMS, QUESTIONS.tokens, QUESTIONS.lengths, 1, told[1], jax.random.key(0))
+    said, best = answers(drawn.samples), answers(likely)
+    for row, number in enumerate([3, 0, 2]):
+        assert all(said[4 * row + column].tolist() == best[number].tolist() for column in (2, 3))
+    assert any(said[4 * row].tolist() != said[4 * row + 1].tolist() for row in range(3))
+    with pytest.raises(ValueError, match="3 answers to a question do not divide into 2 temperatures"):
+        drawer(Trainable(CONFIG, dpo.default_config()), QUESTIONS, 3, told, 2)
 
 
 def test_a_policy_is_judged_by_its_own_answers():
