@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from rl_jax.core.config import core_config
+from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.fused import run_keys
+from rl_jax.core.loop import run
+from rl_jax.core.members import side_by_side
 from rl_jax.core.program import Program
 from rl_jax.language import dpo, rounds
 from rl_jax.language.comparisons import best_and_worst, distinct, documents, sampled_documents
@@ -111,6 +115,29 @@ def test_a_run_that_resumes_within_a_round_sees_the_same_pairs():
     jax.tree.map(np.testing.assert_array_equal, expected.params, found.params)
     pairs = restored_pairs(saved["sets"][0])
     jax.tree.map(np.testing.assert_array_equal, pairs, restored_pairs(saved_pairs(pairs)))
+
+
+@pytest.mark.slow
+def test_seeds_of_different_starts_resume_from_a_checkpoint_in_the_loop(tmp_path):
+    starts = [jax.device_get(PARAMS), jax.tree.map(lambda x: np.asarray(1.05 * x), PARAMS)]
+
+    def run_to(steps, folder):
+        config = core_config()
+        config.update(config_of("previous"))
+        config.num_steps, config.num_seeds, config.tensorboard = steps, 2, False
+        config.loop.update({"chunk": 1, "log_every": 1, "eval_every": 0})
+        config.checkpoint.every, config.batch_size = 2, 8  # of the eight devices
+
+        def program(config):
+            own = [rounds_program(config, CONFIG, start, QUESTIONS, (0,), Comparing()) for start in starts]
+            return side_by_side(own, config.seed)
+
+        return run(Experiment(program, {}, Metric("policy/loss", "loss", "lower")), config, tmp_path / folder)
+
+    whole = run_to(7, "whole")
+    run_to(4, "parts")  # in the middle of the second round
+    found, expected = (jax.device_get(own.state.params) for own in (run_to(7, "parts"), whole))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_passes_take_everything_once_before_anything_twice():
