@@ -5,26 +5,19 @@ followed by the running value, so that the last number is the answer. A text of 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from experiments.light_r1.problems import Domain, Problem
-from rl_jax.core.checkpoint import load_leaves
-from rl_jax.core.files import read_json
-from rl_jax.core.mesh import path_name
-from rl_jax.core.program import PyTree
-from rl_jax.language.decoder import DecoderConfig, init_decoder
+from rl_jax.language.decoder import DecoderConfig
 from rl_jax.language.questions import Words
 from rl_jax.language.rewards import Score, final_number, length
+from rl_jax.language.stages import starting_models
 
 LETTERS = "\n0123456789+*="  # the first one ends a text, and fills rows
 MODULUS = 100
-POLICY = "params/policy/"  # where a checkpoint holds it
 
 
 def encode(text: str) -> np.ndarray:
@@ -103,37 +96,7 @@ def domain(config: ConfigDict) -> Domain:
     }
     seeds = range(config.seed, config.seed + config.num_seeds)
 
-    def load(field: str, run: str) -> list[PyTree]:
-        fresh = jax.eval_shape(lambda: init_decoder(shape, jax.random.key(0)))
-        return policies(field, run, fresh, seeds) if run else [
-            jax.device_get(init_decoder(shape, jax.random.key(seed))) for seed in seeds
-        ]
-
     return Domain(
-        shape, WORDS, pools, hard, easy, load,
+        shape, WORDS, pools, hard, easy, lambda field, run: starting_models(field, run, shape, seeds),
         lambda: Checker(config.agent.get("max_new_tokens", config.judge.max_new_tokens), config.reward.length_weight),
     )
-
-
-def policies(field: str, run: str, like: PyTree, seeds: Sequence[int]) -> list[PyTree]:
-    """The policies that a finished run of the same seeds has trained, on the host.
-
-    Raises:
-      FileNotFoundError: `config.FIELD` is no finished run.
-      ValueError: it has not these seeds, or models of another shape.
-    """
-    folder, said = Path(run).expanduser(), f"config.{field}={run}"
-    if not (folder / "result.json").is_file():
-        raise FileNotFoundError(f"{said} is not the --workdir of a finished run: run that stage first")
-    there = read_json(folder / "config.json")
-    rows = [seed - there["seed"] for seed in seeds]
-    if not all(0 <= row < there["num_seeds"] for row in rows):
-        raise ValueError(f"{said} has {there['num_seeds']} seeds from {there['seed']}, and this run {list(seeds)}")
-    place = SingleDeviceSharding(jax.local_devices()[0])
-    wanted = {POLICY + path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
-    _, found = load_leaves(folder, {name: lambda shape: place for name in wanted})
-    for name, leaf in wanted.items():
-        if name not in found or found[name].shape[1:] != leaf.shape:
-            raise ValueError(f"{said} has no {name} of shape {leaf.shape}: its models have another shape")
-    leaves = jax.device_get([found[name] for name in wanted])
-    return [jax.tree.unflatten(jax.tree.structure(like), [x[row] for x in leaves]) for row in rows]

@@ -22,10 +22,13 @@ class Critic(NamedTuple):
     Attributes:
       own: the decoder, of which all is trained or adapters alone.
       clip: how far a value may move in the updates of one batch, in the unit of rewards.
+      bounded: whether values are probabilities: of a reward in [0, 1] at the end, without a discount and without a
+        divergence in the reward, the value is one. They start at 1/2.
     """
 
     own: Trainable
     clip: float
+    bounded: bool = False
 
     def init(self, key: Key, pretrained: PyTree) -> PyTree:
         return {"decoder": self.own.init(key, pretrained), "head": jnp.zeros(self.own.config.width)}
@@ -33,7 +36,8 @@ class Critic(NamedTuple):
     def values(self, trained: PyTree, pretrained: PyTree, rows: Rows) -> jax.Array:
         """[B, T]."""
         hidden = self.own.hidden(self.own.params(trained["decoder"], pretrained), rows)
-        return token_values(hidden, trained["head"])
+        values = token_values(hidden, trained["head"])
+        return jax.nn.sigmoid(values) if self.bounded else values
 
     def loss(
         self, trained: PyTree, pretrained: PyTree, rows: Rows, returns: jax.Array, number: jax.Array

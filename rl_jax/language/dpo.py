@@ -1,7 +1,8 @@
 """DPO and its kin: a policy learns from pairs of answers, or from judged answers, without a reward model.
 
 The reference is the pretrained policy: the parameters that training starts from, to which adapters are added where only
-these are trained.
+these are trained. Rows that bring `reference_log_probs` say themselves what theirs is (`reference_of`): it is computed
+once, and it may be any policy.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
-from rl_jax.core.mesh import shard_batch
+from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.language import training
@@ -22,7 +23,7 @@ from rl_jax.language.held_out import by_prompt, over_held_out, won
 from rl_jax.language.pairs import Pairs, apart
 from rl_jax.language.rows import Rows
 from rl_jax.language.scoring import answer_lengths, answer_log_probs
-from rl_jax.language.training import Trainable, micro_batched, optimiser, summed_gradient
+from rl_jax.language.training import Trainable, in_parts, micro_batched, optimiser, over_parts, summed_gradient
 from rl_jax.losses import preference
 from rl_jax.networks.trained import Networks, Trained
 
@@ -31,11 +32,15 @@ def default_config() -> ConfigDict:
     """The trainer's settings."""
     config = training.default_config()
     config.loss = "dpo"  # or one of LOSSES
-    config.beta = 0.1  # of implicit rewards; of SimPO's mean log-probs 2 or more
+    # Of an answer: "sum" of its log-probs, or "weighted", by the weights that the rows bring (with_change_weights).
+    config.score = "sum"
+    config.beta = 0.1  # of implicit rewards; of mean log-probs, SimPO's or normalised ones, 0.5, 2 or more
     config.label_smoothing = 0.0  # DPO: the share of labels that are taken to be wrong (cDPO)
     config.gamma = 0.5  # SimPO: the margin
     config.odds_ratio_weight = 0.1  # ORPO: of the odds ratio beside the likelihood of the chosen
     config.desirable_weight, config.undesirable_weight = 1.0, 1.0  # KTO
+    # Of minus the mean log-prob of the chosen beside any loss (RPO, Pang et al. 2024, arXiv 2404.19733, equation 1).
+    config.likelihood_weight = 0.0
     return config
 
 
@@ -43,9 +48,9 @@ class Scored(NamedTuple):
     """Answers to P prompts as a loss sees them, first and second of each pair: tuples of [P].
 
     Attributes:
-      log_probs: sums over the tokens of the answers.
+      log_probs: sums over the tokens of the answers, or weighted ones.
       reference: the same of the reference; None for losses without one.
-      lengths: tokens of the answers.
+      lengths: tokens of the answers, or the sums of their weights.
       desirable: [P] bool, of the first ones.
       divergence: scalar, of KTO.
     """
@@ -105,12 +110,41 @@ LOSSES: dict[str, Callable[[Scored, ConfigDict], jax.Array]] = {
 }
 WITHOUT_REFERENCE = ("orpo", "simpo")
 PLACES = ("first", "second")  # of a pair
+SCORES = ("sum", "weighted")
+
+
+def reference_of(
+    config: DecoderConfig, settings: ConfigDict, batch_size: int
+) -> Callable[[PyTree, Pairs], Pairs]:
+    """The function (parameters of a reference, pairs on the host) -> the pairs with its log-probs, one a token.
+
+    They are computed once, in the shape of the update: at a policy that is the reference, margins are 0 to rounding.
+
+    Args:
+      settings: of the trainer.
+      batch_size: of the trainer, in pairs.
+    """
+    own = Trainable(config, settings)
+
+    @jax.jit
+    def log_probs(params: PyTree, part: Pairs) -> tuple[jax.Array, jax.Array]:
+        return over_parts(lambda part: apart(own.log_probs(params, part.rows())), part, settings.micro_batches)
+
+    def referenced(params: PyTree, pairs: Pairs) -> Pairs:
+        first, second = in_parts(lambda part: gather(log_probs(params, part)), pairs, batch_size)
+        return pairs.replace(
+            first=pairs.first.replace(reference_log_probs=first),
+            second=pairs.second.replace(reference_log_probs=second),
+        )
+
+    return referenced
 
 
 def dpo_program(
-    config: ConfigDict, decoder: DecoderConfig, pretrained: PyTree, train: Pairs, held_out: Pairs
+    config: ConfigDict, decoder: DecoderConfig, pretrained: PyTree, train: Pairs | None,
+    held_out: Pairs | None
 ) -> Program:
-    """Trains "policy" on batches of pairs, drawn uniformly with replacement.
+    """Trains "policy" on batches of pairs, drawn uniformly with replacement, or on those that a feed brings.
 
     Outcomes, [S, E], of each held-out prompt: `margin`, beta times how much more the log ratio of the chosen answer has
     grown than that of the rejected one (the implicit reward's margin); `accuracy`, how often it is above 0, which is
@@ -119,25 +153,42 @@ def dpo_program(
 
     Args:
       config: holds `agent` (`default_config`), `batch_size` (in pairs) and `num_steps`.
-      train: compared answers; for KTO judged ones.
-      held_out: compared answers; for KTO also judged ones, of which some are not desirable.
+      train: compared answers; for KTO judged ones. None where the program gets a feed of Pairs.
+      held_out: compared answers; for KTO also judged ones, of which some are not desirable. None judges nothing.
 
     Raises:
-      ValueError: the loss is unknown.
+      ValueError: the loss or the score is unknown, or the pairs have no weights for it.
     """
     settings, own = config.agent, Trainable(decoder, config.agent)
-    if settings.loss not in LOSSES:
-        raise ValueError(unknown("config.agent.loss", settings.loss, LOSSES))
+    for field, known in (("loss", LOSSES), ("score", SCORES)):
+        if settings[field] not in known:
+            raise ValueError(unknown(f"config.agent.{field}", settings[field], known))
+    if settings.score == "weighted" and train is not None and not np.any(train.first.weights):
+        raise ValueError(
+            "config.agent.score='weighted': the pairs have no weights; pairs.with_change_weights gives them some"
+        )
     networks = Networks({"policy": Trained(own.init, optimiser(settings, config.num_steps))})
 
     def summed(params: PyTree, rows: Rows) -> jax.Array:
         return answer_log_probs(own.log_probs(params, rows), rows.mask)
 
-    def scored(trained: PyTree, pretrained: PyTree, pairs: Pairs, divergence: jax.Array, reference: bool) -> Scored:
-        rows = pairs.rows()
-        log_probs = apart(summed(own.params(trained, pretrained), rows))
-        before = apart(jax.lax.stop_gradient(summed(pretrained, rows))) if reference else None
-        return Scored(log_probs, before, apart(answer_lengths(rows.mask)), pairs.desirable, divergence)
+    def scored(
+        trained: PyTree, pretrained: PyTree, pairs: Pairs, divergence: jax.Array, reference: bool
+    ) -> tuple[Scored, tuple[jax.Array, jax.Array]]:
+        """Also the plain sums of log-probs, which a score may hide."""
+        rows, before = pairs.rows(), None
+        log_probs = own.log_probs(own.params(trained, pretrained), rows)
+        counted = rows.weights if settings.score == "weighted" else rows.mask
+
+        def score(log_probs: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return apart(answer_log_probs(counted * log_probs, rows.mask))
+
+        if reference:
+            given = rows.reference_log_probs
+            before = score(jax.lax.stop_gradient(own.log_probs(pretrained, rows) if given is None else given))
+        lengths = apart(jnp.sum(counted, axis=-1) if settings.score == "weighted" else answer_lengths(rows.mask))
+        plain = apart(answer_log_probs(log_probs, rows.mask))
+        return Scored(score(log_probs), before, lengths, pairs.desirable, divergence), plain
 
     def divergence(trained: PyTree, pretrained: PyTree, pairs: Pairs) -> jax.Array:
         """KTO's, over the whole batch, however it is cut."""
@@ -149,21 +200,23 @@ def dpo_program(
     def init(key: Key, resident: PyTree) -> TrainState:
         return networks.init(key, {"policy": (resident["model"],)})
 
-    def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
-        del batch
-        pairs = shard_batch(sample_rows(resident["train"], key, config.batch_size, len(resident["train"])))
+    def step(state: TrainState, resident: PyTree, batch: Pairs | None, key: Key) -> tuple[TrainState, Metrics]:
+        if batch is None:
+            batch = sample_rows(resident["train"], key, config.batch_size, len(resident["train"]))
+        pairs = shard_batch(batch)
         trained, reference = state.params["policy"], resident["model"]
         away = divergence(trained, reference, pairs) if settings.loss == "kto" else jnp.zeros(())
 
         def loss(trained: PyTree, part: Pairs) -> tuple[jax.Array, Metrics]:
-            found = scored(trained, reference, part, away, settings.loss not in WITHOUT_REFERENCE)
+            found, plain = scored(trained, reference, part, away, settings.loss not in WITHOUT_REFERENCE)
             terms = LOSSES[settings.loss](found, settings)
-            metrics = {"policy/loss": terms, "policy/first_log_prob": found.log_probs[0]}
+            terms -= settings.likelihood_weight * plain[0] / answer_lengths(part.first.mask)
+            metrics = {"policy/loss": terms, "policy/first_log_prob": plain[0]}
             if settings.loss != "kto":
                 # Of pairs: the lead of the chosen answer, over the reference's where there is one.
                 lead = found.log_probs if found.reference is None else found.rewards(settings.beta)
                 metrics["policy/margin"] = lead[0] - lead[1]
-                metrics["policy/second_log_prob"] = found.log_probs[1]
+                metrics["policy/second_log_prob"] = plain[1]
             means = {name: jnp.sum(x) / config.batch_size for name, x in metrics.items()}
             return means["policy/loss"], means
 
@@ -171,9 +224,12 @@ def dpo_program(
         state, norms = networks.apply_gradient(state, "policy", gradient)
         return state, metrics | norms | ({"policy/divergence": away} if settings.loss == "kto" else {})
 
+    if held_out is None:
+        return Program(init, step, resident={"model": pretrained, "train": train})
+
     def score(trained: PyTree, pretrained: PyTree, part: Pairs) -> dict[str, jax.Array]:
-        found = scored(trained, pretrained, part, jnp.zeros(()), True)
-        values = {"reward": found.rewards(settings.beta), "log_prob": found.log_probs}
+        found, plain = scored(trained, pretrained, part, jnp.zeros(()), True)
+        values = {"reward": found.rewards(settings.beta), "log_prob": plain}
         return {f"{place}_{name}": x for name, both in values.items() for place, x in zip(PLACES, both, strict=True)}
 
     over_all = over_held_out(score, config.batch_size)

@@ -36,7 +36,7 @@ from rl_jax.language import training
 from rl_jax.language.critic import Critic, explained_variance
 from rl_jax.language.decoder import DecoderConfig, head_kernel
 from rl_jax.language.questions import Questions, Scores, Words
-from rl_jax.language.rollouts import Learned, rollouts
+from rl_jax.language.rollouts import Anchored, Learned, rollouts
 from rl_jax.language.rows import Rows, known_rows, weights
 from rl_jax.language.scoring import token_log_probs
 from rl_jax.language.training import DTYPES, Trainable, micro_batched, optimiser, over_parts, summed_gradient
@@ -107,13 +107,14 @@ def default_config(method: str = "grpo") -> ConfigDict:
         config.value_clip = 0.5  # in the unit of rewards
         config.critic_learning_rate = 1e-4
         config.critic_warmup = 0  # steps in which the critic learns alone
+        config.critic_bounded = False  # whether values lie in (0, 1), as the probability of winning does
     config.update(METHODS[method])
     return config
 
 
 def grpo_program(
     config: ConfigDict, decoder: DecoderConfig, pretrained: PyTree, words: Words, train: Questions, held_out: Questions,
-    scorer: Scores | Learned,
+    scorer: Scores | Learned | Anchored,
 ) -> Program:
     """Trains "policy", and "critic" where there is one, on `config.batch_size` responses a step.
 
@@ -150,7 +151,7 @@ def grpo_program(
     trained_networks = {"policy": Trained(own.init, optimiser(settings, config.num_steps))}
     critic = None
     if settings.advantages == "critic":
-        critic = Critic(own, settings.value_clip)
+        critic = Critic(own, settings.value_clip, settings.critic_bounded)
         trained_networks["critic"] = Trained(
             critic.init, optimiser(settings, config.num_steps, settings.critic_learning_rate)
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.rows import Document, Rows, pad
+from rl_jax.language.spans import changes
 
 
 class Pairs(flax.struct.PyTreeNode):
@@ -37,8 +38,8 @@ class Pairs(flax.struct.PyTreeNode):
 
 
 def apart(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Values [2 P] of `Pairs.rows` as those of the first and of the second rows, [P] each."""
-    first, second = values.reshape(-1, 2).T
+    """Values [2 P, ...] of `Pairs.rows` as those of the first and of the second rows, [P, ...] each."""
+    first, second = values.reshape(-1, 2, *values.shape[1:]).swapaxes(0, 1)
     return first, second
 
 
@@ -48,6 +49,37 @@ def compared(pairs: Sequence[PairDocuments], length: int) -> Pairs:
     return Pairs(
         pad(chosen, length), pad(rejected, length), np.ones(len(pairs), bool), np.asarray(margins, np.float32)
     )
+
+
+def with_change_weights(
+    pairs: Pairs, changed: float, *, normalised: bool = True, shortest: int = 1, one_sided: bool = True
+) -> Pairs:
+    """Pairs whose rows have weights: 1 on the tokens that both answers have, `changed` on those in which they differ.
+
+    With them `dpo`'s score "weighted" is dense DPO. Answers are compared as token ids, for a change of words moves the
+    bounds of tokens.
+
+    Args:
+      pairs: each row one document.
+      changed: gamma; 1 weighs all tokens the same.
+      normalised: whether an answer's weights are divided by their sum, N = |unchanged| + gamma |changed|.
+      shortest, one_sided: as `spans.changes`; the authors' code has 3 and False.
+
+    Source: RLHF-V (Yu et al. 2023), arXiv 2312.00849, equations 2 and 3.
+    """
+    weights = [np.array(rows.mask, np.float32) for rows in (pairs.first, pairs.second)]
+    for number in range(len(pairs)):
+        places = [np.flatnonzero(x[number]) for x in weights]
+        tokens = [rows.tokens[number][own] for rows, own in zip((pairs.first, pairs.second), places, strict=True)]
+        for own, at, spans in zip(weights, places, changes(*tokens, shortest, one_sided), strict=True):
+            for start, end in spans:
+                own[number, at[start:end]] = changed
+    if normalised:
+        weights = [x / np.maximum(x.sum(-1, keepdims=True), 1e-9) for x in weights]
+    first, second = (
+        rows.replace(weights=own) for rows, own in zip((pairs.first, pairs.second), weights, strict=True)
+    )
+    return pairs.replace(first=first, second=second)
 
 
 def judged(answers: Sequence[Document], length: int) -> Pairs:

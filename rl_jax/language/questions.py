@@ -18,11 +18,13 @@ class Questions(NamedTuple):
       tokens: [N, T0] int32, right-padded.
       lengths: [N] int32.
       rows: N dictionaries, what the reward reads; "source" names where a question is from.
+      anchors: (tokens [N, A] int32, right-padded, lengths [N]), an answer to each that responses are compared with.
     """
 
     tokens: np.ndarray
     lengths: np.ndarray
     rows: Sequence[Mapping[str, Any]]
+    anchors: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Words(NamedTuple):

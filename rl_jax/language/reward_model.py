@@ -14,8 +14,9 @@ from rl_jax.language import training
 from rl_jax.language.decoder import Decoder, DecoderConfig
 from rl_jax.language.held_out import by_prompt, correlations, over_held_out, won
 from rl_jax.language.pairs import Pairs, apart
-from rl_jax.language.rollouts import Learned
-from rl_jax.language.rows import Rows
+from rl_jax.language.rollouts import Anchored, Learned
+from rl_jax.language.rows import Rows, joined, left_aligned
+from rl_jax.language.sampler import Samples, prompts_and_answers
 from rl_jax.language.scoring import answer_lengths, last_token_scalar
 from rl_jax.language.training import Trainable, optimiser, summed_gradient
 from rl_jax.losses.preference import bradley_terry_loss
@@ -46,12 +47,31 @@ def learned(decoder: DecoderConfig, params: PyTree, head: jax.Array, dtype: Any 
     network = Decoder(decoder, dtype, packed=False)
 
     def rewards(model: PyTree, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        inside = (places < lengths[:, None]).astype(jnp.int32)
-        hidden = network.apply({"params": model["decoder"]}, tokens, places * inside, inside)
-        return last_token_scalar(hidden, inside, model["head"])
+        positions, segments = left_aligned(tokens, lengths)
+        hidden = network.apply({"params": model["decoder"]}, tokens, positions, segments)
+        return last_token_scalar(hidden, segments, model["head"])
 
     return Learned({"decoder": params, "head": head}, rewards)
+
+
+def anchored_reward(
+    decoder: DecoderConfig, params: PyTree, head: jax.Array, max_new_tokens: int, dtype: Any = jnp.float32
+) -> Anchored:
+    """sigmoid(r(x, y) - r(x, anchor)): the probability that Bradley and Terry's model gives a response to beat the
+    anchor answer to its question. A number that is added to all rewards of a prompt changes nothing.
+
+    Args:
+      params, head: as `learned`.
+      max_new_tokens: of the policy.
+    """
+    own = learned(decoder, params, head, dtype)
+
+    def rewards(model: PyTree, samples: Samples, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+        prompts, _ = prompts_and_answers(samples, max_new_tokens)
+        answered = own.rewards(model, samples.tokens, samples.lengths)
+        return jax.nn.sigmoid(answered - own.rewards(model, *joined(prompts, (tokens, lengths))))
+
+    return Anchored(own.params, rewards)
 
 
 def reward_model_program(

@@ -40,6 +40,19 @@ class Learned(NamedTuple):
     rewards: Callable[[PyTree, jax.Array, jax.Array], jax.Array]
 
 
+class Anchored(NamedTuple):
+    """A reward that a model gives beside the anchor answer to the same question (`Questions.anchors`), on the devices:
+    such as the probability of being the better one.
+
+    Attributes:
+      params: of the model.
+      rewards: (params, samples [R], anchors' tokens [R, A], their lengths [R]) -> [R].
+    """
+
+    params: PyTree
+    rewards: Callable[[PyTree, Samples, jax.Array, jax.Array], jax.Array]
+
+
 class Rollouts(NamedTuple):
     """The parts of a Program that sample and score.
 
@@ -57,7 +70,7 @@ class Rollouts(NamedTuple):
 
 def rollouts(
     config: ConfigDict, own: Trainable, pretrained: PyTree, words: Words, train: Questions, held_out: Questions,
-    scorer: Scores | Learned, greedy_baseline: bool,
+    scorer: Scores | Learned | Anchored, greedy_baseline: bool,
 ) -> Rollouts:
     """Samples `config.agent.samples` responses to each of as many prompts as make `config.batch_size`.
 
@@ -66,8 +79,8 @@ def rollouts(
       greedy_baseline: whether the most likely response to each prompt is scored too, as "baseline".
 
     Raises:
-      ValueError: the responses do not divide into prompts, a prompt and its response outgrow the context, or groups are
-        to be refilled while batches are scored ahead.
+      ValueError: the responses do not divide into prompts, a prompt and its response outgrow the context, groups are
+        to be refilled while batches are scored ahead, or questions have no anchor where the reward needs one.
     """
     settings, decoder = config.agent, own.config
     prompts = config.batch_size // settings.samples
@@ -97,24 +110,28 @@ def rollouts(
     names = sorted({row["source"] for row in train.rows})
     asked = config.curriculum
     filtered = asked.low > 0.0 or asked.high < 1.0
-    learned = scorer if isinstance(scorer, Learned) else None
+    learned = scorer if isinstance(scorer, (Learned, Anchored)) else None
+    if isinstance(scorer, Anchored) and (train.anchors is None or held_out.anchors is None):
+        raise ValueError("the reward compares with anchor answers and the questions have none: give Questions.anchors")
     rates: list[PassRates] = []  # one, after the first batch
 
     # On the devices
 
     def respond(
-        trained: PyTree, resident: PyTree, questions: tuple[jax.Array, jax.Array], chosen: jax.Array, n: int,
+        trained: PyTree, resident: PyTree, questions: Sequence[jax.Array], chosen: jax.Array, n: int,
         told: Sampling, key: Key,
     ) -> tuple[Samples, jax.Array, jax.Array]:
         """Samples, whether their logits were finite, and what a learned reward says of them; [R, ...] each."""
         free = jnp.full((len(chosen) * n, told.max_new_tokens), -1, jnp.int32)
-        tokens, lengths = (x[chosen] for x in questions)
+        tokens, lengths, *anchors = (x[chosen] for x in questions)
         params = own.params(trained, resident["model"])
         found, finite = generate(
             decoder, params, tokens, lengths, n, told, key, chosen, free, DTYPES[settings.dtype]
         )
         said = jnp.zeros(len(finite))
-        if learned is not None:
+        if isinstance(learned, Anchored):
+            said = learned.rewards(resident["reward"], found, *(jnp.repeat(x, n, axis=0) for x in anchors))
+        elif learned is not None:
             said = learned.rewards(resident["reward"], found.tokens, found.lengths)
         return found, finite, said
 
@@ -293,15 +310,15 @@ def rollouts(
     )
     resident = {
         "model": pretrained,
-        "train": (train.tokens.astype(np.int32), train.lengths.astype(np.int32)),
-        "held_out": (held_out.tokens.astype(np.int32), held_out.lengths.astype(np.int32)),
+        "train": tuple(x.astype(np.int32) for x in (train.tokens, train.lengths, *(train.anchors or ()))),
+        "held_out": tuple(x.astype(np.int32) for x in (held_out.tokens, held_out.lengths, *(held_out.anchors or ()))),
     }
     if learned is not None:
         resident["reward"] = learned.params
     return Rollouts(Feed(collect, save, restore, close, memory), evaluate, resident)
 
 
-def own_share(batch: Batch) -> Batch:
-    """This process's part of a batch [S, B, ...] that all processes hold."""
+def own_share(batch: PyTree) -> PyTree:
+    """This process's part of a batch, leaves [S, B, ...], that all processes hold."""
     count, rank = jax.process_count(), jax.process_index()
-    return {name: x[:, rank * x.shape[1] // count : (rank + 1) * x.shape[1] // count] for name, x in batch.items()}
+    return jax.tree.map(lambda x: x[:, rank * x.shape[1] // count : (rank + 1) * x.shape[1] // count], batch)

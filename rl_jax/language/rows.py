@@ -66,6 +66,28 @@ class Rows(flax.struct.PyTreeNode):
         return jax.tree.map(lambda x: x[rows], self)
 
 
+def left_aligned(tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(positions, segments), int32 like tokens [R, T], of one text a row that has these lengths [R]."""
+    places = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    inside = (places < lengths[:, None]).astype(jnp.int32)
+    return places * inside, inside
+
+
+def joined(*pieces: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Texts one after the other: (tokens [R, L_1 + L_2 + ...], lengths [R]) of pieces (tokens [R, L_i], lengths [R]).
+
+    For use inside of a compiled step; what is after a text is 0.
+    """
+    size, width = pieces[0][0].shape[0], sum(tokens.shape[1] for tokens, _ in pieces)
+    found, start = jnp.zeros((size, width), jnp.int32), jnp.zeros(size, jnp.int32)
+    for tokens, lengths in pieces:
+        places = jnp.arange(tokens.shape[1])
+        target = jnp.where(places < lengths[:, None], start[:, None] + places, width)  # outside: dropped
+        found = found.at[jnp.arange(size)[:, None], target].set(tokens, mode="drop")
+        start = start + lengths
+    return found, start
+
+
 def known_rows(mask: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """[...] bool of masks [..., T]: the rows that something is learnt from. One that no check came to an end of has
     no such token."""

@@ -103,6 +103,18 @@ def answers(samples: Samples) -> list[np.ndarray]:
     return [tokens[start:end] for tokens, start, end in rows]
 
 
+def prompts_and_answers(
+    samples: Samples, max_new_tokens: int
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Prompts (tokens [R, T0], lengths [R]) and answers (tokens [R, max_new_tokens], lengths [R]), left-aligned."""
+    width = samples.tokens.shape[1] - max_new_tokens
+    lengths = samples.lengths - samples.prompt_lengths
+    prompts = jnp.where(jnp.arange(width) < samples.prompt_lengths[:, None], samples.tokens[:, :width], 0)
+    places = jnp.arange(max_new_tokens)
+    answered = jnp.take_along_axis(samples.tokens, samples.prompt_lengths[:, None] + places, axis=1, mode="clip")
+    return (prompts, samples.prompt_lengths), (jnp.where(places < lengths[:, None], answered, 0), lengths)
+
+
 class Rollout(Protocol):
     """What trainers ask for samples, `functools.partial(sample, config)` or a serving engine behind the same call."""
 

@@ -98,3 +98,14 @@ def label_probability(
     among = scores[:, labels]
     mass = jnp.exp(jax.nn.logsumexp(among, axis=-1) - jax.nn.logsumexp(scores, axis=-1))
     return jax.nn.softmax(among), mass
+
+
+def label_log_odds(
+    hidden: jax.Array, segments: jax.Array, kernel: jax.Array, labels: tuple[int, int]
+) -> jax.Array:
+    """[B], by how much the logit of the first of two single tokens is above that of the second after each row.
+
+    Its sigmoid is the probability of the first one of the two.
+    """
+    first, second = logits(last_token(hidden, segments), kernel[:, jnp.array(labels)]).T
+    return first - second

@@ -53,8 +53,22 @@ class Located(NamedTuple):
         return list(zip(cuts, [*cuts[1:], len(self.starts)], strict=True)) if len(self.starts) else []
 
 
-def changes(before: Sequence[int], after: Sequence[int]) -> tuple[list[Span], list[Span]]:
-    """Where two rows of token ids differ: ranges of the first and of the second, by difflib's longest matches."""
+def changes(
+    before: Sequence[int], after: Sequence[int], shortest: int = 1, one_sided: bool = True
+) -> tuple[list[Span], list[Span]]:
+    """Where two rows of token ids differ: ranges of the first and of the second, by difflib's longest matches.
+
+    Args:
+      shortest: tokens of a match; shorter ones are part of the change around them.
+      one_sided: whether pure insertions and deletions count, which have nothing on the other side.
+    """
     matcher = difflib.SequenceMatcher(None, list(map(int, before)), list(map(int, after)), autojunk=False)
-    differ = [code for code in matcher.get_opcodes() if code[0] != "equal"]
-    return [(i, j) for _, i, j, _, _ in differ if j > i], [(i, j) for _, _, _, i, j in differ if j > i]
+    differ: list[tuple[Span, Span]] = []
+    first, second = 0, 0  # where the change begins that the next long match ends; the last match is empty
+    for match in matcher.get_matching_blocks():
+        if match.size >= shortest or not match.size:
+            differ.append(((first, match.a), (second, match.b)))
+            first, second = match.a + match.size, match.b + match.size
+    differ = [both for both in differ if one_sided or all(end > start for start, end in both)]
+    first_spans, second_spans = ([both[side] for both in differ if both[side][1] > both[side][0]] for side in (0, 1))
+    return first_spans, second_spans

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -84,7 +85,11 @@ class Trainable(NamedTuple):
         return apply_lora(pretrained, trained, self.settings.lora_alpha) if self.settings.lora_rank else trained
 
     def hidden(self, params: PyTree, rows: Rows) -> jax.Array:
-        """Hidden states [B, T, D].
+        """Hidden states [B, T, D]; errors as `hidden_of`."""
+        return self.hidden_of(params, rows.tokens, rows.positions, rows.segments)
+
+    def hidden_of(self, params: PyTree, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
+        """Those of tokens [B, T] that are no rows.
 
         Raises:
           ValueError: the dtype of the settings is unknown.
@@ -92,7 +97,7 @@ class Trainable(NamedTuple):
         if self.settings.dtype not in DTYPES:
             raise ValueError(unknown("config.agent.dtype", self.settings.dtype, DTYPES))
         decoder = Decoder(self.config, DTYPES[self.settings.dtype], self.settings.remat, self.packed)
-        return decoder.apply({"params": params}, rows.tokens, rows.positions, rows.segments)
+        return decoder.apply({"params": params}, tokens, positions, segments)
 
     def log_probs(self, params: PyTree, rows: Rows) -> jax.Array:
         """Of the rows' tokens, [B, T]."""
@@ -136,6 +141,19 @@ def over_parts(fn: Callable[[PyTree], PyTree], batch: PyTree, count: int) -> PyT
         return fn(shard_batch(batch))
     found = jax.lax.map(lambda part: fn(shard_batch(part)), parts)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), found)
+
+
+def in_parts(fn: Callable[[PyTree], PyTree], batch: PyTree, at_once: int) -> PyTree:
+    """`fn` of host arrays, leaves [B, ...], `at_once` rows at a time, as host arrays [B, ...].
+
+    The last part is filled with the first rows again, whose results are left out: `fn` sees one shape.
+    """
+    size, found = len(jax.tree.leaves(batch)[0]), []
+    for start in range(0, size, at_once):
+        chosen = np.arange(start, start + at_once) % size
+        part = fn(jax.tree.map(lambda x, chosen=chosen: np.asarray(x)[chosen], batch))
+        found.append(jax.device_get(part))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:size], *found)
 
 
 def micro_batched(batch: PyTree, count: int) -> PyTree:

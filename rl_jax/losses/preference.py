@@ -85,6 +85,44 @@ def segment_scores(terms: jax.Array, mask: jax.Array, scale: float = 1.0, discou
     return scale * jnp.sum(mask * terms * discount ** jnp.arange(terms.shape[1]), -1)
 
 
+def win_probability(first: jax.Array, second: jax.Array) -> jax.Array:
+    """(q(a > b | a, b) + 1 - q(b > a | b, a)) / 2, the probability that a beats b, by a judge that reads both orders.
+
+    Args:
+      first: q(a > b | a, b), the probability of the answer that is read first, where that is a; any shape.
+      second: q(b > a | b, a), that of the first one where it is b.
+
+    Returns:
+      The same shape, in [0, 1]; 1/2 where a is b, and 1 less it where they change places.
+
+    Source: Pairwise-RL (Xu et al. 2025), arXiv 2504.04950.
+    """
+    chex.assert_equal_shape([first, second])
+    return 0.5 * (first + 1.0 - second)
+
+
+def judge_loss(chosen_first: jax.Array, rejected_first: jax.Array, consistency: float = 0.0) -> jax.Array:
+    """The cross-entropy of the right label in both orders, and how far the orders are from saying the same.
+
+    -(log q_wl + log(1 - q_lw)) / 2 + c (q_wl - (1 - q_lw))^2, where q_ab is the probability of the first label when
+    the judge reads a and then b.
+
+    Args:
+      chosen_first: [P], log odds of q_wl, of the first label over the second.
+      rejected_first: [P], log odds of q_lw.
+      consistency: c.
+
+    Returns:
+      [P].
+
+    Source: Pairwise-RL (Xu et al. 2025), arXiv 2504.04950; the exact form is not published, and this is ours.
+    """
+    chex.assert_equal_shape([chosen_first, rejected_first])
+    crossed = -0.5 * (log_sigmoid(chosen_first) + log_sigmoid(-rejected_first))
+    gap = jax.nn.sigmoid(chosen_first) - jax.nn.sigmoid(-rejected_first)
+    return crossed + consistency * jnp.square(gap)
+
+
 def log_ratios(log_probs: jax.Array, reference_log_probs: jax.Array) -> jax.Array:
     """log pi - log pi_ref of answers, any shape; times beta they are implicit rewards."""
     chex.assert_equal_shape([log_probs, reference_log_probs])

@@ -9,12 +9,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from rl_jax.language import curriculum, grpo
+from rl_jax.language.critic import Critic
 from rl_jax.language.grpo import METHODS, grpo_program
 from rl_jax.language.questions import Questions, Words
 from rl_jax.language.reward_pool import RewardPool
 from rl_jax.language.rewards import FAILURES, Score
-from rl_jax.language.rollouts import Learned
+from rl_jax.language.rollouts import Anchored, Learned
 from rl_jax.language.rows import Rows
+from rl_jax.language.training import Trainable
 from rl_jax.networks.trained import global_norm
 from tests.language.tiny import CONFIG, PARAMS, log_probs
 
@@ -374,6 +376,35 @@ def test_a_learned_reward_reads_tokens_on_the_devices():
     np.testing.assert_allclose(batch["reward"], 0.5 * lengths + np.asarray(batch["tokens"])[:, 0])
     assert host["outcome/raised"] == 0.0
     program.feed.close()
+
+
+def test_a_reward_beside_an_anchor_reads_that_of_its_own_question():
+    anchors = np.array([[1, 0], [2, 3], [4, 0], [5, 6]]), np.array([1, 2, 1, 2])
+
+    def rewards(params, samples, tokens, lengths):
+        return params * tokens[:, 0] + lengths.astype(jnp.float32) + 100.0 * samples.tokens[:, 0]
+
+    program = program_of(scorer=Anchored(jnp.float32(0.5), rewards), questions=QUESTIONS._replace(anchors=anchors))
+    batch, _ = collected(program, program.init(jax.random.key(0), program.resident))
+    of_question = 0.5 * anchors[0][:, 0] + anchors[1] + 100.0 * QUESTIONS.tokens[:, 0]
+    np.testing.assert_allclose(batch["reward"], of_question[np.asarray(batch["group"])])
+    with pytest.raises(ValueError, match="compares with anchor answers and the questions have none"):
+        program_of(scorer=Anchored(jnp.float32(0.5), rewards))
+
+
+def test_a_bounded_critic_starts_at_one_half_and_stays_a_probability(batch):
+    """The loss of the first update is half the squared distance of 1/2 to the return, which is each reward here."""
+    _, metrics = stepped(
+        batch, "ppo", samples=4, kl_coefficient=0.0, gae_lambda=1.0, discount=1.0, critic_bounded=True
+    )
+    mask, rewards = np.asarray(batch["mask"]), np.asarray(batch["reward"])
+    expected = 0.5 * np.sum(mask * (rewards[:, None] - 0.5) ** 2) / mask.sum()
+    assert float(metrics["critic/loss"]) == pytest.approx(expected, rel=1e-4)
+    own = Critic(Trainable(CONFIG, grpo.default_config("ppo")), 0.5, bounded=True)
+    start = own.init(jax.random.key(0), PARAMS) | {"head": 50.0 * jnp.ones(CONFIG.width)}
+    zeros = jnp.zeros_like(batch["mask"])
+    values = own.values(start, PARAMS, Rows(**batch, weights=zeros, advantages=zeros))
+    assert 0.0 <= float(values.min()) < float(values.max()) <= 1.0
 
 
 @pytest.mark.parametrize("fields, message", [

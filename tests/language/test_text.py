@@ -117,6 +117,12 @@ def test_changes_are_ranges_of_both_rows():
     assert spans.changes([1, 2, 3, 4], [1, 9, 3, 4, 5]) == ([(1, 2)], [(1, 2), (4, 5)])
     assert spans.changes([1, 2], [1, 2]) == ([], [])
     assert spans.changes([], [7]) == ([], [(0, 1)])
+    # Between two changes a match of one token; the last token is only put in.
+    before, after = [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 9, 5, 8, 7, 0]
+    assert spans.changes(before, after) == ([(3, 4), (5, 6)], [(3, 4), (5, 6), (7, 8)])
+    assert spans.changes(before, after, one_sided=False) == ([(3, 4), (5, 6)], [(3, 4), (5, 6)])
+    assert spans.changes(before, after, shortest=3) == ([(3, 7)], [(3, 8)])
+    assert spans.changes([1, 2], [1, 2, 3], one_sided=False) == ([], [])
 
 
 def test_a_label_must_be_one_token():

@@ -11,8 +11,8 @@ from rl_jax.core.program import Program
 from rl_jax.data.transitions import sample_rows
 from rl_jax.language import dpo, reward_model, sft, training
 from rl_jax.language.documents import PairDocuments
-from rl_jax.language.pairs import Pairs, apart, compared, judged
-from rl_jax.language.rows import pack, pad
+from rl_jax.language.pairs import Pairs, apart, compared, judged, with_change_weights
+from rl_jax.language.rows import Builder, pack, pad
 from rl_jax.language.training import Trainable, optimiser
 from rl_jax.losses import preference
 from rl_jax.networks.trained import global_norm
@@ -156,6 +156,71 @@ def test_each_loss_reads_what_it_is_a_function_of():
     for name, loss in dpo.LOSSES.items():
         without = scored._replace(reference=None) if name in dpo.WITHOUT_REFERENCE else scored
         np.testing.assert_allclose(loss(without, settings), [expected[name]], rtol=1e-5, err_msg=name)
+
+
+def corrected_pair(first, second):
+    prompt = [1, 2]
+    documents = (
+        Builder(13, 32).append(prompt, sampled=False).append(own, sampled=True).document() for own in (first, second)
+    )
+    return compared([PairDocuments(*documents, 0.0)], 12)
+
+
+def test_weights_of_what_a_correction_changed():
+    pairs = corrected_pair([3, 4, 5, 0], [3, 9, 9, 5, 0])
+    plain = with_change_weights(pairs, 5.0, normalised=False)
+    assert plain.first.weights[0].tolist() == [0, 0, 1, 5, 1, 1] + [0] * 6
+    assert plain.second.weights[0].tolist() == [0, 0, 1, 5, 5, 1, 1] + [0] * 5
+    dense = with_change_weights(pairs, 5.0)
+    np.testing.assert_allclose(dense.first.weights[0], plain.first.weights[0] / 8, rtol=1e-6)
+    np.testing.assert_allclose(dense.second.weights[0], plain.second.weights[0] / 13, rtol=1e-6)
+    same = with_change_weights(pairs, 1.0, normalised=False)
+    np.testing.assert_array_equal(same.first.weights, pairs.first.mask)
+    assert not pairs.first.weights.any()
+
+
+def test_the_gradient_of_dense_dpo_is_that_of_its_formula():
+    """beta times the difference of normalised sums of weighted log ratios; the plain log-probs are reported."""
+    dense = with_change_weights(PAIRS, 3.0)
+    program = dpo.dpo_program(config_of(dpo, score="weighted", beta=0.7, likelihood_weight=0.2), CONFIG, PARAMS, dense,
+                              PAIRS)
+    batch = sample_rows(dense, jax.random.fold_in(KEY, 0), 4, len(PAIRS))
+
+    def loss(params, before):
+        def score(rows):
+            changed = rows.weights * (rows.mask > 0)
+            return jnp.sum(changed * log_probs(params, rows), -1) - jnp.sum(changed * log_probs(before, rows), -1)
+
+        chosen = batch.first
+        mean = jnp.sum(log_probs(params, chosen) * chosen.mask, -1) / jnp.sum(chosen.mask, -1)
+        margins = 0.7 * (score(chosen) - score(batch.second))
+        return jnp.mean(-jax.nn.log_sigmoid(margins) - 0.2 * mean)
+
+    _, metrics = updated(program)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS, PARAMS)
+    np.testing.assert_allclose(metrics["policy/grad_norm"], global_norm(gradient), rtol=1e-4)
+    np.testing.assert_allclose(metrics["policy/loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics["policy/first_log_prob"], np.mean(answer(PARAMS, batch)[0]), rtol=1e-5)
+    without = config_of(dpo, score="weighted")
+    with pytest.raises(ValueError, match="config.agent.score='weighted': the pairs have no weights"):
+        dpo.dpo_program(without, CONFIG, PARAMS, PAIRS, PAIRS)
+
+
+def test_a_reference_that_is_computed_once_changes_no_update():
+    """That of the start; and any other one is what margins are to."""
+    settings = config_of(dpo, beta=0.3, micro_batches=2)
+    referenced = dpo.reference_of(CONFIG, settings.agent, 4)
+    train = referenced(PARAMS, PAIRS)
+    own, expected = (updated(dpo.dpo_program(settings, CONFIG, PARAMS, pairs, PAIRS)) for pairs in (train, PAIRS))
+    np.testing.assert_allclose(own[1]["policy/margin"], 0.0, atol=2e-6)
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(own[1][name], value, rtol=1e-4, atol=2e-6, err_msg=name)
+    other = jax.tree.map(lambda x: 0.9 * x, PARAMS)
+    found = dpo.dpo_program(settings, CONFIG, PARAMS, referenced(other, PAIRS), PAIRS)
+    batch = sample_rows(PAIRS, jax.random.fold_in(KEY, 0), 4, len(PAIRS))
+    now, before = (jax.jit(answer)(params, batch) for params in (PARAMS, other))
+    expected = 0.3 * np.mean((now[0] - before[0]) - (now[1] - before[1]))
+    np.testing.assert_allclose(updated(found)[1]["policy/margin"], expected, rtol=1e-4)
 
 
 def test_the_learning_rate_rises_and_falls():

@@ -131,3 +131,28 @@ def test_scores_labels_and_who_is_preferred_by_hand():
     soft = losses.preference_labels(jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 2.0]), 0.5)
     np.testing.assert_allclose(soft, [1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0)), 0.5], rtol=1e-6)
     assert [side.tolist() for side in losses.preferred(labels)] == [[0, 1, 1], [1, 0, 1]]
+
+
+def test_the_probability_of_winning_by_hand_and_what_it_is_symmetric_in():
+    """Known odds; a place that is preferred cancels, the other answer has the rest, an answer is even with itself."""
+    first, second = jnp.array([0.9, 0.7, 0.3]), jnp.array([0.3, 0.7, 0.9])
+    np.testing.assert_allclose(losses.win_probability(first, second), [0.8, 0.5, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(losses.win_probability(second, first), [0.2, 0.5, 0.8], rtol=1e-6)
+
+
+def test_the_loss_of_a_judge_by_hand_and_by_finite_differences():
+    """q_wl = 3/4 and q_lw = 1/3: -(log 3/4 + log 2/3) / 2, and the orders are 3/4 - 2/3 apart."""
+    odds = jnp.log(jnp.array([3.0])), jnp.log(jnp.array([0.5]))
+    crossed = -0.5 * (np.log(3 / 4) + np.log(2 / 3))
+    np.testing.assert_allclose(losses.judge_loss(*odds), [crossed], rtol=1e-6)
+    np.testing.assert_allclose(losses.judge_loss(*odds, 2.0), [crossed + 2 / 144], rtol=1e-6)
+    with jax.enable_x64(True):
+        at = jnp.array([0.7]), jnp.array([-0.4])
+        found = jax.grad(lambda x, y: losses.judge_loss(x, y, 2.0)[0], argnums=(0, 1))(*at)
+        for side, gradient in enumerate(found):
+            moved = [[x + step * (n == side) for n, x in enumerate(at)] for step in (1e-6, -1e-6)]
+            rise = (losses.judge_loss(*moved[0], 2.0) - losses.judge_loss(*moved[1], 2.0)) / 2e-6
+            np.testing.assert_allclose(gradient, rise, rtol=1e-6)
+    # The consistency term alone has no opinion: it is 0 wherever both orders say the same, right or wrong.
+    same = jnp.array([2.0, -1.0])
+    np.testing.assert_allclose(losses.judge_loss(same, -same, 5.0), losses.judge_loss(same, -same), rtol=1e-6)
