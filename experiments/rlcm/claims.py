@@ -22,8 +22,9 @@ on seeds from 100 on, which no result uses:
   sees 0.93, 0.87, 0.85, 0.78, 0.78, 0.67. So each seed has a tenth gone before the judge leaves 0.8, if it is as the
   pilot, and 6 updates are enough. The claim is not made with 32 images.
 - The divergence was tried on emoji with 32 images: at a coefficient of 0.3 the judge still sees 0.86 and 7% of the
-  bytes are gone, at 0.2 0.82 and 9%, at 0.1 0.63 and 17%, short of the claim on either side. With 130 images a run of
-  60 updates takes half an hour of a core or more, so the claim is left to an accelerator.
+  bytes are gone, at 0.2 0.82 and 9%, at 0.1 0.63 and 17%, short of the claim on either side. With 130 images an update
+  and its evaluation take a seed 8 s of a core, and a run needs some tens of them until it has settled, so that the
+  claim is left to `emoji-large`. Digits have 160 images an update and both claims.
 """
 
 import functools
@@ -99,7 +100,7 @@ def kept_claims(diverging: bool = True) -> tuple[Claim, ...]:
         text="With the KL divergence in the loss bytes fall and the judge still sees the prompts",
     )
     return (
-        kept if diverging else elsewhere(kept, "needs an accelerator: preset `emoji-large`"),
+        kept if diverging else elsewhere(kept, "an hour of a core and more: preset `emoji-large`"),
         reaches("rlcm", 0.1, by="every", measure=best(GONE, Guard(JUDGE, 0.8)), **ON, name="stopped_by_the_judge",
                 text="Stopped while the judge still sees the prompts, bytes have fallen"),
     )
