@@ -2,7 +2,8 @@
 
 Presets:
   quick              a narrow set, two mixtures and a maze, 3 seeds, 30,000 updates (the maze: 40,000).
-  offline-to-online  IQL on one set, then online from there, beside SAC from scratch for as many steps of the task.
+  offline-to-online  IQL on halfcheetah-medium-replay until it has levelled, then online from there, beside as many
+                     more updates offline and SAC from scratch for as many steps of the task.
   paper              the nine sets of medium, medium-replay and medium-expert, 5 seeds, the authors' settings, lengths.
   tiny               two agents for seconds: what the tests run.
 
@@ -19,6 +20,10 @@ What was asked of each claim of `quick` before it was fixed, with pilots on seed
 - Is it strong enough? Every effect but those on Hopper is several times the distance between seeds, so that three seeds
   decide it; on Hopper BC and TD3+BC overlap, and their claim rests on both mixtures.
 
+Of `offline-to-online` the offline stage was piloted (seed 100): 23.8, 26.0, 23.9, 26.7 after 5,000, 10,000, 15,000 and
+20,000 updates, so that it has levelled when the other stage begins, and what more updates give is measured beside it.
+The online stage has no pilot yet, and the preset no result.
+
 What two CPU cores cannot show in minutes (CQL, EDAC, ReBRAC) is declared and not judged. AWAC and XQL are measured:
 their papers' claims are of sets that are not here.
 """
@@ -28,7 +33,15 @@ from typing import Any
 
 from experiments.offline_rl.published import CORL, JAX_CORL
 from rl_jax.control.tasks import SCORE
-from rl_jax.reports.claims import best_above_reference, better_than, elsewhere, not_worse_than, reaches
+from rl_jax.reports.claims import (
+    best_above_reference,
+    better_by,
+    better_than,
+    changes_by,
+    elsewhere,
+    not_worse_than,
+    reaches,
+)
 from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
 from rl_jax.reports.measures import mean_of_last
 
@@ -37,8 +50,8 @@ LABELS = {
     "rebrac": "ReBRAC", "sac_n": "SAC-N", "edac": "EDAC", "dt": "DT",
 }
 ONLINE = {
-    "sac": "SAC from scratch", "iql_online": "IQL, then online", "cal_ql": "Cal-QL",
-    "cal_ql_online": "Cal-QL, then online",
+    "sac": "SAC from scratch", "iql_more": "IQL, more updates offline", "iql_online": "IQL, then online",
+    "cal_ql": "Cal-QL", "cal_ql_online": "Cal-QL, then online",
 }
 BEHAVIOUR = Reference("behaviour_score", "behaviour policy")
 CLONING = ("bc", "bc10")  # imitate the data or a part of it; the others learn from all rewards
@@ -103,19 +116,26 @@ def paper() -> Preset:
 
 
 def offline_to_online() -> Preset:
-    sets, common = (MAZE,), SMALL | {"eval_episodes": 50}
-    online = {"module": "experiments.offline_rl.finetune", "config": "configs/offline_to_online.py:{method}/{task}"}
+    task, module = "halfcheetah-medium-replay", "experiments.offline_rl.finetune"
+    config, data = "configs/offline_to_online.py:{method}/{task}", SMALL | SMALL_DATA
+    before, after = 10_000, 15_000  # updates offline and online
     runs = (
-        *offline(("iql",), sets, common | SMALL_DATA | steps(40_000, 5000)),
-        *grid(("iql_online",), sets, common=common | SMALL_DATA | steps(20_000, 5000), presets={"iql_online": "iql"},
-              needs={"init_from.run": "iql-{task}"}, **online),
-        *grid(("sac",), sets, common=common | steps(20_000, 5000) | {"collect.random_steps": 5000}, **online),
+        *offline(("iql",), (task,), data | steps(before, 5000)),
+        # The same agent goes on without a step of its own: what as many more updates are worth.
+        *grid(("iql_more",), (task,), module="experiments.offline_rl.train",
+              config="configs/offline_rl.py:{method}/{task}", presets={"iql_more": "iql"},
+              common=data | steps(before + after, 5000)),
+        *grid(("iql_online",), (task,), module=module, config=config, presets={"iql_online": "iql"},
+              common=data | steps(after, 5000), needs={"init_from.run": "iql-{task}"}),
+        *grid(("sac",), (task,), module=module, config=config, presets={task: "halfcheetah"},
+              common=SMALL | steps(after, 5000) | {"collect.random_steps": 5000}),
     )
     heavy = "Cal-QL's networks and lengths need an accelerator: configs/offline_to_online.py:cal_ql/<set>"
     return Preset(runs, (
-        better_than("iql_online", "iql"), better_than("iql_online", "sac"),
-        elsewhere(better_than("cal_ql_online", "cal_ql"), heavy),
-        elsewhere(better_than("cal_ql_online", "iql_online"), heavy),
+        changes_by("iql_online", SCORE, 0.0, by="interval", text="{iql_online}: the score rises online"),
+        better_by("iql_online", "iql_more"), better_by("iql_online", "sac"),
+        elsewhere(better_by("cal_ql_online", "cal_ql"), heavy),
+        elsewhere(better_by("cal_ql_online", "iql_online"), heavy),
     ))
 
 

@@ -5,7 +5,7 @@ Presets:
           number of episodes in steps of a factor 4 from 4 on.
   checks  minutes: GORP against the bound on its samples in three deterministic MDPs, 20 seeds; and SQIRL in an MDP
           that is made for k = 2.
-  screens an hour: three MDPs, seen as screens; 100,000 samples at most.
+  screens hours: three MDPs, seen as screens; 100,000 samples at most. See the README for what a run costs.
   paper   all MDPs that are here, k = 1 to 3, 5 seeds, 5,000,000 samples, the number of episodes doubled from 1 on.
   tiny    one MDP for seconds: what the tests run.
 

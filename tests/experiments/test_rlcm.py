@@ -139,18 +139,22 @@ def test_settings_that_cannot_work_are_named(fields, message):
 # Claims
 
 
-def verdicts(**outcomes):
+def verdicts(preset="digits", **outcomes):
     """Verdicts by name, of runs of two seeds; outcome -> {(method, task): [T] values}, 0 where nothing is said."""
-    declared = claims.preset("digits")
+    scores = scores_of(preset, outcomes)
+    with np.errstate(all="ignore"):  # claims about what nothing is said of
+        return {claim.name: judge(claim, scores) for claim in scores.preset.claims}
+
+
+def scores_of(preset, outcomes):
+    declared = claims.PAPER.presets[preset]()
     evaluations = {}
     for one in declared.runs:
         values = {name: by_run.get((one.method, one.task), [0.0] * 3) for name, by_run in outcomes.items()}
         arrays = {name: np.repeat(np.array(x, float)[:, None, None], 2, 1) for name, x in values.items()}
         seconds = np.array(values.get("train_seconds", [0.0] * 3), float)
         evaluations[one.name] = Evaluations(np.array([0, 100, 300]), seconds, arrays)
-    scores = Scores(claims.PAPER, declared, evaluations)
-    with np.errstate(all="ignore"):  # claims about what nothing is said of
-        return {claim.name: judge(claim, scores) for claim in declared.claims}
+    return Scores(claims.PAPER, declared, evaluations)
 
 
 def test_claims_by_hand():
@@ -174,13 +178,14 @@ def test_claims_by_hand():
         assert found[name]["value"] == pytest.approx(value) and found[name]["verdict"] == verdict
 
 
+@pytest.mark.parametrize("preset", ["digits", "emoji-stopped"])
 @pytest.mark.parametrize(
     "accuracies, fall, verdict", [([0.9, 0.85, 0.2], 0.15, "pass"), ([0.9, 0.79, 0.2], 0.0, "fail")]
 )
-def test_the_judge_stops_a_run(accuracies, fall, verdict):
+def test_the_judge_stops_a_run(preset, accuracies, fall, verdict):
     rlcm = ("rlcm", "compress")
     found = verdicts(
-        bytes={rlcm: [744, 684, 444]}, flat_bytes={rlcm: [344] * 3}, judge_accuracy={rlcm: accuracies}
+        preset, bytes={rlcm: [744, 684, 444]}, flat_bytes={rlcm: [344] * 3}, judge_accuracy={rlcm: accuracies}
     )["stopped_by_the_judge"]
     assert found["value"] == pytest.approx(fall) and found["verdict"] == verdict
 
@@ -193,3 +198,19 @@ def test_one_coefficient_of_the_divergence_is_enough():
         judge_accuracy=dict(zip(methods, ([1, 0, 0.3], [1, 0, 0.85], [1, 0, 0.9]), strict=True)),
     )["kl_keeps_the_prompts"]
     assert found["verdict"] == "pass" and found["value"] == pytest.approx(0.85) and "KL 0.2" in found["detail"]
+
+
+def test_what_the_judge_keeps_is_claimed_where_an_update_has_an_image_of_every_prompt(tmp_path):
+    kept = {"kl_keeps_the_prompts", "stopped_by_the_judge"}
+    for preset, images in (("emoji", 32), ("emoji-large", 520), ("digits", 160), ("emoji-stopped", 130)):
+        declared = claims.PAPER.presets[preset]()
+        stopped = next(run for run in declared.runs if run.name == "rlcm-compress")
+        config = config_of(stopped.config.partition(":")[2], **stopped.overrides)
+        assert config.batch_size == images
+        assert len(kept & {claim.name for claim in declared.claims}) == 2 * (images >= 130), preset
+        assert any(claim.elsewhere for claim in declared.claims) == (preset == "emoji-stopped")
+    outcomes = {"bytes": [744, 684, 444], "flat_bytes": [344] * 3, "judge_accuracy": [0.9, 0.8, 0.1]}
+    outcomes = {name: {(run.method, run.task): x for run in declared.runs} for name, x in outcomes.items()}
+    claims.draw_kept(scores_of("emoji-stopped", outcomes), tmp_path / "kept.png")
+    with Image.open(tmp_path / "kept.png") as picture:
+        assert picture.width > picture.height
