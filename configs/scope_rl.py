@@ -6,10 +6,10 @@ Presets:
   quick             every estimator in a random MDP of 8 states, 3 actions and 20 steps with exact values and
                     visitations, 3 times 600 repetitions of 2,000 trajectories: a minute on a CPU.
   tabular/<models>  the same. Models: exact, biased (Q too large by 1), few (exact, 200 trajectories).
-  control/<task>    6 candidate policies from 1,000 episodes of another one, with fitted Q-evaluation and learnt ratios
-                    of visitations, 3 seeds. Tasks: cartpole, cartpole-random, acrobot, acrobot-random; data of
-                    -random are of a policy further from the candidates; cartpole-learned, acrobot-learned, whose
-                    candidates are runs of the next preset; hopper, whose policies are embedded.
+  control/<task>    6 candidate policies from 1,000 episodes (Hopper 500) of another one, with fitted Q-evaluation and
+                    learnt ratios of visitations, 3 seeds. Tasks: cartpole, cartpole-random, acrobot, acrobot-random;
+                    data of -random are of a policy further from the candidates; cartpole-learned, acrobot-learned,
+                    whose candidates are runs of the next preset; hopper, whose policies are embedded.
   candidate/<task>-<learner>
                     a candidate learns offline. Tasks: cartpole, acrobot. Learners: bc, bc_best (the best 30% of the
                     data), cql, cql_weak, cql_strong (conservatism 1, 0.1 and 5), cql_sharp (near its mode).
@@ -25,8 +25,8 @@ from rl_jax.core.config import core_config, from_preset
 
 MODELS = {"exact": {}, "biased": {"q_error": 1.0}, "few": {"trajectories": 200}}
 
-# Directions of softmax policies with linear scores (rl_jax/control/off_policy.py): a controller of some quality and
-# decision, on position, velocity, angle and its speed of CartPole, on the speeds of Acrobot's links.
+# Directions of softmax policies with linear scores (rl_jax/control/off_policy_problems.py): a controller of some
+# quality and decision, on position, velocity, angle and its speed of CartPole, on the speeds of Acrobot's links.
 CONTROL = {
     "cartpole": {
         "candidates": ((0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.1, 1.0, 0.5), (0.0, 0.2, 2.0, 1.0),
@@ -52,7 +52,7 @@ CONTROL |= {
 # Snapshots of one training, whose modes are evaluated by kernels; one with noise logs, as the authors' SAC does.
 CONTROL["hopper"] = {
     "candidates": tuple((f"sac_hopper_{steps}k", 0.0) for steps in ("010", "025", "040", "055", "080", "090")),
-    "behaviour": ("sac_hopper_070k", 1.0), "horizon": 100,
+    "behaviour": ("sac_hopper_070k", 1.0), "horizon": 100, "trajectories": 500,
 }
 
 
@@ -108,7 +108,7 @@ def with_models(config: ConfigDict) -> ConfigDict:
     for learner in (config.fqe, config.dice):
         learner.discount = config.get_oneway_ref("discount")
     config.batch_size = 128
-    config.num_steps = 3000
+    config.num_steps = 2000
     config.loop.update({"chunk": 100, "log_every": 500, "eval_every": 0})
     config.checkpoint.every = 0
     return config

@@ -22,6 +22,7 @@ from rl_jax.networks.distributions import Categorical, Deterministic, Draws, Uni
 
 Policy = Callable[[np.ndarray], Any]  # observations [B, O] -> a distribution, every leaf [B, ...]
 ROWS = 50_000  # states that are computed at once
+NEVER = -1e9  # a logit: exp of it is 0, and its products with 0 are numbers
 
 
 class Kernel(NamedTuple):
@@ -83,7 +84,7 @@ def at_mode(policy: Policy) -> Policy:
         if not isinstance(distribution, Categorical):
             return Deterministic(distribution.mode())
         chosen = jax.nn.one_hot(distribution.mode(), distribution.logits.shape[-1])
-        return Categorical(jnp.where(chosen > 0, 0.0, -jnp.inf))
+        return Categorical(jnp.where(chosen > 0, 0.0, NEVER))
 
     return certain
 

@@ -108,6 +108,27 @@ def test_what_is_learnt_is_the_exact_ratio_or_q(method):
         np.testing.assert_allclose(w, RATIO, atol=0.2 if method == "algae_dice" else 0.02)
 
 
-def test_unknown_method():
-    with pytest.raises(ValueError, match="unknown method 'dual': "):
-        module.dice(settings("dual"))
+def test_the_exact_ratio_of_states_is_a_saddle_point_too():
+    """With the policies' ratio beside rho(s) the flow of any function of state and action vanishes."""
+    agent, batch = module.dice(settings("mwl", marginal="state"), num_actions=2), population()
+    given = batch.steps.transitions
+    taken = jnp.argmax(given.observations, -1), given.actions
+    batch = batch.replace(ratios=jnp.asarray((POLICY / BEHAVIOUR).astype(np.float32))[taken])
+    state, norms = agent.init(jax.random.key(0), batch), []
+    for rho in (RATIO[:, 0] * BEHAVIOUR[:, 0] / POLICY[:, 0], np.ones(3)):
+        table = jax.tree.map(lambda x: jnp.zeros_like(x), state.params["ratio"])
+        kernel = jnp.asarray(np.log(np.expm1(rho)) - module.ONE, jnp.float32)[:, None]
+        table = jax.tree.map(lambda x: kernel if x.shape == kernel.shape else x, table)
+        exact = state.replace(params=state.params | {"ratio": table})
+        np.testing.assert_allclose(agent.weights(exact.params, jnp.eye(3), jnp.zeros(3, jnp.int32)), rho, rtol=1e-5)
+        norms.append(float(agent.update(exact, batch, jax.random.key(0))[1]["critic/grad_norm"]))
+    assert norms[0] < 1e-5 < 1e-2 < norms[1]
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"method": "dual"}, "unknown method 'dual': "),
+    ({"method": "mwl", "marginal": "states"}, "unknown marginal 'states'"),
+])
+def test_what_is_unknown(fields, message):
+    with pytest.raises(ValueError, match=message):
+        module.dice(settings(**fields))

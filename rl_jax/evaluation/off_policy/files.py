@@ -14,7 +14,7 @@ In an RLDS set all but `value` are further fields of the steps. Policies of runs
 besides: observations and next_observations [N, O], actions [N, A] or, where they are numbered, [N] whole numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +67,12 @@ def read_fields(path: str | Path) -> dict[str, np.ndarray]:
     return {field: getattr(episodes, field) for field in STEP_FIELDS} | episodes.extras
 
 
+def has_vectors(fields: Mapping[str, np.ndarray]) -> bool:
+    """Whether the file has actions that are neither whole numbers nor one-hot."""
+    actions = fields.get("actions", np.zeros(0, np.int64))
+    return actions.dtype.kind == "f" and not (np.isin(actions, (0.0, 1.0)).all() and (actions.sum(-1) == 1).all())
+
+
 def episodes_of(name: str, fields: Mapping[str, np.ndarray]) -> Episodes:
     """The episodes of a file, with BEHAVIOUR as extra: for policies that have to be asked what they would do.
 
@@ -87,14 +93,15 @@ def episodes_of(name: str, fields: Mapping[str, np.ndarray]) -> Episodes:
 
 
 def candidates_of(
-    name: str, fields: Mapping[str, np.ndarray], discount: float, *, discrete: bool = True, crossfit: bool = False
+    name: str, fields: Mapping[str, np.ndarray], discount: float, *, discrete: bool = True,
+    crossfit: Collection[str] = (),
 ) -> Candidates:
     """What the fields of a file say of policies.
 
     Args:
       name: of the file.
       discrete: whether actions are numbered, so that a log-prob is at most 0; log densities may be above it.
-      crossfit: whether the models did not learn from the episodes that they are used on.
+      crossfit: policies whose models did not learn from the episodes that they are used on.
 
     Raises:
       ValueError: a field is missing, unknown or of a wrong shape, or one of its numbers cannot be; file, field and step
@@ -116,7 +123,7 @@ def candidates_of(
     for policy in policies_of(fields):
         models = {model: padded(field_of(policy, model)) for model in MODELS if field_of(policy, model) in fields}
         log_ratios = padded(field_of(policy, LOG_PROB)) - behaviour
-        policies[policy] = logged(rewards, log_ratios, mask=mask, crossfit=crossfit, **models)
+        policies[policy] = logged(rewards, log_ratios, mask=mask, crossfit=policy in crossfit, **models)
         if field_of(policy, "value") in fields:
             values[policy] = float(fields[field_of(policy, "value")])
     returns = np.where(mask, rewards, 0.0) @ discount ** np.arange(mask.shape[1])
