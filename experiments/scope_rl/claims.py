@@ -22,8 +22,9 @@ What was asked of each claim before its rule and setting were fixed, by pilots o
   the first of the four runs was known, where it does not hold. Estimators with ratios of states and DRL came later; the
   rules are the same ones over more estimators.
 - Learnt candidates and Hopper have the same rules. Of three learners in CartPole the returns were looked at on seed 100
-  (26 to 130, where the policy that logs has 25), of Hopper's snapshots the values (37 to 83): far apart, so that all
-  could be ranked. Whether estimators do was not asked before.
+  (26 to 130, where the policy that logs has 25), and Hopper's snapshots are worth 37 to 83: far enough apart to be
+  ranked. With 300 episodes of Hopper and 600 updates rho was 0.9 for SNDR, 0.4 for DM and below 0 for TIS and PDIS,
+  whose weights vanish. Acrobot had no such pilot.
 """
 
 from collections.abc import Callable, Sequence
