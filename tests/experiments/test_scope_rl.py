@@ -10,13 +10,13 @@ from configs import scope_rl as configs
 from experiments.scope_rl.experiment import experiment
 from rl_jax.control.candidates import Candidate, Kernel
 from rl_jax.control.off_policy import prepared
-from rl_jax.control.off_policy_problems import logged_episodes, problem_of, softmax_policy
+from rl_jax.control.off_policy_problems import softmax_policy
 from rl_jax.control.tabular_evaluation import COMPARED
 from rl_jax.control.tabular_evaluation import problem_of as tabular_problem
 from rl_jax.control.tabular_evaluation import with_models
 from rl_jax.core import main
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.data.episodes import STEP_FIELDS, Episodes, check_episodes
+from rl_jax.data.episodes import Episodes, check_episodes
 from rl_jax.data.logged import LOG_PROB, pad_episodes
 from rl_jax.data.writer import write_rlds
 from rl_jax.envs.cartpole import cartpole
@@ -25,7 +25,7 @@ from rl_jax.evaluation.off_policy.estimators import ESTIMATORS, estimate, import
 from rl_jax.tabular.stochastic import sample
 from tests.binaries import run_module
 
-BINARY = "experiments.scope_rl.evaluate"
+BINARY, LOG = "experiments.scope_rl.evaluate", "experiments.scope_rl.log"
 
 
 # The tabular study
@@ -243,6 +243,11 @@ def test_flags_that_cannot_be(flags, message, tmp_path):
     assert ended.code == 1 and "Traceback" not in ended.stderr and message in ended.stderr
 
 
+def test_there_is_no_such_task_to_log(tmp_path):
+    assert "--task: unknown task 'cartpol'" in run_module(LOG, "--task=cartpol", f"--data={tmp_path / 'a.npz'}").error
+    assert not (tmp_path / "a.npz").exists()
+
+
 def test_there_is_no_such_file(tmp_path):
     assert "no such file" in run_module(BINARY, f"--data={tmp_path / 'none.npz'}").error
 
@@ -276,10 +281,8 @@ def learnt(tmp_path_factory):
     """A folder with a run that learnt a candidate in CartPole, called cql, and logged data of another policy."""
     folder = tmp_path_factory.mktemp("learnt")
     main.run(experiment, configs.get_config("tiny-candidate"), folder / "cql")
-    config = configs.get_config("tiny-control")
-    made = logged_episodes(problem_of(config), 30, 5)
-    fields = {field: getattr(made, field) for field in STEP_FIELDS} | {LOG_PROB: made.extras[LOG_PROB]}
-    np.savez(folder / "logged.npz", **fields | {"actions": made.actions.argmax(-1)})
+    line = run_module(LOG, f"--data={folder / 'logged.npz'}", "--episodes=30").last_line
+    assert line["episodes"] == 30
     return folder
 
 
