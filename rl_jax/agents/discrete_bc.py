@@ -46,4 +46,10 @@ def discrete_bc(config: ConfigDict, num_actions: int) -> Agent:
 
 def default_config() -> ConfigDict:
     """Returns d3rlpy's settings, with the rate of the other agents here."""
-    return ConfigDict({"name": "discrete_bc", "hidden_dims": (256, 256), "learning_rate": 1e-3})
+    return ConfigDict(
+        {
+            "name": "discrete_bc",
+            "hidden_dims": (256, 256),
+            "learning_rate": 1e-3,
+        }
+    )

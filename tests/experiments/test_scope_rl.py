@@ -10,7 +10,7 @@ from configs import scope_rl as configs
 from experiments.scope_rl.experiment import experiment
 from rl_jax.control.candidates import Candidate, Kernel
 from rl_jax.control.off_policy import prepared
-from rl_jax.control.off_policy_problems import softmax_policy
+from rl_jax.control.off_policy_problems import problem_of, softmax_policy
 from rl_jax.control.tabular_evaluation import COMPARED
 from rl_jax.control.tabular_evaluation import problem_of as tabular_problem
 from rl_jax.control.tabular_evaluation import with_models
@@ -284,6 +284,20 @@ def learnt(tmp_path_factory):
     line = run_module(LOG, f"--data={folder / 'logged.npz'}", "--episodes=30").last_line
     assert line["episodes"] == 30
     return folder
+
+
+@pytest.mark.slow
+def test_a_learnt_candidate_plays_and_is_asked_in_the_study(learnt):
+    config = configs.get_config("tiny-control")
+    with config.unlocked():
+        config.candidates, config.learned = (), {"cql": str(learnt / "cql")}
+    problem = problem_of(config)
+    (candidate,) = problem.candidates
+    made = problem.episodes(candidate, 300, 0)
+    log_prob = candidate.log_prob(made.observations, made.actions, Kernel())
+    # It did what it says: the mean log-prob of its own actions is minus its entropy.
+    entropy = np.asarray(candidate.at(made.observations).entropy())
+    assert log_prob.mean() == pytest.approx(-entropy.mean(), abs=0.05) and made.lengths.max() <= config.horizon
 
 
 @pytest.mark.slow
