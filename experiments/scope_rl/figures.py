@@ -45,7 +45,7 @@ def estimates(scores: Scores, path: Path) -> None:
     methods = [method for method in scores.methods if scores.declared(method, CONTROL)]
     columns = min(len(methods), 4)
     rows = -(-len(methods) // columns)
-    figure = Figure(figsize=(3.0 * columns + 0.4, 2.4 * rows + 0.5), dpi=200, layout="constrained")
+    figure = Figure(figsize=(max(3.0 * columns, 5.2) + 0.4, 2.4 * rows + 0.5), dpi=200, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.ravel()[len(methods) :]:
         axes.set_visible(False)

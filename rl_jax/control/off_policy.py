@@ -225,7 +225,7 @@ def off_policy_evaluation(config: ConfigDict) -> Experiment:
 
     def of_seed(seed: int) -> dict[str, Any]:
         made = logged_episodes(problem, config.trajectories, seed)
-        padded = pad_episodes(made)
+        padded = pad_episodes(made, config.horizon)
         log_probs = [
             candidate.log_prob(padded.observations[:, :-1], padded.actions, Kernel(**config.kernel))
             for candidate in problem.candidates

@@ -21,10 +21,11 @@ class LoggedEpisodes:
     behaviour_log_prob: jax.Array | np.ndarray  # [n, T], log pi_b(a|s)
 
 
-def pad_episodes(episodes: Episodes) -> LoggedEpisodes:
-    """Episodes with the extra LOG_PROB, as float32 host arrays."""
+def pad_episodes(episodes: Episodes, num_steps: int = 0) -> LoggedEpisodes:
+    """Episodes with the extra LOG_PROB, as float32 host arrays; T is `num_steps`, or the longest episode's if that is
+    more."""
     lengths = episodes.lengths
-    mask = np.arange(lengths.max()) < lengths[:, None]
+    mask = np.arange(max(lengths.max(), num_steps)) < lengths[:, None]
 
     def padded(array: np.ndarray) -> np.ndarray:
         found = np.zeros((*mask.shape, *array.shape[1:]), np.float32)

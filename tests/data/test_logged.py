@@ -21,3 +21,5 @@ def test_the_last_observation_is_what_the_last_step_led_to():
     np.testing.assert_array_equal(found.mask, [[1, 1, 0], [1, 1, 1]])
     np.testing.assert_array_equal(found.alive, [[1, 0, 0], [1, 1, 1]])  # a time-out is no terminal
     np.testing.assert_array_equal(found.behaviour_log_prob, [[0, -1, 0], [-2, -3, -4]])
+    longer = pad_episodes(episodes, 5)
+    assert longer.observations.shape == (2, 6, 1) and longer.mask.sum() == 5
