@@ -128,10 +128,12 @@ def rho(name: str) -> Curve:
 
 
 def chosen(evaluations: Evaluations) -> tuple[np.ndarray, np.ndarray]:
-    """Which estimators have the least regret, and which the largest SharpeRatio@k, [estimators, T, S] bool each."""
+    """Which of a run's estimators have the least regret, and which the largest SharpeRatio@k, [estimators, T, S] bool
+    each."""
+    names = [name for name in ESTIMATORS if f"estimate/{name}" in evaluations.outcomes]
 
     def of_all(metric: Callable[[np.ndarray, np.ndarray, float], float]) -> np.ndarray:
-        return np.stack([of_estimator(name, "", "higher", metric).of(evaluations) for name in ESTIMATORS])
+        return np.stack([of_estimator(name, "", "higher", metric).of(evaluations) for name in names])
 
     lost = of_all(lambda x, truth, _: regret(x, truth))
     ratios = of_all(lambda x, truth, one: sharpe_ratio(x, truth, one, min(PORTFOLIO, len(truth))))

@@ -59,6 +59,8 @@ def estimates(scores: Scores, path: Path) -> None:
         axes.axhline(found["behaviour"][-1, 0, 0], color="0.6", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=0,
                      label="behaviour policy")
         for number, name in enumerate(SHOWN):
+            if f"estimate/{name}" not in found:
+                continue
             value, low, high = (found[f"{kind}/{name}"][-1, 0][order] for kind in ("estimate", "low", "high"))
             x = np.arange(len(truth)) + 0.13 * (number - 2.5)
             axes.vlines(x, low, high, color=COLOURS[number], linewidth=1.0)
