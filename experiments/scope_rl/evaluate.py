@@ -110,6 +110,7 @@ def evaluated(found: Candidates) -> dict[str, dict[str, Any]]:
             low, high = INTERVALS[INTERVAL.value](made, CONFIDENCE.value, **options)
             estimates[name] = {"value": float(value(made)), "low": float(low), "high": float(high)}
         weights = importance_weights("trajectory", data)[:, -1]
+        weights = weights / (weights.max() or 1.0)  # squares of the smallest would vanish
         size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
         rows[policy] = {"estimates": estimates, "effective_sample_size": size}
     return rows

@@ -269,6 +269,12 @@ def test_a_data_set_of_rlds_is_read_as_a_file_is(tmp_path):
     assert one.keys() == other.keys() and all(one[name] == pytest.approx(other[name]) for name in one)
 
 
+def test_vanishing_weights_have_an_effective_size(tmp_path):
+    changes = {"policy__new__log_prob": np.array([-400.0, 0.0, -400.0, -400.0, 0.0])}
+    size = run_module(BINARY, written(tmp_path, **changes)).last_line["policies"]["new"]["effective_sample_size"]
+    assert 1.0 <= size <= 3.0
+
+
 def test_densities_may_be_above_one(tmp_path):
     changes = {"policy__new__log_prob": np.ones(5), "behaviour_log_prob": np.full(5, 1.5)}
     assert run_module(BINARY, written(tmp_path, **changes), "--actions=continuous").code == 0
