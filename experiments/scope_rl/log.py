@@ -1,7 +1,7 @@
 """Logs episodes of a policy as experiments.scope_rl.evaluate reads them: an example, and data to try your runs on.
 
-    python -m experiments.scope_rl.log --task=cartpole-random --data=logged.npz
-    python -m experiments.scope_rl.log --task=hopper --episodes=500 --data=hopper.npz
+    python -m experiments.scope_rl.log --task=cartpole-random --out=logged.npz
+    python -m experiments.scope_rl.log --task=hopper --episodes=500 --out=hopper.npz
 
 The file has the log-probs of what was done, of a task of configs/scope_rl.py:control/<task>; the last line on standard
 output is one JSON object.
@@ -22,7 +22,7 @@ from rl_jax.core.runtime import run_binary
 from rl_jax.data.episodes import STEP_FIELDS
 
 TASK = flags.DEFINE_string("task", "cartpole-random", "Whose policy logs: a task of control/<task>.")
-DATA = flags.DEFINE_string("data", None, "The npz file to write.")
+OUT = flags.DEFINE_string("out", None, "The npz file to write.")
 EPISODES = flags.DEFINE_integer("episodes", 500, "How many.", lower_bound=2)
 SEED = flags.DEFINE_integer("seed", 0, "Of the episodes.", lower_bound=0)
 
@@ -36,14 +36,14 @@ def main(argv: Sequence[str]) -> None:
     config.candidates, config.learned = (), {}
     made = logged_episodes(problem_of(config), EPISODES.value, SEED.value)
     fields = {field: getattr(made, field) for field in STEP_FIELDS} | made.extras
-    with atomically(Path(DATA.value).expanduser()) as file:
+    with atomically(Path(OUT.value).expanduser()) as file:
         np.savez_compressed(file, **fields)
     print(json.dumps({
-        "data": DATA.value, "episodes": made.num_episodes, "steps": len(made),
+        "data": OUT.value, "episodes": made.num_episodes, "steps": len(made),
         "mean_return": float(made.returns.mean()),
     }), flush=True)
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("data")
+    flags.mark_flag_as_required("out")
     run_binary(main)

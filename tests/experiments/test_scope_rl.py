@@ -245,7 +245,7 @@ def test_flags_that_cannot_be(flags, message, tmp_path):
 
 
 def test_there_is_no_such_task_to_log(tmp_path):
-    assert "--task: unknown task 'cartpol'" in run_module(LOG, "--task=cartpol", f"--data={tmp_path / 'a.npz'}").error
+    assert "--task: unknown task 'cartpol'" in run_module(LOG, "--task=cartpol", f"--out={tmp_path / 'a.npz'}").error
     assert not (tmp_path / "a.npz").exists()
 
 
@@ -288,7 +288,7 @@ def learnt(tmp_path_factory):
     """A folder with a run that learnt a candidate in CartPole, called cql, and logged data of another policy."""
     folder = tmp_path_factory.mktemp("learnt")
     main.run(experiment, configs.get_config("tiny-candidate"), folder / "cql")
-    line = run_module(LOG, f"--data={folder / 'logged.npz'}", "--episodes=30").last_line
+    line = run_module(LOG, f"--out={folder / 'logged.npz'}", "--episodes=30").last_line
     assert line["episodes"] == 30
     return folder
 
