@@ -2,9 +2,12 @@
 
     python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99
     python -m experiments.scope_rl.evaluate --data=logged.npz --estimators=snpdis,sndr --interval=student_t
+    python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99 --runs=runs/iql,runs/bc --workdir=runs/o
 
 rl_jax/evaluation/off_policy/files.py says which fields the data have: rewards, ends of episodes, log-probs of the
-behaviour policy and of each policy; Q, V and ratios of visitations where a model has them. A table goes to stderr, with
+behaviour policy and of each policy; Q, V and ratios of visitations where a model has them. Policies may also be folders
+of this project's runs (--runs), which are asked for their log-probs; with --workdir models of them learn from the data,
+cross-fitted, so that every estimator is there. A table goes to stderr, with
 the effective sample size of the trajectories' weights: where that is small, no interval of importance sampling can be
 trusted. The last line on standard output is one JSON object.
 """
@@ -18,16 +21,35 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from configs import scope_rl as configs
+from experiments.scope_rl.experiment import experiment
+from rl_jax.control.candidates import Kernel
+from rl_jax.control.off_policy_files import log_prob_fields, model_fields, policies_of_runs
+from rl_jax.core import main as core
 from rl_jax.core.config import unknown
 from rl_jax.core.runtime import run_binary
 from rl_jax.evaluation.off_policy.estimators import ESTIMATORS, available, importance_weights, terms, value
-from rl_jax.evaluation.off_policy.files import Candidates, read_candidates
+from rl_jax.evaluation.off_policy.files import (
+    Candidates,
+    candidates_of,
+    episodes_of,
+    has_vectors,
+    policies_of,
+    read_fields,
+)
 from rl_jax.evaluation.off_policy.intervals import INTERVALS
+from rl_jax.evaluation.off_policy.kernels import KERNELS
 from rl_jax.evaluation.off_policy.selection import mean_squared_error, rank_correlation, regret, sharpe_ratio
 from rl_jax.reports.off_policy_figures import plot_estimates
 from rl_jax.reports.tables import table
 
 DATA = flags.DEFINE_string("data", None, "An npz file or the folder of a data set.")
+RUNS = flags.DEFINE_list("runs", [], "Folders of runs whose policies are evaluated; of several seeds the first.")
+WORKDIR = flags.DEFINE_string("workdir", "", "Where models of the runs' policies learn; a run that lies there goes on.")
+STEPS = flags.DEFINE_integer("steps", 3000, "Updates of the models.", lower_bound=1)
+MODES = flags.DEFINE_bool("modes", False, "Whether runs' policies do their modes, as where they act without noise.")
+KERNEL = flags.DEFINE_enum("kernel", "gaussian", list(KERNELS), "Of policies over vectors that have no density.")
+BANDWIDTH = flags.DEFINE_float("bandwidth", 0.5, "Of the kernel, in units of a box [-1, 1].", lower_bound=1e-9)
 DISCOUNT = flags.DEFINE_float("discount", 1.0, "Of rewards.", lower_bound=0.0, upper_bound=1.0)
 CHOSEN = flags.DEFINE_list("estimators", None, "Names, such as snpdis,sndr; all that the data allow if not given.")
 INTERVAL = flags.DEFINE_enum("interval", "bootstrap", list(INTERVALS), "How intervals are made.")
@@ -35,11 +57,39 @@ CONFIDENCE = flags.DEFINE_float("confidence", 0.95, "Of the intervals.", lower_b
 VALUE_RANGE = flags.DEFINE_float(
     "value_range", None, "Largest less smallest number that a trajectory can give: for hoeffding and bernstein."
 )
-ACTIONS = flags.DEFINE_enum("actions", "discrete", ["discrete", "continuous"], "Whether log-probs are of densities.")
+ACTIONS = flags.DEFINE_enum(
+    "actions", None, ["discrete", "continuous"], "Whether log-probs are of densities; else what the data's actions say."
+)
 RATIOS = flags.DEFINE_integer("num_ratios", 0, "SOPE: ratios that follow a marginal weight.", lower_bound=0)
 MAX_WEIGHT = flags.DEFINE_float("max_weight", None, "A cap on weights, which biases estimates.", lower_bound=1e-9)
 CROSSFIT = flags.DEFINE_bool("crossfit", False, "Whether models did not learn from the episodes that they are used on.")
 FIGURE = flags.DEFINE_string("figure", "", "A PNG to draw: estimates with intervals.")
+
+
+def with_runs(fields: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The fields with those of --runs, and the policies whose models are cross-fitted."""
+    if WORKDIR.value and not RUNS.value:
+        raise ValueError("--workdir is where models of --runs learn: give runs, or leave it out")
+    given = policies_of(fields)
+    crossfit = given if CROSSFIT.value else []
+    if not RUNS.value:
+        return fields, crossfit
+    episodes, kernel = episodes_of(DATA.value, fields), Kernel(KERNEL.value, BANDWIDTH.value)
+    policies = policies_of_runs(RUNS.value, episodes, MODES.value)
+    for name in set(given).intersection(policies):
+        raise ValueError(f"{DATA.value} has a policy {name!r}, as a run is called: rename the run's folder")
+    fields = fields | log_prob_fields(policies, episodes, kernel)
+    if not WORKDIR.value:
+        return fields, crossfit
+    config = configs.get_config("logged")
+    config.update_from_flattened_dict({
+        "data": str(Path(DATA.value).expanduser().absolute()), "runs": tuple(RUNS.value), "modes": MODES.value,
+        "kernel.name": kernel.name, "kernel.bandwidth": kernel.bandwidth, "discount": DISCOUNT.value,
+        "num_steps": STEPS.value,
+    })
+    workdir = Path(WORKDIR.value).expanduser().absolute()
+    core.run(experiment, config, workdir)
+    return fields | model_fields(workdir, list(policies)), [*crossfit, *policies]
 
 
 def evaluated(found: Candidates) -> dict[str, dict[str, Any]]:
@@ -60,6 +110,7 @@ def evaluated(found: Candidates) -> dict[str, dict[str, Any]]:
             low, high = INTERVALS[INTERVAL.value](made, CONFIDENCE.value, **options)
             estimates[name] = {"value": float(value(made)), "low": float(low), "high": float(high)}
         weights = importance_weights("trajectory", data)[:, -1]
+        weights = weights / (weights.max() or 1.0)  # squares of the smallest would vanish
         size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
         rows[policy] = {"estimates": estimates, "effective_sample_size": size}
     return rows
@@ -95,9 +146,9 @@ def finite(tree: Any) -> Any:
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument {argv[1]!r}: all is set by flags, see --help")
-    found = read_candidates(
-        Path(DATA.value).expanduser(), DISCOUNT.value, discrete=ACTIONS.value == "discrete", crossfit=CROSSFIT.value
-    )
+    fields, crossfit = with_runs(read_fields(Path(DATA.value).expanduser()))
+    discrete = ACTIONS.value == "discrete" if ACTIONS.value else not has_vectors(fields)
+    found = candidates_of(DATA.value, fields, DISCOUNT.value, discrete=discrete, crossfit=crossfit)
     rows = evaluated(found)
     names = [name for name in ESTIMATORS if any(name in row["estimates"] for row in rows.values())]
     header = ["policy", *(ESTIMATORS[name].label for name in names), "effective trajectories", "true"]

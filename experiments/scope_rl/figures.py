@@ -11,7 +11,8 @@ from rl_jax.reports.curves import COLOURS, save_figure, thin_frame
 from rl_jax.reports.scores import Scores
 
 SMALL = 8
-SHOWN = ("dm", "pdis", "snpdis", "sndr", "sam_is", "sam_sndr")
+SHOWN = ("dm", "snpdis", "sndr", "sm_is", "sam_is", "drl")
+CONTROL = "control"  # the task of the runs that judge estimators
 
 
 def errors(scores: Scores, path: Path) -> None:
@@ -41,13 +42,15 @@ def estimates(scores: Scores, path: Path) -> None:
     """Of the first seed of every task: what each candidate earns, by several estimators with 95% intervals."""
     from matplotlib.figure import Figure
 
-    (task,) = scores.tasks
-    columns = min(len(scores.methods), 2)
-    rows = -(-len(scores.methods) // columns)
-    figure = Figure(figsize=(4.2 * columns, 2.6 * rows + 0.5), dpi=200, layout="constrained")
+    methods = [method for method in scores.methods if scores.declared(method, CONTROL)]
+    columns = min(len(methods), 4)
+    rows = -(-len(methods) // columns)
+    figure = Figure(figsize=(max(3.0 * columns, 5.2) + 0.4, 2.4 * rows + 0.5), dpi=200, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
-    for place, method in enumerate(scores.methods):
-        axes, found = panels[divmod(place, columns)], scores.evaluations(method, task).outcomes
+    for axes in panels.ravel()[len(methods) :]:
+        axes.set_visible(False)
+    for place, method in enumerate(methods):
+        axes, found = panels[divmod(place, columns)], scores.evaluations(method, CONTROL).outcomes
         truth = found["truth"][-1, 0]
         order = np.argsort(truth)
         for at, value in enumerate(truth[order]):
@@ -56,6 +59,8 @@ def estimates(scores: Scores, path: Path) -> None:
         axes.axhline(found["behaviour"][-1, 0, 0], color="0.6", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=0,
                      label="behaviour policy")
         for number, name in enumerate(SHOWN):
+            if f"estimate/{name}" not in found:
+                continue
             value, low, high = (found[f"{kind}/{name}"][-1, 0][order] for kind in ("estimate", "low", "high"))
             x = np.arange(len(truth)) + 0.13 * (number - 2.5)
             axes.vlines(x, low, high, color=COLOURS[number], linewidth=1.0)
@@ -81,18 +86,19 @@ def selection(scores: Scores, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    (task,) = scores.tasks
-    names = [name for name in ESTIMATORS
-             if f"estimate/{name}" in scores.evaluations(scores.methods[0], task).outcomes]
-    figure = Figure(figsize=(8.4, 0.23 * len(names) + 3.4), dpi=200, layout="constrained")
-    panels = figure.subplots(2, max(len(scores.methods), 3), height_ratios=(2.0, 0.23 * len(names) + 0.4))
+    methods = [method for method in scores.methods if scores.declared(method, CONTROL)]
+    names = [name for name in ESTIMATORS if f"estimate/{name}" in scores.evaluations(methods[0], CONTROL).outcomes]
+    width = max(len(methods), 3)
+    figure = Figure(figsize=(max(1.5 * width, 8.4), 0.23 * len(names) + 3.6), dpi=200, layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(2.0, 0.23 * len(names) + 0.9))
+    panels = above.subplots(1, width), below.subplots(1, 3)
     colours = [COLOURS[row % len(COLOURS)] for row in range(len(names))]
     fills = [colour if row < len(COLOURS) else "none" for row, colour in enumerate(colours)]
-    for axes in panels.ravel():
+    for axes in panels[0]:
         axes.set_visible(False)
-    tables = np.zeros((3, len(names), len(scores.methods)))
-    for place, method in enumerate(scores.methods):
-        found, axes = scores.evaluations(method, task).outcomes, panels[0, place]
+    tables = np.zeros((3, len(names), len(methods)))
+    for place, method in enumerate(methods):
+        found, axes = scores.evaluations(method, CONTROL).outcomes, panels[0][place]
         axes.set_visible(True)
         for row, name in enumerate(names):
             judged = []
@@ -109,12 +115,11 @@ def selection(scores: Scores, path: Path) -> None:
         axes.tick_params(labelsize=SMALL)
         thin_frame(axes, "both")
     for at, (words, table) in enumerate(zip(("Spearman's rho", "Regret@1", "SharpeRatio@4"), tables, strict=True)):
-        axes = panels[1, at]
-        axes.set_visible(True)
+        axes = panels[1][at]
         axes.imshow(-table if at == 1 else table, cmap="Blues", aspect="auto", alpha=0.6)
         for (row, column), number in np.ndenumerate(table):
             axes.text(column, row, f"{number:.2g}", ha="center", va="center", fontsize=SMALL - 2)
-        axes.set_xticks(range(len(scores.methods)), [scores.label(one).replace(", ", ",\n") for one in scores.methods],
+        axes.set_xticks(range(len(methods)), [scores.label(one).replace(", ", ",\n") for one in methods],
                         fontsize=SMALL - 3)
         axes.set_yticks(range(len(names)), [ESTIMATORS[name].label for name in names] if at == 0 else [""] * len(names),
                         fontsize=SMALL - 2)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.agent import Agent, Distribution, acting, inputs
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
 from rl_jax.losses.conservative import calibrated, conservative_gap
@@ -112,10 +112,10 @@ def cql(config: ConfigDict, action_dim: int) -> Agent:
 
     # Act
 
-    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.apply(params["actor"], observations).sample(key, temperature)
+    def policy(params: PyTree, observations: jax.Array) -> Distribution:
+        return actor.apply(params["actor"], observations)
 
-    return Agent(init, update, act)
+    return Agent(init, update, acting(policy), policy)
 
 
 def default_config() -> ConfigDict:

@@ -15,7 +15,9 @@ product of those of the two halves of a batch.
 E_D weighs a step at time t by gamma^t, so that w is the ratio of discounted visitations of pi and of the behaviour
 policy, rho(s, a), and sum_t gamma^t w r an estimate of J: SAM-IS. A terminal takes what enters it. Where the policies
 end episodes at different times the ratio does not average to 1, which lambda asks for: GenDICE and BestDICE then are
-biased. Without a penalty MWL, MQL and GenDICE's w are games that gradients may circle in; the kernels' are none.
+biased. Where rho(s) is learnt in its place, w is its product with the policies' ratio at the step's action: SM-IS (Liu
+et al. 2018, arXiv 1810.12429). Without a penalty MWL, MQL and GenDICE's w are games that gradients may circle in; the
+kernels' are none.
 """
 
 from collections.abc import Callable
@@ -33,7 +35,7 @@ from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.losses.value_learning import values_of_actions
 from rl_jax.networks.trained import Networks, Trained
-from rl_jax.networks.values import Critic, DiscreteCritic
+from rl_jax.networks.values import Critic, DiscreteCritic, Value
 
 METHODS = {
     "dual_dice": {"alpha_q": 1.0}, "gen_dice": {"alpha_q": 1.0, "normalised": True},
@@ -41,6 +43,7 @@ METHODS = {
     "best_dice": {"alpha_w": 1.0, "alpha_r": 1.0, "normalised": True}, "mwl": {}, "mql": {"alpha_r": 1.0},
     "kernel_mwl": {"kernel": "weights"}, "kernel_mql": {"kernel": "values"},
 }
+MARGINALS = ("state_action", "state")
 ONE = float(np.log(np.e - 1.0))  # softplus(ONE) = 1
 
 
@@ -52,6 +55,7 @@ class Marginal:
     discounts: jax.Array | np.ndarray  # [N], gamma^t steps an episode: of mean E sum_t gamma^t
     starts: jax.Array | np.ndarray  # [n, O]
     start_policy: Any  # what the policy does there, every leaf [n, ...]
+    ratios: jax.Array | np.ndarray | None = None  # [N], pi / pi_b at the steps' actions, where rho(s) is learnt
 
 
 class MarginalLearner(NamedTuple):
@@ -60,7 +64,7 @@ class MarginalLearner(NamedTuple):
     Attributes:
       init: (key, batch) -> TrainState; the batch gives shapes only.
       update: (state, batch, key) -> (state, metrics).
-      weights: (params, observations [B, O], actions [B, A] or [B]) -> w [B], positive.
+      weights: (params, observations [B, O], actions [B, A] or [B]) -> w [B], positive; of states alone rho(s).
       q: the same -> Q [B].
     """
 
@@ -77,16 +81,19 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
       num_actions: of numbered actions; None where actions are vectors.
 
     Raises:
-      ValueError: there is no such method.
+      ValueError: there is no such method, or no such marginal.
     """
     if config.method not in METHODS:
         raise ValueError(unknown("method", config.method, METHODS))
+    if config.marginal not in MARGINALS:
+        raise ValueError(unknown("marginal", config.marginal, MARGINALS))
     how = {"alpha_q": 0.0, "alpha_w": 0.0, "alpha_r": 0.0, "normalised": False, "kernel": ""} | METHODS[config.method]
     is_discrete, discount = num_actions is not None, config.discount
     net = DiscreteCritic(config.hidden_dims, num_actions) if is_discrete else Critic(config.hidden_dims, 1)
-    adam = optax.adam(config.learning_rate)
+    adam, of_states = optax.adam(config.learning_rate), config.marginal == "state"
+    weigher = Value(config.hidden_dims) if of_states else net
     networks = Networks({
-        "ratio": Trained(net.init, adam), "critic": Trained(net.init, adam),
+        "ratio": Trained(weigher.init, adam), "critic": Trained(net.init, adam),
         "multiplier": Trained(lambda key: {"value": jnp.zeros(())}, adam),
     })
 
@@ -97,8 +104,13 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
             return values_of_actions(net.apply(params, observations), actions)
         return net.apply(params, observations, actions)[0]
 
-    def ratio(params: PyTree, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        return jax.nn.softplus(at(params, observations, actions) + ONE)
+    def marginal(params: PyTree, observations: jax.Array, actions: jax.Array) -> jax.Array:
+        logits = weigher.apply(params, observations) if of_states else at(params, observations, actions)
+        return jax.nn.softplus(logits + ONE)
+
+    def ratio(params: PyTree, batch: Marginal) -> jax.Array:
+        w = marginal(params, batch.steps.transitions.observations, batch.steps.transitions.actions)
+        return w * batch.ratios if of_states else w
 
     def expected(params: PyTree, observations: jax.Array, policy: Any, key: Key) -> jax.Array:
         if is_discrete:
@@ -112,7 +124,7 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
         start_key, next_key = jax.random.split(key)
         q = at(params["critic"], given.observations, given.actions)
         next_q = expected(params["critic"], given.next_observations, batch.steps.next_policy, next_key)
-        w = ratio(params["ratio"], given.observations, given.actions)
+        w = ratio(params["ratio"], batch)
         multiplier = params["multiplier"]["value"] * how["normalised"]
         flow = how["alpha_r"] * given.rewards + discount * given.masks * next_q - q - multiplier
         terms = w * flow + how["alpha_q"] * q**2 - how["alpha_w"] * (w - 1.0) ** 2
@@ -132,7 +144,7 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
             points = [_points(given.observations, taken, error, is_discrete)]
             info = {"critic/mean": jnp.mean(q)}
         else:
-            w = ratio(params["ratio"], given.observations, given.actions)
+            w = ratio(params["ratio"], batch)
             after, start = (
                 jax.nn.softmax(policy.logits) if is_discrete else policy.sample(own)
                 for policy, own in ((batch.steps.next_policy, next_key), (batch.start_policy, start_key))
@@ -163,7 +175,8 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
     def init(key: Key, batch: Marginal) -> TrainState:
         given = batch.steps.transitions
         shown = (given.observations,) if is_discrete else (given.observations, given.actions)
-        return networks.init(key, {"ratio": shown, "critic": shown, "multiplier": ()})
+        weighed = (given.observations,) if of_states else shown
+        return networks.init(key, {"ratio": weighed, "critic": shown, "multiplier": ()})
 
     def update(state: TrainState, batch: Marginal, key: Key) -> tuple[TrainState, Metrics]:
         loss = kernel_loss if how["kernel"] else lagrangian
@@ -176,7 +189,7 @@ def dice(config: ConfigDict, num_actions: int | None = None) -> MarginalLearner:
         return state, info
 
     def weights(params: PyTree, observations: jax.Array, actions: jax.Array) -> jax.Array:
-        return ratio(params["ratio"], observations, actions)
+        return marginal(params["ratio"], observations, actions)
 
     def q(params: PyTree, observations: jax.Array, actions: jax.Array) -> jax.Array:
         return at(params["critic"], observations, actions)
@@ -204,6 +217,7 @@ def default_config() -> ConfigDict:
         {
             "name": "dice",
             "method": "kernel_mwl",  # of METHODS
+            "marginal": "state_action",  # or "state": w(s, a) = rho(s) pi(a|s) / pi_b(a|s), of which rho is learnt
             "hidden_dims": (256, 256),
             "learning_rate": 1e-3,
             "discount": 0.99,

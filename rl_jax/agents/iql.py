@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.agent import Agent, Distribution, acting, inputs
 from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.transitions import Transitions
@@ -61,10 +61,10 @@ def iql(config: ConfigDict, action_dim: int, actor: nn.Module | None = None) -> 
 
     # Act
 
-    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.apply(params["actor"], observations).sample(key, temperature)
+    def policy(params: PyTree, observations: jax.Array) -> Distribution:
+        return actor.apply(params["actor"], observations)
 
-    return Agent(init, update, act)
+    return Agent(init, update, acting(policy), policy)
 
 
 def default_config() -> ConfigDict:

@@ -66,7 +66,7 @@ def oril(config: ConfigDict, action_dim: int) -> Agent:
 
     # Act
 
-    return Agent(init, update, learner.act)
+    return Agent(init, update, learner.act, learner.policy)
 
 
 def pairs(part: Transitions) -> jax.Array:

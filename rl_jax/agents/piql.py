@@ -66,7 +66,7 @@ def piql(config: ConfigDict, action_dim: int) -> Agent:
 
     # Act
 
-    return Agent(init, update, learner.act)
+    return Agent(init, update, learner.act, learner.policy)
 
 
 def one_by_one(steps: Transitions, mask: jax.Array) -> Transitions:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from rl_jax.agents.agent import Agent, inputs
+from rl_jax.agents.agent import Agent, Distribution, acting, inputs
 from rl_jax.agents.weighted_cloning import implicit_networks, weighted_cloning
 from rl_jax.core.config import unknown
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
@@ -104,10 +104,10 @@ def recoil(config: ConfigDict, action_dim: int) -> Agent:
 
     # Act
 
-    def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
-        return actor.apply(params["actor"], observations).sample(key, temperature)
+    def policy(params: PyTree, observations: jax.Array) -> Distribution:
+        return actor.apply(params["actor"], observations)
 
-    return Agent(init, update, act)
+    return Agent(init, update, acting(policy), policy)
 
 
 def of_both(function: Callable[[Transitions], jax.Array], batch: Demonstrations) -> Demonstrations:

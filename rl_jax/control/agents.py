@@ -7,6 +7,8 @@ from rl_jax.agents.awac import awac
 from rl_jax.agents.bc import bc
 from rl_jax.agents.cpl import cpl
 from rl_jax.agents.cql import cql
+from rl_jax.agents.discrete_bc import discrete_bc
+from rl_jax.agents.discrete_cql import discrete_cql
 from rl_jax.agents.dt import dt
 from rl_jax.agents.edac import edac
 from rl_jax.agents.fdvl import fdvl
@@ -28,6 +30,7 @@ AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
     "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
     "iq_learn": iq_learn, "rlpd": rlpd, "cpl": cpl, "piql": piql,
+    "discrete_bc": discrete_bc, "discrete_cql": discrete_cql,
 }
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations
 FROM_SCRATCH = ("sac", "rlpd")  # they explore, and so learn without prior data

@@ -280,6 +280,15 @@ def load_leaves(
     return step, {path_name(path): leaf for path, leaf in found if leaf is not ocp.PLACEHOLDER}
 
 
+def saved_names(workdir: str | Path) -> list[str]:
+    """The names of the leaves of a run's newest checkpoint, as `load_leaves` takes them.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint in `workdir`.
+    """
+    return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(_saved(workdir)[2])]
+
+
 def saved_steps(workdir: str | Path) -> list[int]:
     """The steps of a run's checkpoints; none where it has no folder of them."""
     # What is being written has another name until it is complete.

@@ -1,11 +1,13 @@
-"""Data made in pure-JAX environments by scripted behaviours, and environments that show a policy its whole history."""
+"""Data made in pure-JAX environments by scripted behaviours or policies, and environments with a history or a limit."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from rl_jax.data.episodes import Episodes
 from rl_jax.data.sequences import Sequences
@@ -24,11 +26,66 @@ class Behaviour(NamedTuple):
     act: Callable[[PyTree, PyTree, Key], tuple[PyTree, jax.Array]]
 
 
+class Limited(NamedTuple):
+    """A state of `limited`: the environment's own, what is seen of it [*O], and the steps that were done, int32."""
+
+    inner: PyTree
+    observation: jax.Array
+    time: jax.Array
+
+
+def limited(environment: Environment, steps: int) -> Environment:
+    """The same environment with a time-out after so many steps, if it does not end before; its states are `Limited`."""
+
+    def reset(key: Key) -> tuple[Limited, jax.Array]:
+        inner, observation = environment.reset(key)
+        return Limited(inner, observation, jnp.zeros((), jnp.int32)), observation
+
+    def step(state: Limited, action: jax.Array, key: Key) -> tuple[Limited, TimeStep]:
+        inner, given = environment.step(state.inner, action, key)
+        time = state.time + 1
+        truncated = given.truncated | (time >= steps) & ~given.terminated
+        return Limited(inner, given.observation, time), given._replace(truncated=truncated)
+
+    return environment._replace(reset=reset, step=step, horizon=min(steps, environment.horizon))
+
+
+def following(policy: Partial) -> Behaviour:
+    """Draws the actions of a policy, observation [*O] -> Categorical, in an environment whose states are `Limited`."""
+    return Behaviour(Partial(_nothing), Partial(_drawn, policy))
+
+
+def _nothing(key: Key) -> PyTree:
+    del key
+    return ()
+
+
+def _drawn(policy: Partial, memory: PyTree, state: Limited, key: Key) -> tuple[PyTree, jax.Array]:
+    return memory, policy(state.observation).sample(key)
+
+
 def record(environment: Environment, behaviour: Behaviour, num_episodes: int, key: Key) -> Episodes:
     """Episodes of a behaviour, each to its end; actions are one-hot, [N, num_actions] float32.
 
-    Observations are those of the environment, [N, O] float32, with the true successors.
+    Observations are those of the environment, [N, O] float32, with the true successors. Behaviours that are `Partial`
+    of the same functions are compiled once.
     """
+    parts = Behaviour(*(part if isinstance(part, Partial) else Partial(part) for part in behaviour))
+    rows = jax.device_get(_rows(environment, parts, jax.random.split(key, num_episodes)))
+    active = rows[-1]
+    observations, actions, rewards, terminated, truncated, following, _ = (x[active] for x in rows)
+    lengths = active.sum(1)
+    return Episodes(
+        observations=observations.astype(np.float32),
+        actions=np.eye(environment.num_actions, dtype=np.float32)[actions],
+        rewards=rewards.astype(np.float32), terminated=terminated, truncated=truncated,
+        next_observations=following.astype(np.float32), starts=np.cumsum([0, *lengths[:-1]]).astype(np.int64),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _rows(environment: Environment, behaviour: Behaviour, keys: Key) -> tuple[jax.Array, ...]:
+    """Leaves [episodes, horizon, ...]; the last says which steps are an episode's."""
 
     def one(key: Key) -> tuple[jax.Array, ...]:
         reset_key, memory_key, steps_key = jax.random.split(key, 3)
@@ -46,16 +103,7 @@ def record(environment: Environment, behaviour: Behaviour, num_episodes: int, ke
         carry = behaviour.init(memory_key), state, observation, jnp.ones((), bool)
         return jax.lax.scan(step, carry, jax.random.split(steps_key, environment.horizon))[1]
 
-    rows = jax.device_get(jax.jit(jax.vmap(one))(jax.random.split(key, num_episodes)))
-    active = rows[-1]
-    observations, actions, rewards, terminated, truncated, following, _ = (x[active] for x in rows)
-    lengths = active.sum(1)
-    return Episodes(
-        observations=observations.astype(np.float32),
-        actions=np.eye(environment.num_actions, dtype=np.float32)[actions],
-        rewards=rewards.astype(np.float32), terminated=terminated, truncated=truncated,
-        next_observations=following.astype(np.float32), starts=np.cumsum([0, *lengths[:-1]]).astype(np.int64),
-    )
+    return jax.vmap(one)(keys)
 
 
 def remembering(environment: Environment) -> Environment:

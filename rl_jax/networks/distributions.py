@@ -34,6 +34,27 @@ class Deterministic(NamedTuple):
         return self.actions
 
 
+class Draws(NamedTuple):
+    """M equally likely actions, such as samples of a policy that were drawn ahead.
+
+    Attributes:
+      actions: [..., M, A].
+    """
+
+    actions: jax.Array
+
+    def mode(self) -> jax.Array:
+        """The first of them, [..., A]."""
+        return self.actions[..., 0, :]
+
+    def sample(self, key: Key, temperature: jax.Array | float = 1.0) -> jax.Array:
+        """One of them, [..., A], whatever the temperature."""
+        del temperature
+        count = self.actions.shape[-2]
+        chosen = jax.nn.one_hot(jax.random.randint(key, self.actions.shape[:-2], 0, count), count)
+        return jnp.sum(self.actions * chosen[..., None], -2)
+
+
 class UnitGaussian(NamedTuple):
     """A Gaussian of a constant variance, of which the mean alone is learned and acted upon: regression as likelihood.
 

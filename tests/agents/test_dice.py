@@ -73,8 +73,9 @@ def test_exact_ratios_and_values_are_saddle_points(method, network):
     exact = with_tables(state, RATIO, Q)
     shown = agent.weights(exact.params, jnp.eye(3), jnp.array([1, 0, 1]))
     np.testing.assert_allclose(shown, RATIO[[0, 1, 2], [1, 0, 1]], rtol=1e-5)
+    update = jax.jit(agent.update)
     norms = [
-        float(agent.update(one, population(), jax.random.key(0))[1][f"{network}/grad_norm"])
+        float(update(one, population(), jax.random.key(0))[1][f"{network}/grad_norm"])
         for one in (exact, with_tables(state, np.ones((3, 2)), np.zeros((3, 2))))
     ]
     assert norms[0] < 1e-5
@@ -97,7 +98,7 @@ def learnt(method, num_updates=2000, **overrides):
 
 
 @pytest.mark.parametrize("method", [
-    "dual_dice", pytest.param("algae_dice", marks=pytest.mark.slow), "kernel_mwl",
+    pytest.param("dual_dice", marks=pytest.mark.slow), pytest.param("algae_dice", marks=pytest.mark.slow), "kernel_mwl",
     pytest.param("kernel_mql", marks=pytest.mark.slow),
 ])
 def test_what_is_learnt_is_the_exact_ratio_or_q(method):
@@ -108,6 +109,27 @@ def test_what_is_learnt_is_the_exact_ratio_or_q(method):
         np.testing.assert_allclose(w, RATIO, atol=0.2 if method == "algae_dice" else 0.02)
 
 
-def test_unknown_method():
-    with pytest.raises(ValueError, match="unknown method 'dual': "):
-        module.dice(settings("dual"))
+def test_the_exact_ratio_of_states_is_a_saddle_point_too():
+    """With the policies' ratio beside rho(s) the flow of any function of state and action vanishes."""
+    agent, batch = module.dice(settings("mwl", marginal="state"), num_actions=2), population()
+    given = batch.steps.transitions
+    taken = jnp.argmax(given.observations, -1), given.actions
+    batch = batch.replace(ratios=jnp.asarray((POLICY / BEHAVIOUR).astype(np.float32))[taken])
+    state, update, norms = agent.init(jax.random.key(0), batch), jax.jit(agent.update), []
+    for rho in (RATIO[:, 0] * BEHAVIOUR[:, 0] / POLICY[:, 0], np.ones(3)):
+        table = jax.tree.map(lambda x: jnp.zeros_like(x), state.params["ratio"])
+        kernel = jnp.asarray(np.log(np.expm1(rho)) - module.ONE, jnp.float32)[:, None]
+        table = jax.tree.map(lambda x: kernel if x.shape == kernel.shape else x, table)
+        exact = state.replace(params=state.params | {"ratio": table})
+        np.testing.assert_allclose(agent.weights(exact.params, jnp.eye(3), jnp.zeros(3, jnp.int32)), rho, rtol=1e-5)
+        norms.append(float(update(exact, batch, jax.random.key(0))[1]["critic/grad_norm"]))
+    assert norms[0] < 1e-5 < 1e-2 < norms[1]
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"method": "dual"}, "unknown method 'dual': "),
+    ({"method": "mwl", "marginal": "states"}, "unknown marginal 'states'"),
+])
+def test_what_is_unknown(fields, message):
+    with pytest.raises(ValueError, match=message):
+        module.dice(settings(**fields))

@@ -61,7 +61,8 @@ def test_numbered_actions_have_the_exact_values_and_time_outs_bootstrap():
 
 
 @pytest.mark.parametrize("policy, slack", [
-    (lambda mean: Deterministic(mean), 0.02), (lambda mean: Gaussian(mean, jnp.full_like(mean, jnp.log(0.1))), 0.05),
+    (lambda mean: Deterministic(mean), 0.02),
+    pytest.param(lambda mean: Gaussian(mean, jnp.full_like(mean, jnp.log(0.1))), 0.05, marks=pytest.mark.slow),
 ])
 def test_actions_that_are_vectors(policy, slack):
     """State 0 leads to state 1, which ends; both are worth the action, and the policy does 0.5: Q(0, a) = a + 0.4."""

@@ -3,42 +3,50 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import scope_rl as configs
 from experiments.scope_rl.experiment import experiment
-from rl_jax.control.off_policy import data_of, play, scores
-from rl_jax.control.tabular_evaluation import COMPARED, problem_of, with_models
+from rl_jax.control.candidates import Candidate, Kernel
+from rl_jax.control.off_policy import prepared
+from rl_jax.control.off_policy_problems import problem_of, softmax_policy
+from rl_jax.control.tabular_evaluation import COMPARED
+from rl_jax.control.tabular_evaluation import problem_of as tabular_problem
+from rl_jax.control.tabular_evaluation import with_models
 from rl_jax.core import main
 from rl_jax.core.outcomes import read_outcomes
-from rl_jax.data.episodes import Episodes
+from rl_jax.data.episodes import Episodes, check_episodes
+from rl_jax.data.logged import LOG_PROB, pad_episodes
 from rl_jax.data.writer import write_rlds
 from rl_jax.envs.cartpole import cartpole
-from rl_jax.evaluation.off_policy.estimators import estimate, importance_weights
+from rl_jax.envs.recording import following, limited, record
+from rl_jax.evaluation.off_policy.estimators import ESTIMATORS, estimate, importance_weights, logged
 from rl_jax.tabular.stochastic import sample
 from tests.binaries import run_module
 
-BINARY = "experiments.scope_rl.evaluate"
+BINARY, LOG = "experiments.scope_rl.evaluate", "experiments.scope_rl.log"
 
 
 # The tabular study
 
 
-def test_a_study_gathers_the_errors_of_its_repetitions(tmp_path):
-    config = configs.get_config("tiny")
-    line = main.run(experiment, config, tmp_path)
+@pytest.fixture(scope="module")
+def problem():
+    return tabular_problem(configs.get_config("tiny"))
+
+
+def test_a_study_gathers_the_errors_of_its_repetitions(problem, tmp_path):
+    line = main.run(experiment, configs.get_config("tiny"), tmp_path)
     found = read_outcomes(tmp_path / "outcomes.npz").values
-    assert line["value"] == pytest.approx(problem_of(config).value)
+    assert line["value"] == pytest.approx(problem.value)
     for name in COMPARED:
         rmse, bias, std = (found[f"{kind}/{name}"][-1, :, 0] for kind in ("rmse", "bias", "std"))
         np.testing.assert_allclose(rmse**2, bias**2 + std**2, rtol=1e-3)
     assert (found["rmse/dr"] < found["rmse/tis"]).all() and (found["rmse/dm"] < 0.2).all()
 
 
-def test_the_models_of_the_study_are_as_wrong_as_they_are_meant_to_be():
-    problem = problem_of(configs.get_config("tiny"))
+def test_the_models_of_the_study_are_as_wrong_as_they_are_meant_to_be(problem):
     drawn = sample(problem.mdp, problem.behaviour, 4000, np.random.default_rng(0))
     for error in (0.0, 1.0):
         data = with_models(problem, drawn, error)
@@ -48,76 +56,95 @@ def test_the_models_of_the_study_are_as_wrong_as_they_are_meant_to_be():
 
 # Control
 
-BEHAVIOUR, CANDIDATE = jnp.array([0.0, 0.05, 1.0, 0.4]), jnp.array([0.0, 0.1, 1.0, 0.6])
-HORIZON = 25
+BEHAVIOUR, CANDIDATE = (Candidate(softmax_policy(x, 2)) for x in ([0.0, 0.05, 1.0, 0.4], [0.0, 0.1, 1.0, 0.6]))
+HORIZON, COUNT = 25, 2000
 
 
-def played(direction, count):
-    return jax.jit(lambda key: play(cartpole(), direction, key, count, HORIZON))(jax.random.key(0))
+@pytest.fixture(scope="module")
+def played():
+    """Episodes of both policies, which are compiled once."""
+    environment = limited(cartpole(), HORIZON)
+    return [record(environment, following(one.policy), COUNT, jax.random.key(0)) for one in (BEHAVIOUR, CANDIDATE)]
 
 
-def test_episodes_end_where_the_environment_does_and_go_on_where_they_were():
-    found = jax.tree.map(np.asarray, played(jnp.zeros(4), 50))
-    assert set(found.actions.ravel()) == {0, 1}
-    lengths = found.mask.sum(1).astype(int)
-    assert lengths.min() < HORIZON and (np.diff(found.mask, axis=1) <= 0).all()
-    np.testing.assert_array_equal(found.rewards, found.mask)  # every step is worth 1
-    for episode, length in enumerate(lengths):
-        np.testing.assert_array_equal(found.next_observations[episode, : length - 1],
-                                      found.observations[episode, 1:length])
-        last = found.next_observations[episode, length - 1]
-        fallen = np.abs(last[0]) > 2.4 or np.abs(last[2]) > 12 * np.pi / 180
-        assert fallen == (found.alive[episode, length - 1] == 0) and (fallen or length == HORIZON)
+def test_episodes_end_where_the_environment_does_or_time_is_up(played):
+    found = played[0]
+    check_episodes(found, "played")
+    assert found.lengths.min() < HORIZON == found.lengths.max() and (found.rewards == 1).all()
+    last = found.starts + found.lengths - 1
+    after = found.next_observations[last]
+    fallen = (np.abs(after[:, 0]) > 2.4) | (np.abs(after[:, 2]) > 12 * np.pi / 180)
+    np.testing.assert_array_equal(fallen, found.terminated[last])
+    assert (found.lengths[found.truncated[last]] == HORIZON).all()
 
 
-def test_importance_weights_of_what_was_played_average_to_one_and_estimate_the_value():
-    data, on_policy = played(BEHAVIOUR, 3000), played(CANDIDATE, 3000)
-
-    def log_probs(direction):
-        logits = jax.nn.log_softmax(scores(direction, data.observations, 2))
-        return np.take_along_axis(np.asarray(logits), np.asarray(data.actions)[..., None], -1)[..., 0]
-
-    found = data_of({
-        "rewards": np.asarray(data.rewards), "mask": np.asarray(data.mask), "ratios": np.ones((3000, HORIZON)),
-        "log_ratios": log_probs(CANDIDATE) - log_probs(BEHAVIOUR), "q": np.zeros((3000, HORIZON)),
-        "v": np.zeros((3000, HORIZON)),
-    })
+def test_importance_weights_of_what_was_played_average_to_one_and_estimate_the_value(played):
+    data, on_policy = played
+    ratios = [one.log_prob(data.observations, data.actions, Kernel()) for one in (CANDIDATE, BEHAVIOUR)]
+    data.extras[LOG_PROB] = ratios[1]
+    padded = pad_episodes(data)
+    log_ratios = np.zeros(padded.mask.shape)
+    log_ratios[padded.mask > 0] = ratios[0] - ratios[1]
+    found = logged(padded.rewards, log_ratios, mask=padded.mask)
     weights = importance_weights("trajectory", found)[:, -1]
-    assert weights.mean() == pytest.approx(1.0, abs=4 * weights.std() / np.sqrt(3000))
-    truth = float(on_policy.rewards.sum(1).mean())
+    assert weights.mean() == pytest.approx(1.0, abs=4 * weights.std() / np.sqrt(COUNT))
+    truth = float(on_policy.returns.mean())
     assert estimate("pdis", found, 1.0) == pytest.approx(truth, abs=0.5)
-    assert abs(float(data.rewards.sum(1).mean()) - truth) > 0.15  # what is seen without weights is another number
+    assert abs(float(data.returns.mean()) - truth) > 0.15  # what is seen without weights is another number
+
+
+def test_a_fold_learns_from_the_steps_and_starts_of_the_others(played):
+    config = configs.get_config("tiny-control")
+    data = played[0].select(range(7))
+    data.extras[LOG_PROB] = np.full(len(data), np.log(0.5), np.float32)
+    padded = pad_episodes(data)
+    log_prob = CANDIDATE.log_prob(padded.observations[:, :-1], padded.actions, Kernel())
+    made = prepared(config, padded, [CANDIDATE, BEHAVIOUR], [log_prob, log_prob])
+    steps = padded.mask.shape[1]
+    for fold in range(2):
+        rows = made["steps"][fold, : made["num_steps"][fold]]
+        others = np.flatnonzero(made["folds"] != fold)
+        assert (padded.mask.reshape(-1)[rows] == 1).all() and set(rows // steps) == set(others)
+        assert len(set(rows)) == len(rows) == data.lengths[others].sum()
+        assert set(made["starts"][fold, : made["num_starts"][fold]]) == set(others)
+    there = padded.mask > 0
+    np.testing.assert_allclose(made["ratios"][there, 0], 2.0 * np.exp(log_prob[there]), rtol=1e-5)
+    assert made["policies"].logits.shape == (7, steps + 1, 2, 2)
+    with config.unlocked():
+        config.folds = 1
+    assert (prepared(config, padded, [CANDIDATE], [log_prob])["num_steps"] == len(data)).all()
 
 
 @pytest.mark.slow
-def test_a_run_estimates_every_candidate_by_every_estimator(tmp_path):
-    line = main.run(experiment, configs.get_config("tiny-control"), tmp_path)
+@pytest.mark.parametrize("preset, candidates", [("tiny-control", 6), ("tiny-hopper", 6)])
+def test_a_run_estimates_every_candidate_by_every_estimator(preset, candidates, tmp_path):
+    line = main.run(experiment, configs.get_config(preset), tmp_path)
     found = read_outcomes(tmp_path / "outcomes.npz").values
-    assert {name.removeprefix("estimate/") for name in found if name.startswith("estimate/")} == {
-        "dm", "tis", "pdis", "dr", "sntis", "snpdis", "sndr", "sam_is", "sam_dr", "sam_snis", "sam_sndr"
-    }
+    assert {name.removeprefix("estimate/") for name in found if name.startswith("estimate/")} == ESTIMATORS.keys()
     np.testing.assert_allclose(found["truth"][-1], [line["truth"]] * 2)
     for name in ("tis", "snpdis", "sndr"):
         low, value, high = (found[f"{kind}/{name}"][-1] for kind in ("low", "estimate", "high"))
-        assert value.shape == (2, 6) and (low < value).all() and (value < high).all()
-    assert not np.array_equal(found["estimate/tis"][-1, 0], found["estimate/tis"][-1, 1])  # data of its own
+        assert value.shape == (2, candidates)
+        assert (low <= value + 1e-9).all() and (value <= high + 1e-9).all()  # equal where all returns are
+    assert not np.array_equal(found["estimate/dr"][-1, 0], found["estimate/dr"][-1, 1])  # data of its own
 
 
 @pytest.mark.parametrize("fields, message", [
     ({"environment": "pendulum"}, "unknown config.environment 'pendulum'"),
-    ({"behaviour": (0.0, 1.0)}, r"config.behaviour \(2,\): give directions of 4 numbers"),
-    ({"trajectories": 150}, "config.trajectories=150: above 100 give a multiple of it"),
+    ({"behaviour": (0.0, 1.0)}, r"config.candidates has \[0.0, 1.0\]: give directions of 4 numbers"),
+    ({"learned": {"bc": ""}}, "config.learned.bc is empty: give the --workdir of a run of configs/scope_rl.py"),
+    ({"learned": {"bc": "nowhere"}}, "nowhere: not the --workdir of a run"),
     ({"task": "bandit"}, "unknown config.task 'bandit'"),
-    ({"dice.method": "dual"}, "unknown method 'dual'"),
+    ({"environment": "hopper", "task": "candidate", "behaviour": ("sac_hopper_070k", 1.0), "candidates": ()},
+     "config.environment: hopper has embedded candidates"),
 ])
 def test_configurations_that_cannot_be(fields, message):
     config = configs.get_config("tiny-control")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         with config.unlocked():
             for name, given in fields.items():
-                own, _, last = name.rpartition(".")
-                (config[own] if own else config)[last] = given
-        experiment(config).program(config)
+                config[name] = given
+        experiment(config)
 
 
 # A user's own data: three episodes of two steps, one step, and two steps that a time-out cuts.
@@ -208,11 +235,18 @@ def test_a_file_that_cannot_be(changes, message, tmp_path):
     (["--interval=hoeffding"], "--interval=hoeffding is a bound only with --value_range"),
     (["--interval=hoeffding", "--value_range=0.001"], "value_range is 0.001, and trajectories lie"),
     (["--max_weight=0"], "max_weight"),
+    (["--workdir=here"], "--workdir is where models of --runs learn: give runs"),
+    (["--runs=nowhere"], "field 'observations' is missing; the file has behaviour_log_prob"),
     (["there"], "unexpected argument 'there'"),
 ])
 def test_flags_that_cannot_be(flags, message, tmp_path):
     ended = run_module(BINARY, written(tmp_path), *flags)
     assert ended.code == 1 and "Traceback" not in ended.stderr and message in ended.stderr
+
+
+def test_there_is_no_such_task_to_log(tmp_path):
+    assert "--task: unknown task 'cartpol'" in run_module(LOG, "--task=cartpol", f"--out={tmp_path / 'a.npz'}").error
+    assert not (tmp_path / "a.npz").exists()
 
 
 def test_there_is_no_such_file(tmp_path):
@@ -235,6 +269,63 @@ def test_a_data_set_of_rlds_is_read_as_a_file_is(tmp_path):
     assert one.keys() == other.keys() and all(one[name] == pytest.approx(other[name]) for name in one)
 
 
+def test_vanishing_weights_have_an_effective_size(tmp_path):
+    changes = {"policy__new__log_prob": np.array([-400.0, 0.0, -400.0, -400.0, 0.0])}
+    size = run_module(BINARY, written(tmp_path, **changes)).last_line["policies"]["new"]["effective_sample_size"]
+    assert 1.0 <= size <= 3.0
+
+
 def test_densities_may_be_above_one(tmp_path):
     changes = {"policy__new__log_prob": np.ones(5), "behaviour_log_prob": np.full(5, 1.5)}
     assert run_module(BINARY, written(tmp_path, **changes), "--actions=continuous").code == 0
+
+
+# Policies of runs
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """A folder with a run that learnt a candidate in CartPole, called cql, and logged data of another policy."""
+    folder = tmp_path_factory.mktemp("learnt")
+    main.run(experiment, configs.get_config("tiny-candidate"), folder / "cql")
+    line = run_module(LOG, f"--out={folder / 'logged.npz'}", "--episodes=30").last_line
+    assert line["episodes"] == 30
+    return folder
+
+
+@pytest.mark.slow
+def test_a_learnt_candidate_plays_and_is_asked_in_the_study(learnt):
+    config = configs.get_config("tiny-control")
+    with config.unlocked():
+        config.candidates, config.learned = (), {"cql": str(learnt / "cql")}
+    problem = problem_of(config)
+    (candidate,) = problem.candidates
+    made = problem.episodes(candidate, 300, 0)
+    log_prob = candidate.log_prob(made.observations, made.actions, Kernel())
+    # It did what it says: the mean log-prob of its own actions is minus its entropy.
+    entropy = np.asarray(candidate.at(made.observations).entropy())
+    assert log_prob.mean() == pytest.approx(-entropy.mean(), abs=0.05) and made.lengths.max() <= config.horizon
+
+
+@pytest.mark.slow
+def test_policies_of_runs_are_asked_and_modelled(learnt, tmp_path):
+    data, run = f"--data={learnt / 'logged.npz'}", f"--runs={learnt / 'cql'}"
+    asked = run_module(BINARY, data, run, "--discount=0.9")
+    assert asked.code == 0, asked.stderr
+    estimates = asked.last_line["policies"]["cql"]["estimates"]
+    assert estimates.keys() == {"tis", "pdis", "sntis", "snpdis"}
+    line = run_module(BINARY, data, run, "--discount=0.9", f"--workdir={tmp_path / 'ope'}", "--steps=20").last_line
+    modelled = line["policies"]["cql"]["estimates"]
+    assert modelled.keys() == ESTIMATORS.keys()
+    assert all(modelled[name] == pytest.approx(estimates[name]) for name in estimates)
+    modes = run_module(BINARY, data, run, "--discount=0.9", "--modes").last_line["policies"]["cql"]
+    assert modes["effective_sample_size"] < asked.last_line["policies"]["cql"]["effective_sample_size"]
+    assert "models of values" in run_module(BINARY, data, run, f"--workdir={tmp_path / 'one'}").error
+    twice = run_module(BINARY, data, f"--runs={learnt / 'cql'},{learnt / 'cql'}").error
+    assert "two runs are called 'cql'" in twice
+    with np.load(learnt / "logged.npz") as fields:
+        np.savez(tmp_path / "wide.npz", **dict(fields) | {
+            name: np.ones((len(fields["rewards"]), 5), np.float32) for name in ("observations", "next_observations")
+        })
+    wide = run_module(BINARY, f"--data={tmp_path / 'wide.npz'}", run).error
+    assert "its policy has other observations or actions than the data, which have 5 and 2" in wide

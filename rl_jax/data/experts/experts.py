@@ -51,8 +51,12 @@ def load_expert(name: str) -> Policy:
     return load_policy(str(known[name] / name))
 
 
-def expert_episodes(env_id: str, policy: Acting, num_episodes: int, seed: int, stochastic: bool = True) -> Episodes:
+def expert_episodes(
+    env_id: str, policy: Acting, num_episodes: int, seed: int, stochastic: bool = True, time_limit: int | None = None
+) -> Episodes:
     """The first episodes of a policy from one seed; actions are in [-1, 1], the task's box around 0.
+
+    `time_limit` cuts the task's own short.
 
     Raises:
       ValueError: the policy reads or does something else than the task has.
@@ -66,7 +70,7 @@ def expert_episodes(env_id: str, policy: Acting, num_episodes: int, seed: int, s
     if acted != (1, action):
         raise ValueError(f"the expert's actions have {acted[1]} components, and those of {env_id} {action}")
     blocks = [
-        to_episodes(roll_out_block(env_id, policy, (seed,), block, BLOCK_EPISODES * limit, stochastic))
+        to_episodes(roll_out_block(env_id, policy, (seed,), block, BLOCK_EPISODES * limit, stochastic, time_limit))
         for block in range(-(-num_episodes // BLOCK_EPISODES))
     ]
     return concatenate_episodes(blocks).select(range(num_episodes))

@@ -25,8 +25,8 @@ class Policy:
     log_std: np.ndarray | None  # [A] state-independent noise, None without
     log_std_layer: tuple[np.ndarray, np.ndarray] | None  # state-dependent noise, from the last hidden layer
 
-    def act(self, observations: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """Actions [B, A] float32 in [-1, 1]; observations [B, O] and standard normal noise [B, A] (None: the mode)."""
+    def heads(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Mean and logarithm of the deviation [B, A], before the head, at observations [B, O]; None without noise."""
         hidden = observations.astype(np.float32)
         if self.obs_mean is not None:
             hidden = np.clip((hidden - self.obs_mean) * self.obs_scale, -self.obs_clip, self.obs_clip)
@@ -37,14 +37,22 @@ class Policy:
             elif self.activation == "relu":
                 hidden = np.maximum(hidden, 0.0)
         weights, bias = self.layers[-1]
-        actions = hidden @ weights + bias
-        if noise is not None:
-            if self.log_std is not None:
-                actions = actions + np.exp(self.log_std) * noise.astype(np.float32)
-            elif self.log_std_layer is not None:
-                log_std = np.clip(hidden @ self.log_std_layer[0] + self.log_std_layer[1], *LOG_STD_BOUNDS)
-                actions = actions + np.exp(log_std) * noise.astype(np.float32)
+        log_std = self.log_std
+        if log_std is None and self.log_std_layer is not None:
+            log_std = np.clip(hidden @ self.log_std_layer[0] + self.log_std_layer[1], *LOG_STD_BOUNDS)
+        return hidden @ weights + bias, log_std
+
+    def act(self, observations: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """Actions [B, A] float32 in [-1, 1]; observations [B, O] and standard normal noise [B, A] (None: the mode)."""
+        actions, log_std = self.heads(observations)
+        if noise is not None and log_std is not None:
+            actions = actions + np.exp(log_std) * noise.astype(np.float32)
         return np.tanh(actions) if self.head == "tanh" else np.clip(actions, -1.0, 1.0)
+
+    def with_deviation(self, deviation: float) -> "Policy":
+        """The same policy with Gaussian noise of one deviation before the head; without noise at 0."""
+        log_std = np.full(len(self.layers[-1][1]), np.log(deviation), np.float32) if deviation else None
+        return dataclasses.replace(self, log_std=log_std, log_std_layer=None)
 
 
 def load_policy(name: str) -> Policy:

@@ -27,11 +27,13 @@ def make_environments(env_id: str) -> tuple[list, int]:
 
 
 def roll_out_block(
-    env_id: str, policy: Policy, seed_sequence: tuple[int, ...], block: int, max_steps: int, stochastic: bool = True
+    env_id: str, policy: Policy, seed_sequence: tuple[int, ...], block: int, max_steps: int, stochastic: bool = True,
+    time_limit: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Episodes block * BLOCK_EPISODES .. of one policy; each is a function of (seed_sequence, its index) alone.
 
     Only the first `max_steps` steps are wanted: an episode stops as soon as it and those before it hold that many.
+    `time_limit` cuts the task's own short.
 
     Returns:
       Flat arrays over all steps: observations [N, O], actions [N, A], rewards [N], next_observations [N, O] (float32),
@@ -39,6 +41,7 @@ def roll_out_block(
       steps touch.
     """
     environments, limit = make_environments(env_id)
+    limit = min(limit, time_limit or limit)
     observation_dim, action_dim = environments[0].observation_space.shape[0], environments[0].action_space.shape[0]
     bound = environments[0].action_space.high  # of a box around 0; policies act in [-1, 1]
     observations = np.zeros((BLOCK_EPISODES, limit + 1, observation_dim), np.float32)

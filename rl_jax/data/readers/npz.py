@@ -1,5 +1,6 @@
 """Reader of a single .npz file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,22 @@ def read_npz(path: Path) -> tuple[Episodes, dict]:
       The episodes and {"env_id": ...}.
     """
     arrays = read_arrays(path)
-    require_fields(str(path), arrays, STEP_FIELDS)
-    steps = flat_steps(str(path), arrays)
+    env_id = arrays.pop("env_id", np.array(""))
+    if env_id.dtype.kind != "U" or env_id.size != 1:
+        raise ValueError(f"{path}: field 'env_id' is {env_id.dtype} {env_id.shape}, expected one string")
+    return episodes_of_arrays(str(path), arrays), {"env_id": str(env_id.item())}
+
+
+def episodes_of_arrays(name: str, arrays: Mapping[str, np.ndarray]) -> Episodes:
+    """The episodes of such arrays; `name` is the file's, for errors."""
+    require_fields(name, arrays, STEP_FIELDS)
+    steps = flat_steps(name, arrays)
     size = len(steps["rewards"])
-    flags = {field: flat_flags(str(path), field, arrays[field], size) for field in ("terminated", "truncated")}
+    flags = {field: flat_flags(name, field, arrays[field], size) for field in ("terminated", "truncated")}
     # A step flagged as both ends its episode by the environment.
     flags["truncated"] &= ~flags["terminated"]
     if size and not (flags["terminated"][-1] or flags["truncated"][-1]):
         flags["truncated"][-1] = True
-    extras = {field: array for field, array in arrays.items() if field not in STEP_FIELDS and field != "env_id"}
+    extras = {field: array for field, array in arrays.items() if field not in STEP_FIELDS}
     starts = starts_from_ends(flags["terminated"] | flags["truncated"])
-    env_id = arrays.get("env_id", np.array(""))
-    if env_id.dtype.kind != "U" or env_id.size != 1:
-        raise ValueError(f"{path}: field 'env_id' is {env_id.dtype} {env_id.shape}, expected one string")
-    return Episodes(**steps, **flags, starts=starts, extras=extras), {"env_id": str(env_id.item())}
+    return Episodes(**steps, **flags, starts=starts, extras=extras)
