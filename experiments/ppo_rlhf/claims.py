@@ -36,8 +36,10 @@ def quick() -> Preset:
 
 
 def paper() -> Preset:
-    judge = Run("reward", "preferences", "experiments.reward_model.train", "configs/reward_model.py:smollm2/hh_harmless")
-    learner = Run("ppo", "hh_harmless", MODULE, "configs/ppo_rlhf.py:paper", needs={"reward.model": "reward-preferences"})
+    train, config = "experiments.reward_model.train", "configs/reward_model.py:smollm2/hh_harmless"
+    judge = Run("reward", "preferences", train, config)
+    needs = {"reward.model": "reward-preferences"}
+    learner = Run("ppo", "hh_harmless", MODULE, "configs/ppo_rlhf.py:paper", needs=needs)
     claim = changes_by("ppo", REWARD, 0.0, by="interval", tasks=("hh_harmless",), beside=(LENGTH,))
     measures = {"preferences": Metric("eval/accuracy", "held-out accuracy"), "hh_harmless": REWARD}
     return Preset((judge, learner), (elsewhere(claim, "SmolLM2 needs an accelerator"),), measure=measures)
