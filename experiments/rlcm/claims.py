@@ -155,11 +155,11 @@ def draw_compression(scores: Scores, path: Path) -> None:
 def draw_kept(scores: Scores, path: Path) -> None:
     """Draws what is gone of the bytes, and what the judge still sees, against updates."""
     panels = {
-        curve.metric.label: {
+        title: {
             scores.label(name): (run.steps, curve.of(run))
             for name in scores.methods for run in [scores.evaluations(name, "compress")]
         }
-        for curve in (GONE, as_curve(JUDGE))
+        for title, curve in (("share of the bytes that is gone", GONE), (JUDGE.label, as_curve(JUDGE)))
     }
     plot_curves(panels, path, labels=[scores.label(name) for name in scores.methods], score="", x_label="updates")
 
