@@ -53,7 +53,10 @@ class GRU(nn.Module):
 
 
 class HistoryEncoder(nn.Module):
-    """A history -> latents [B, T, latent_dim].
+    """A history -> latents [B, T, latent_dim], by a last layer without a bias.
+
+    Losses of the distances of latents leave a shift of all of them undetermined: a bias there would have rounding for
+    a gradient, of which Adam makes full steps.
 
     Attributes:
       kind: "gru", "transformer" (causal, with learnt positions), or "none", which sees the observation of now alone.
@@ -78,7 +81,8 @@ class HistoryEncoder(nn.Module):
         if self.kind not in KINDS:
             raise ValueError(f"encoder is {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.kind == "none":
-            return nn.Dense(self.latent_dim)(MLP((self.hidden_dim,), activate_final=True)(observations))
+            hidden = MLP((self.hidden_dim,), activate_final=True)(observations)
+            return nn.Dense(self.latent_dim, use_bias=False)(hidden)
         before = jnp.pad(actions, ((0, 0), (1, 0), (0, 0)))[:, :-1] * (timesteps > 0)[..., None]
         x = jnp.concatenate([observations, before], -1)
         if self.kind == "gru":
@@ -90,7 +94,7 @@ class HistoryEncoder(nn.Module):
             episode = jnp.cumsum(timesteps == 0, -1)
             seen = causal_mask(mask) & (episode[:, :, None] == episode[:, None, :])
             hidden = Transformer(self.num_layers, self.num_heads)(x, seen)
-        return nn.Dense(self.latent_dim)(hidden)
+        return nn.Dense(self.latent_dim, use_bias=False)(hidden)
 
 
 class OnHistory(nn.Module):
