@@ -11,9 +11,11 @@ Presets:
                     episodes), iql, iql_bisim.
   <method>/wordle   Wordle with 200 words, a letter a step, from the games of synthetic players, 3 seeds, on a causal
                     transformer: minutes. Methods: bc, ilql, ilql_bisim.
-  paper/<method>    either at the authors' lengths, as far as they are known; Wordle with all answers and GPT-2's
-                    small network: for one GPU.
-  tiny, tiny-<method>, tiny-wordle-<method>   seconds: what the tests run.
+  paper/<method>, paper/wordle-<method>   either at the authors' lengths, as far as they are known; Wordle with all
+                    answers and GPT-2's small network: for one GPU.
+  paper/vizdoom-<method>   navigation in VizDoom from pictures, on walks of players of ten kinds: for one GPU, with the
+                    extra vizdoom. Methods: bc, cql, cql_bisim.
+  tiny, tiny-<method>, tiny-wordle-<method>, tiny-vizdoom-<method>   seconds: what the tests run.
 
 Scores that they reached stand in experiments/obs_history/README.md.
 """
@@ -45,6 +47,7 @@ WORDLE: dict[str, tuple[Callable[[], ConfigDict], dict[str, object]]] = {
     "ilql": (ilql.default_config, {}),
     "ilql_bisim": (ilql.default_config, {"agent.eta": 0.1}),
 }
+VIZDOOM = ("bc", "cql", "cql_bisim")
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
@@ -59,6 +62,9 @@ def get_config(preset: str = "quick") -> ConfigDict:
         presets[f"{method}/wordle"] = lambda method=method: wordle(method)
         presets[f"paper/wordle-{method}"] = lambda method=method: paper_wordle(wordle(method))
         presets[f"tiny-wordle-{method}"] = lambda method=method: tiny_wordle(wordle(method))
+    for method in VIZDOOM:
+        presets[f"paper/vizdoom-{method}"] = lambda method=method: vizdoom(method)
+        presets[f"tiny-vizdoom-{method}"] = lambda method=method: tiny_vizdoom(vizdoom(method))
     return from_preset("obs_history", presets, preset)
 
 
@@ -137,6 +143,23 @@ def paper_wordle(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def vizdoom(method: str) -> ConfigDict:
+    agent, settings = METHODS[method]
+    config = base(agent())
+    config.data = {"kind": "vizdoom", "episodes": 800, "top_fraction": 1.0, "seed": 0}  # 100,000 steps
+    config.agent.update(
+        {"picture": (60, 80), "latent_dim": 128, "hidden_dim": 256, "hidden_dims": (256,), "learning_rate": 1e-4,
+         "discount": 0.99}
+    )
+    config.num_seeds = 1
+    config.num_steps = 50_000
+    config.eval_episodes = 50
+    config.loop.update({"chunk": 100, "log_every": 500, "eval_every": 5000})
+    config.checkpoint.every = 5000
+    config.update_from_flattened_dict(settings)
+    return config
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     config.agent.update({"latent_dim": 8, "hidden_dim": 8, "hidden_dims": (8,), "num_layers": 1})
     config.update_from_flattened_dict(
@@ -149,4 +172,13 @@ def tiny(config: ConfigDict) -> ConfigDict:
 def tiny_wordle(config: ConfigDict) -> ConfigDict:
     config = tiny(config)
     config.data.update({"episodes": 30, "words": 20})
+    return config
+
+
+def tiny_vizdoom(config: ConfigDict) -> ConfigDict:
+    config = tiny(config)
+    config.update_from_flattened_dict(
+        {"data.episodes": 10, "num_steps": 2, "batch_size": 2, "eval_episodes": 2, "loop.chunk": 1, "loop.log_every": 1,
+         "loop.eval_every": 2, "checkpoint.every": 2}
+    )
     return config

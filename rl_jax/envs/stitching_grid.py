@@ -51,7 +51,9 @@ class GridState(NamedTuple):
     time: jax.Array
 
 
-def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -> Environment:
+def stitching_grid(
+    start: str = "A", view: str = "partial", horizon: int = 30, either_goal: bool = False
+) -> Environment:
     """The task; the right goal pays 1, and a time-out after `horizon` steps is no terminal.
 
     Args:
@@ -59,6 +61,7 @@ def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -
       view: "partial" shows the walls of the 3x3 window [9], the token [16] and, at the first step, the landmark: the
         start [2] and the right goal [2]; "state" shows the position [81] and the right goal [2], with which no memory
         is needed.
+      either_goal: whether the wrong goal pays too: so one sees who finds a way and forgot where to.
 
     Raises:
       ValueError: there is no such start or view.
@@ -87,7 +90,7 @@ def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -
         state = state._replace(position=after[state.position, action], time=state.time + 1)
         goals = jnp.array(GOALS)
         terminated = jnp.any(state.position == goals)
-        reward = (state.position == goals[state.goal]).astype(jnp.float32)
+        reward = (terminated if either_goal else state.position == goals[state.goal]).astype(jnp.float32)
         truncated = ~terminated & (state.time >= horizon)
         return state, TimeStep(observe(state, key), reward, terminated, truncated)
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.encoders import NatureCNN
 from rl_jax.networks.initializers import orthogonal
 from rl_jax.networks.mlp import MLP
 from rl_jax.networks.transformer import INITIALIZER, Transformer, causal_mask
@@ -62,9 +63,11 @@ class HistoryEncoder(nn.Module):
       kind: "gru", "transformer" (causal, with learnt positions), or "none", which sees the observation of now alone.
       hidden_dim: of the memory and of what is put into it.
       num_layers, num_heads, max_timesteps: of the transformer; later steps share the last position.
+      picture: height and width of grey pictures, whose rows observations are, and which convolutions look at first;
+        empty where there are none.
 
     Raises:
-      ValueError: there is no such kind.
+      ValueError: there is no such kind, or the pictures are too small.
     """
 
     kind: str
@@ -73,6 +76,7 @@ class HistoryEncoder(nn.Module):
     num_layers: int = 2
     num_heads: int = 2
     max_timesteps: int = 128
+    picture: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -80,6 +84,8 @@ class HistoryEncoder(nn.Module):
     ) -> jax.Array:
         if self.kind not in KINDS:
             raise ValueError(f"encoder is {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.picture:
+            observations = NatureCNN()(observations.reshape(*observations.shape[:-1], *self.picture, 1))
         if self.kind == "none":
             hidden = MLP((self.hidden_dim,), activate_final=True)(observations)
             return nn.Dense(self.latent_dim, use_bias=False)(hidden)

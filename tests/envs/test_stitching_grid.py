@@ -52,15 +52,17 @@ def test_moves_and_the_right_goal_are_those_of_the_other_view(episodes):
 def test_the_shortest_way_succeeds_and_the_other_goal_pays_nothing():
     """From the far corner of room A it takes 16 moves, by hand; walls and edges leave one where one is."""
     environment, places = grid.stitching_grid("A", "state"), jnp.array(grid.GOALS)
-    step = jax.jit(environment.step)
+    step, either = jax.jit(environment.step), jax.jit(grid.stitching_grid("A", "state", either_goal=True).step)
     for goal in (0, 1):
         for wanted, reward in ((goal, 1.0), (1 - goal, 0.0)):
             state = grid.GridState(*jnp.array([0, 0, goal, 0], jnp.int32))
             moves = grid.nearer_to(grid.GOALS[wanted])
             for count in range(1, 31):
-                state, given = step(state, jnp.int32(moves[int(state.position)].argmax()), KEY)
+                before, move = state, jnp.int32(moves[int(state.position)].argmax())
+                state, given = step(before, move, KEY)
                 if given.terminated:
                     break
+            assert float(either(before, move, KEY)[1].reward) == 1.0
             assert count == 16 and state.position == places[wanted] and float(given.reward) == reward
     blocked = step(grid.GridState(*jnp.array([0, 0, 0, 29], jnp.int32)), jnp.int32(0), KEY)
     assert int(blocked[0].position) == 0 and bool(blocked[1].truncated) and not bool(blocked[1].terminated)
