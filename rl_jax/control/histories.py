@@ -1,5 +1,6 @@
-"""Offline RL with observation histories: agents with a memory, on whole episodes, judged in a pure-JAX environment or in
-a simulator."""
+"""Offline RL with observation histories: agents with a memory, on whole episodes, judged in pure-JAX environments or in
+simulators.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
