@@ -54,7 +54,7 @@ FROM_B = Metric("eval/from_b", "success from start B")
 MODULE, CONFIG = "experiments.obs_history.train", "configs/obs_history.py:{method}/{task}"
 MEMORY = ("cql", "cql_bisim", "iql", "iql_bisim")  # what learns values of histories
 SMALL = ("n50a", "n50b", "n50c")
-SIZES = (*SMALL, "n200", "n1000")
+LARGER = ("n200", "n1000")
 DATA = {name: {"data.seed": seed} for seed, name in enumerate(SMALL)}
 LAST = mean_of_last(SUCCESS, 2)
 
@@ -87,7 +87,7 @@ def quick() -> Preset:
         better_by("iql_bisim", "iql", by="mean", tasks=SMALL[:1]),
         elsewhere(level_in_vizdoom(), "needs an accelerator: preset `vizdoom`"),
     )
-    runs = on(both, SIZES) + on(("oracle", "bc"), SMALL) + on(("iql_bisim", "iql"), SMALL[:1])
+    runs = on((*both, "oracle", "bc"), SMALL) + on(both, LARGER) + on(("iql_bisim", "iql"), SMALL[:1])
     return Preset(runs, claims, measure=LAST, beside=(ANY_GOAL, FROM_B, LOSS, VARIANCE))
 
 
