@@ -4,6 +4,7 @@ Presets:
   quick    CQL with and without the loss on three sets of 50 episodes of the stitching gridworld and on one of 200 and
            of 1000; on the sets of 50 CQL that sees the state and filtered cloning, on the first of them IQL: 3 seeds.
            The sets of 50 are tasks, n50a to n50c, so that an interval over them is one over data, which seeds share.
+  few      of it the four agents on n50a.
   wordle   ILQL with and without the loss and filtered cloning in Wordle with 200 words, 2 seeds.
   paper    the gridworld on 50 episodes with the authors' numbers of updates.
   vizdoom  VizDoom from pictures with and without the loss, and cloning: for one GPU, with the extra vizdoom.
@@ -57,6 +58,7 @@ SMALL = ("n50a", "n50b", "n50c")
 LARGER = ("n200", "n1000")
 DATA = {name: {"data.seed": seed} for seed, name in enumerate(SMALL)}
 LAST = mean_of_last(SUCCESS, 2)
+BOTH, BESIDE = ("cql_bisim", "cql"), (ANY_GOAL, FROM_B, LOSS, VARIANCE)
 
 FIGURES = {
     "curves.png": curves_of(SUCCESS), "success.png": across_tasks(x_label="data"),
@@ -73,22 +75,37 @@ def level_in_vizdoom() -> Claim:
     return close_to("cql_bisim", "cql", 0.1, name="vizdoom", text="in VizDoom {cql_bisim} and {cql} are about equal")
 
 
+def on_few_episodes(tasks: Sequence[str], over: str) -> tuple[Claim, ...]:
+    """The claims that sets of 50 episodes can decide, with intervals over seeds or over tasks."""
+    about = {"by": "mean", "over": over, "tasks": tasks}
+    return (
+        better_by("cql_bisim", "cql", 0.1, text="on 50 episodes {cql_bisim} succeeds more often than {cql} by 0.1",
+                  **about),
+        all_of([better_by("oracle", method, **about) for method in BOTH], text="on 50 episodes {oracle} is above both"),
+        better_by("cql_bisim", "bc", 0.2, text="on 50 episodes {cql_bisim} succeeds more often than {bc} by 0.2",
+                  **about),
+        correlates_over_evaluations(BOTH, LOSS, SUCCESS, 0.4),
+    )
+
+
 def quick() -> Preset:
-    both = ("cql_bisim", "cql")
-    claims: tuple[Claim, ...] = (
-        better_by("cql_bisim", "cql", 0.1, by="mean", over="tasks", tasks=SMALL,
-                  text="on 50 episodes {cql_bisim} succeeds more often than {cql} by 0.1"),
-        all_of([better_by("oracle", method, by="mean", over="tasks", tasks=SMALL) for method in both],
-               text="on 50 episodes {oracle} is above both"),
-        better_by("cql_bisim", "bc", 0.2, by="mean", over="tasks", tasks=SMALL,
-                  text="on 50 episodes {cql_bisim} succeeds more often than {bc} by 0.2"),
-        correlates_over_evaluations(both, LOSS, SUCCESS, 0.4),
+    claims = (
+        *on_few_episodes(SMALL, "tasks"),
         advantage_shrinks("cql_bisim", "cql", SMALL, ("n1000",)),
         better_by("iql_bisim", "iql", by="mean", tasks=SMALL[:1]),
         elsewhere(level_in_vizdoom(), "needs an accelerator: preset `vizdoom`"),
     )
-    runs = on((*both, "oracle", "bc"), SMALL) + on(both, LARGER) + on(("iql_bisim", "iql"), SMALL[:1])
-    return Preset(runs, claims, measure=LAST, beside=(ANY_GOAL, FROM_B, LOSS, VARIANCE))
+    runs = on((*BOTH, "oracle", "bc"), SMALL) + on(BOTH, LARGER) + on(("iql_bisim", "iql"), SMALL[:1])
+    return Preset(runs, claims, measure=LAST, beside=BESIDE)
+
+
+def few() -> Preset:
+    claims = (
+        *on_few_episodes(SMALL[:1], "seeds"),
+        elsewhere(level_in_vizdoom(), "needs an accelerator: preset `vizdoom`"),
+    )
+    figures = {name: FIGURES[name] for name in ("curves.png", "loss.png")}
+    return Preset(on((*BOTH, "oracle", "bc"), SMALL[:1]), claims, measure=LAST, beside=BESIDE, figures=figures)
 
 
 def wordle() -> Preset:
@@ -109,7 +126,7 @@ def paper() -> Preset:
     runs = grid(("cql_bisim", "cql", "oracle", "bc"), ("n50",), module=MODULE,
                 config="configs/obs_history.py:paper/{method}")
     return Preset(
-        runs, (better_by("cql_bisim", "cql", 0.1, by="mean"),), measure=LAST, beside=(ANY_GOAL, FROM_B, LOSS, VARIANCE)
+        runs, (better_by("cql_bisim", "cql", 0.1, by="mean"),), measure=LAST, beside=BESIDE
     )
 
 
@@ -130,7 +147,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="cql",
     measure=LAST,
-    presets={"quick": quick, "wordle": wordle, "paper": paper, "vizdoom": vizdoom, "tiny": tiny},
+    presets={"quick": quick, "few": few, "wordle": wordle, "paper": paper, "vizdoom": vizdoom, "tiny": tiny},
     notes=("The authors' numbers and code are not public in a form that can stand beside these: none are quoted.",),
     figures=FIGURES,
 )
