@@ -5,6 +5,7 @@ Importing this module registers doom-my_way_home-v0, which `EnvPool` knows by it
 rooms, pays 1 at the vest, which ends it, and is timed out after TIME_LIMIT decisions.
 """
 
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,9 @@ class Doom(gymnasium.Env):
 
     def __init__(self) -> None:
         vizdoom = require("vizdoom", EXTRA)
-        self._game = vizdoom.DoomGame()
+        self._game, self._folder = vizdoom.DoomGame(), tempfile.TemporaryDirectory()
+        # By default it writes its settings where one stands.
+        self._game.set_doom_config_path(f"{self._folder.name}/vizdoom.ini")
         self._game.load_config(f"{vizdoom.scenarios_path}/{SCENARIO}.cfg")
         self._game.set_available_buttons([getattr(vizdoom.Button, name) for name in MOVES])
         self._game.set_window_visible(False)
@@ -59,6 +62,7 @@ class Doom(gymnasium.Env):
 
     def close(self) -> None:
         self._game.close()
+        self._folder.cleanup()
 
     def _look(self) -> np.ndarray:
         """Every second pixel's mean with its neighbours; behind the last step the game shows nothing, and this the
