@@ -23,8 +23,8 @@ CQL, and 0.49 and 0.07 with the loss: in the end Q becomes the data's policy, wh
 alpha 0.3 it is so from the beginning (0.07 on 50 episodes). So 1500 updates, and the mean of the last two evaluations.
 Strong enough. One seed moves by 0.2 from one evaluation to the next, and on 50 episodes the pilots show no gain of 0.1;
 on 200 they show one. Three sets of 50 episodes with three seeds each are what two CPU cores can afford, and an interval
-over three sets is wide. IQL, 1000 episodes and Wordle were not piloted; IQL stood in `quick` until it ran, and is a preset
-of its own as time for it was lacking.
+over three sets is wide. IQL, 1000 episodes and Wordle were not piloted. IQL is a preset of its own for lack of time: it
+was taken out of `quick` when the other runs were done, before any of its own.
 """
 
 from collections.abc import Sequence
