@@ -1,23 +1,30 @@
 """What the paper on offline RL with observation histories runs and claims.
 
 Presets:
-  quick    four agents on 50, 200 and 1000 episodes of the stitching gridworld, IQL with and without the loss on 50:
-           5 seeds.
-  few      of it the four agents on 50 episodes.
-  wordle   ILQL with and without the loss and filtered cloning in Wordle with 200 words, 3 seeds.
+  quick    CQL with and without the loss on three sets of 50 episodes of the stitching gridworld and on one of 200 and
+           of 1000; on the sets of 50 also CQL that sees the state and filtered cloning: 3 seeds. The sets of 50 are
+           tasks, n50a to n50c, so that an interval over them is one over data, which seeds share.
+  iql      IQL with and without the loss on the sets of 50.
+  wordle   ILQL with and without the loss and filtered cloning in Wordle with 200 words, 2 seeds.
   paper    the gridworld on 50 episodes with the authors' numbers of updates.
+  vizdoom  VizDoom from pictures with and without the loss, and cloning: for one GPU, with the extra vizdoom.
   tiny     seconds: what the tests run.
 
 What was asked of each claim, by pilots on seed 100 and on episodes of seed 100, which no result uses, one seed each:
 
-Can the data show it. CQL that sees the state succeeds always after 500 updates, so the crossing is enough to stitch at.
-Long enough. With alpha 0.05 CQL on 50 episodes succeeds in 0.10, 0.40 and 0.48 after 500, 1000 and 1500 updates, and
-with the loss (eta 0.1) in 0.16, 0.44 and 0.30, while L_bis is 4.2 and 0.008. With alpha 0.3 both fall, from 0.26 to
-0.09 and, with eta 1, from 0.41 to 0.10: Q becomes the data's policy, which knows start A from start B. With alpha 1 CQL
-on 200 episodes stays below 0.02, and with eta 1 it is at 0.43 after 500 updates and at 0.07 after 1500. So alpha is
-0.05. Distances under all actions alike do no better (0.44 and 0.22 at alpha 0.3). Strong enough is not known: one seed
-moves by 0.2 from one evaluation to the next, hence the mean of the last three, but a gain of 0.1 may need more than
-five seeds. Success on 200 and 1000 episodes, IQL and Wordle were not piloted.
+Can the data show it. CQL that sees the state succeeds in 0.97 after 750 updates on 50 episodes, so the crossing is
+enough to stitch at. The right goal has to be shown alike at both starts: as a sign of A's own, which it was in the
+first version, no episode says what it means, and 0.5 is the most that any learner can expect. It is still hard to
+remember: on 50 and on 200 episodes policies get to the right goal in 0.6 and to the wrong one in 0.35 from start B too,
+where nothing has to be stitched. So `any_goal` and `from_b` stand beside the success.
+Long enough. Success after 500, 1000 and 1500 updates is, on 50 episodes, 0.11, 0.53 and 0.23 for CQL and 0.29, 0.52 and
+0.32 with the loss (alpha 0.05, eta 0.1, tau 0.02). On 200 episodes it is after 1000 and 2000 updates 0.06 and 0.00 for
+CQL, and 0.49 and 0.07 with the loss: in the end Q becomes the data's policy, which knows start A from start B. With
+alpha 0.3 it is so from the beginning (0.07 on 50 episodes). So 1500 updates, and the mean of the last two evaluations.
+Strong enough. One seed moves by 0.2 from one evaluation to the next, and on 50 episodes the pilots show no gain of 0.1;
+on 200 they show one. Three sets of 50 episodes with three seeds each are what two CPU cores can afford, and an interval
+over three sets is wide. IQL, 1000 episodes and Wordle were not piloted. IQL is a preset of its own for lack of time: it
+was taken out of `quick` when the other runs were done, before any of its own.
 """
 
 from collections.abc import Sequence
@@ -44,44 +51,56 @@ SUCCESS = Metric("eval/success", "success")
 RETURN = Metric("eval/return", "return")
 LOSS = Metric("eval/bisimulation_loss", "bisimulation loss", "lower")
 VARIANCE = Metric("eval/latent_variance", "variance of z")
+ANY_GOAL = Metric("eval/any_goal", "gets to either goal")
+FROM_B = Metric("eval/from_b", "success from start B")
 MODULE, CONFIG = "experiments.obs_history.train", "configs/obs_history.py:{method}/{task}"
 MEMORY = ("cql", "cql_bisim", "iql", "iql_bisim")  # what learns values of histories
-SIZES = ("n50", "n200", "n1000")
-LAST = mean_of_last(SUCCESS, 3)
-
+SMALL = ("n50a", "n50b", "n50c")
+LARGER = ("n200", "n1000")
+DATA = {name: {"data.seed": seed} for seed, name in enumerate(SMALL)}
+LAST = mean_of_last(SUCCESS, 2)
+BOTH, BESIDE = ("cql_bisim", "cql"), (ANY_GOAL, FROM_B, LOSS, VARIANCE)
 
 FIGURES = {
-    "success.png": across_tasks(x_label="episodes of data"),
-    "loss.png": over_evaluations(LOSS, SUCCESS, MEMORY, log_x=True), "curves.png": curves_of(SUCCESS),
+    "curves.png": curves_of(SUCCESS), "success.png": across_tasks(x_label="data"),
+    "loss.png": over_evaluations(LOSS, SUCCESS, MEMORY, log_x=True),
 }
 
 
-def gridworld(sizes: Sequence[str]) -> tuple[tuple[Run, ...], tuple[Claim, ...]]:
-    """Runs on these numbers of episodes, and the claims that any of them can decide."""
-    both = ("cql_bisim", "cql")
-    return grid((*both, "oracle", "bc"), sizes, module=MODULE, config=CONFIG), (
-        better_by("cql_bisim", "cql", 0.1, by="mean", tasks=("n50",),
-                  text="{cql_bisim} succeeds more often than {cql} by 0.1"),
-        all_of([better_by("oracle", method, by="mean") for method in both],
-               text="{oracle} is above both"),
-        better_by("cql_bisim", "bc", 0.2, by="mean", text="{cql_bisim} succeeds more often than {bc} by 0.2"),
-        correlates_over_evaluations(both, LOSS, SUCCESS, 0.4),
+def on(methods: Sequence[str], tasks: Sequence[str]) -> tuple[Run, ...]:
+    presets = {name: "n50" for name in SMALL}
+    return grid(methods, tasks, module=MODULE, config=CONFIG, by_task=DATA, presets=presets)
+
+
+def level_in_vizdoom() -> Claim:
+    return close_to("cql_bisim", "cql", 0.1, name="vizdoom", text="in VizDoom {cql_bisim} and {cql} are about equal")
+
+
+def on_few_episodes(tasks: Sequence[str]) -> tuple[Claim, ...]:
+    """The claims that sets of 50 episodes decide, with intervals over sets."""
+    about = {"by": "mean", "over": "tasks", "tasks": tasks}
+    return (
+        better_by("cql_bisim", "cql", 0.1, text="on 50 episodes {cql_bisim} succeeds more often than {cql} by 0.1",
+                  **about),
+        all_of([better_by("oracle", method, **about) for method in BOTH], text="on 50 episodes {oracle} is above both"),
+        better_by("cql_bisim", "bc", 0.2, text="on 50 episodes {cql_bisim} succeeds more often than {bc} by 0.2",
+                  **about),
+        correlates_over_evaluations(BOTH, LOSS, SUCCESS, 0.4),
     )
 
 
 def quick() -> Preset:
-    runs, claims = gridworld(SIZES)
-    runs += grid(("iql_bisim", "iql"), SIZES[:1], module=MODULE, config=CONFIG)
-    claims += (
-        advantage_shrinks("cql_bisim", "cql", "n50", "n1000"),
-        better_by("iql_bisim", "iql", by="mean", tasks=("n50",)),
+    claims = (
+        *on_few_episodes(SMALL),
+        advantage_shrinks("cql_bisim", "cql", SMALL, ("n1000",)),
+        elsewhere(level_in_vizdoom(), "needs an accelerator: preset `vizdoom`"),
     )
-    return Preset(runs, claims, measure=LAST, beside=(LOSS, VARIANCE))
+    return Preset(on((*BOTH, "oracle", "bc"), SMALL) + on(BOTH, LARGER), claims, measure=LAST, beside=BESIDE)
 
 
-def few() -> Preset:
-    figures = {"curves.png": curves_of(SUCCESS), "loss.png": FIGURES["loss.png"]}
-    return Preset(*gridworld(SIZES[:1]), measure=LAST, beside=(LOSS, VARIANCE), figures=figures)
+def iql() -> Preset:
+    claims = (better_by("iql_bisim", "iql", by="mean", over="tasks"),)
+    return Preset(on(("iql_bisim", "iql"), SMALL), claims, measure=LAST, beside=BESIDE)
 
 
 def wordle() -> Preset:
@@ -92,7 +111,7 @@ def wordle() -> Preset:
             better_by("ilql", "bc", by="mean", text="{ilql} returns more than {bc}"),
             close_to("ilql_bisim", "ilql", 0.5, text="{ilql_bisim} and {ilql} are about equal"),
         ),
-        measure=mean_of_last(RETURN, 3),
+        measure=mean_of_last(RETURN, 2),
         beside=(LOSS, VARIANCE, SUCCESS),
         figures={"curves.png": curves_of()},
     )
@@ -102,11 +121,15 @@ def paper() -> Preset:
     runs = grid(("cql_bisim", "cql", "oracle", "bc"), ("n50",), module=MODULE,
                 config="configs/obs_history.py:paper/{method}")
     return Preset(
-        runs, (better_by("cql_bisim", "cql", 0.1, by="mean"), elsewhere(
-            better_by("cql_bisim", "cql", by="mean", name="vizdoom", text="In VizDoom {cql_bisim} and {cql} are level"),
-            "VizDoom is not built in",
-        )), measure=LAST, beside=(LOSS, VARIANCE),
+        runs, (better_by("cql_bisim", "cql", 0.1, by="mean"),), measure=LAST, beside=BESIDE
     )
+
+
+def vizdoom() -> Preset:
+    runs = grid(("cql_bisim", "cql", "bc"), ("my_way_home",), module=MODULE,
+                config="configs/obs_history.py:paper/vizdoom-{method}")
+    figures = {"curves.png": curves_of(SUCCESS)}
+    return Preset(runs, (level_in_vizdoom(),), measure=LAST, beside=(LOSS, VARIANCE), figures=figures)
 
 
 def tiny() -> Preset:
@@ -119,7 +142,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="cql",
     measure=LAST,
-    presets={"quick": quick, "few": few, "wordle": wordle, "paper": paper, "tiny": tiny},
+    presets={"quick": quick, "iql": iql, "wordle": wordle, "paper": paper, "vizdoom": vizdoom, "tiny": tiny},
     notes=("The authors' numbers and code are not public in a form that can stand beside these: none are quoted.",),
     figures=FIGURES,
 )

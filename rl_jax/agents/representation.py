@@ -34,7 +34,8 @@ COMPARED = ("logged", "behaviour", "uniform")
 def on_history(config: ConfigDict, heads: dict[str, int]) -> OnHistory:
     """The encoder that `config` names with heads on it, widths by name."""
     encoder = HistoryEncoder(
-        config.encoder, config.latent_dim, config.hidden_dim, config.num_layers, config.num_heads, config.max_timesteps
+        config.encoder, config.latent_dim, config.hidden_dim, config.num_layers, config.num_heads, config.max_timesteps,
+        config.picture,
     )
     return OnHistory(encoder, config.hidden_dims, heads)
 
@@ -159,6 +160,7 @@ def encoder_config() -> dict[str, object]:
         "num_layers": 2,  # of the transformer, and so the next two
         "num_heads": 2,
         "max_timesteps": 128,
+        "picture": (),  # height and width of grey pictures, where those are observed
         "eta": 0.0,  # weight of the bisimulation loss
         "compared": "logged",  # "behaviour" or "uniform"
         "learning_rate": 3e-4,

@@ -23,7 +23,10 @@ __all__ = ["EnvPool", "EnvPoolError"]
 
 _SAVED = ("seeds", "actions", "observations", "steps", "physics")
 # The first word of an id -> the module here that registers it.
-OWN_TASKS = {"maze2d": "rl_jax.envs.point_maze", "door": "rl_jax.envs.adroit", "metaworld": "rl_jax.envs.meta_world"}
+OWN_TASKS = {
+    "maze2d": "rl_jax.envs.point_maze", "door": "rl_jax.envs.adroit", "metaworld": "rl_jax.envs.meta_world",
+    "doom": "rl_jax.envs.doom",
+}
 MIN_ENVS_FOR_WORKERS = 4  # a smaller pool is stepped in this process: starting workers takes a second
 
 

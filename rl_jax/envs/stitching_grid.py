@@ -2,8 +2,9 @@
 
 Episodes begin in the north-west room (start A) or in the north-east one (start B). A landmark, shown at the first step
 alone, says which start it is and which of two goals, in the southern corners, is the right one; the other one ends the
-episode too, with nothing. Beside the window every step shows a token that is drawn anew each time and means nothing, so
-that no two histories are the same.
+episode too, with nothing. The right goal is shown alike at both starts: no episode of A gets to a goal, so were it a
+sign of A's own no data could say what it means. Beside the window every step shows a token that is drawn anew each time
+and means nothing, so that no two histories are the same.
 
 Two kinds of behaviour make the data. A goes from start A to the crossing and then wanders, never onto a goal; B goes
 from start B through the crossing to a goal. So no episode leads from start A to a goal, and a learner that is asked for
@@ -50,13 +51,17 @@ class GridState(NamedTuple):
     time: jax.Array
 
 
-def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -> Environment:
+def stitching_grid(
+    start: str = "A", view: str = "partial", horizon: int = 30, either_goal: bool = False
+) -> Environment:
     """The task; the right goal pays 1, and a time-out after `horizon` steps is no terminal.
 
     Args:
       start: "A" or "B".
-      view: "partial" shows the walls of the 3x3 window [9], the token [16] and, at the first step, the landmark [4];
-        "state" shows the position [81] and the right goal [2], with which no memory is needed.
+      view: "partial" shows the walls of the 3x3 window [9], the token [16] and, at the first step, the landmark: the
+        start [2] and the right goal [2]; "state" shows the position [81] and the right goal [2], with which no memory
+        is needed.
+      either_goal: whether the wrong goal pays too: so one sees who finds a way and forgot where to.
 
     Raises:
       ValueError: there is no such start or view.
@@ -72,8 +77,8 @@ def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -
         if view == "state":
             return jnp.concatenate([jax.nn.one_hot(state.position, len(CELLS)), jax.nn.one_hot(state.goal, 2)])
         token = jax.nn.one_hot(jax.random.randint(key, (), 0, TOKENS), TOKENS)
-        landmark = jax.nn.one_hot(2 * state.start + state.goal, 4) * (state.time == 0)
-        return jnp.concatenate([windows[state.position], token, landmark])
+        landmark = jnp.concatenate([jax.nn.one_hot(state.start, 2), jax.nn.one_hot(state.goal, 2)])
+        return jnp.concatenate([windows[state.position], token, landmark * (state.time == 0)])
 
     def reset(key: Key) -> tuple[GridState, jax.Array]:
         room_key, goal_key, token_key = jax.random.split(key, 3)
@@ -85,7 +90,7 @@ def stitching_grid(start: str = "A", view: str = "partial", horizon: int = 30) -
         state = state._replace(position=after[state.position, action], time=state.time + 1)
         goals = jnp.array(GOALS)
         terminated = jnp.any(state.position == goals)
-        reward = (state.position == goals[state.goal]).astype(jnp.float32)
+        reward = (terminated if either_goal else state.position == goals[state.goal]).astype(jnp.float32)
         truncated = ~terminated & (state.time >= horizon)
         return state, TimeStep(observe(state, key), reward, terminated, truncated)
 

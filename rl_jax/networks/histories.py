@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.encoders import NatureCNN
 from rl_jax.networks.initializers import orthogonal
 from rl_jax.networks.mlp import MLP
 from rl_jax.networks.transformer import INITIALIZER, Transformer, causal_mask
@@ -53,15 +54,20 @@ class GRU(nn.Module):
 
 
 class HistoryEncoder(nn.Module):
-    """A history -> latents [B, T, latent_dim].
+    """A history -> latents [B, T, latent_dim], by a last layer without a bias.
+
+    Losses of the distances of latents leave a shift of all of them undetermined: a bias there would have rounding for
+    a gradient, of which Adam makes full steps.
 
     Attributes:
       kind: "gru", "transformer" (causal, with learnt positions), or "none", which sees the observation of now alone.
       hidden_dim: of the memory and of what is put into it.
       num_layers, num_heads, max_timesteps: of the transformer; later steps share the last position.
+      picture: height and width of grey pictures, whose rows observations are, and which convolutions look at first;
+        empty where there are none.
 
     Raises:
-      ValueError: there is no such kind.
+      ValueError: there is no such kind, or the pictures are too small.
     """
 
     kind: str
@@ -70,6 +76,7 @@ class HistoryEncoder(nn.Module):
     num_layers: int = 2
     num_heads: int = 2
     max_timesteps: int = 128
+    picture: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -77,8 +84,11 @@ class HistoryEncoder(nn.Module):
     ) -> jax.Array:
         if self.kind not in KINDS:
             raise ValueError(f"encoder is {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.picture:
+            observations = NatureCNN()(observations.reshape(*observations.shape[:-1], *self.picture, 1))
         if self.kind == "none":
-            return nn.Dense(self.latent_dim)(MLP((self.hidden_dim,), activate_final=True)(observations))
+            hidden = MLP((self.hidden_dim,), activate_final=True)(observations)
+            return nn.Dense(self.latent_dim, use_bias=False)(hidden)
         before = jnp.pad(actions, ((0, 0), (1, 0), (0, 0)))[:, :-1] * (timesteps > 0)[..., None]
         x = jnp.concatenate([observations, before], -1)
         if self.kind == "gru":
@@ -90,7 +100,7 @@ class HistoryEncoder(nn.Module):
             episode = jnp.cumsum(timesteps == 0, -1)
             seen = causal_mask(mask) & (episode[:, :, None] == episode[:, None, :])
             hidden = Transformer(self.num_layers, self.num_heads)(x, seen)
-        return nn.Dense(self.latent_dim)(hidden)
+        return nn.Dense(self.latent_dim, use_bias=False)(hidden)
 
 
 class OnHistory(nn.Module):

@@ -22,7 +22,7 @@ A seed whose value is only a bound (it never got there) fails, and does not pass
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 
@@ -122,22 +122,28 @@ def close_to(method: Method, other: Method, margin: float, **about: Unpack[About
     )
 
 
-def better_by(method: Method, other: Method, least: float = 0.0, by: By = "interval", **about: Unpack[About]) -> Claim:
+def better_by(
+    method: Method, other: Method, least: float = 0.0, by: By = "interval", over: Literal["seeds", "tasks"] = "seeds",
+    **about: Unpack[About],
+) -> Claim:
     """The method is better than the other by more than `least`, seed by seed, on the mean over tasks.
 
-    The value is the advantage: positive is better, whatever the direction of the measure.
+    The value is the advantage: positive is better, whatever the direction of the measure. Over "tasks" the interval is
+    of the tasks' means over seeds: where tasks are data sets, of one kind, that the seeds share, it holds for others.
     """
 
     def check(scores: Scores) -> Finding:
         measure = scores.measure(about.get("measure"), about.get("tasks"))
         own, theirs = (scores.values(name, measure, about.get("tasks")) for name in (method, other))
-        gain = measure.sign * (own.values - theirs.values).mean(1)
-        return decided(Values(gain, (own.known & theirs.known).all(1)), least, 1.0, by)
+        gain, known = measure.sign * (own.values - theirs.values), own.known & theirs.known
+        other_axis = 1 if over == "seeds" else 0
+        return decided(Values(gain.mean(other_axis), known.all(other_axis)), least, 1.0, by)
 
     beyond = "above" if by == "interval" else "at least"
+    how = f"mean over tasks: {HOW[by]}" if over == "seeds" else f"mean over seeds: {HOW[by].replace('seed', 'task')}"
     return make_claim(
         f"{ident(method)}_better_by_than_{ident(other)}", f"{named(method)} better than {named(other)}",
-        f"advantage, seeds paired, mean over tasks: {HOW[by]} {beyond} {least:g}", check, (method, other), about,
+        f"advantage, seeds paired, {how} {beyond} {least:g}", check, (method, other), about,
     )
 
 
@@ -382,25 +388,28 @@ def correlates_over_evaluations(
     )
 
 
-def advantage_shrinks(method: Method, other: Method, first: str, last: str, **about: Unpack[About]) -> Claim:
-    """The method's advantage over the other one is no larger on the task `last` than on `first`: means over seeds.
+def advantage_shrinks(
+    method: Method, other: Method, first: Sequence[str], last: Sequence[str], **about: Unpack[About]
+) -> Claim:
+    """The method's advantage over the other one is no larger on the tasks `last` than on `first`: means over seeds.
 
     The value is how much it shrinks; its interval is that of the mean over seeds, paired.
     """
 
     def check(scores: Scores) -> Finding:
-        measure = scores.measure(about.get("measure"), (first, last))
-        ours, theirs = (scores.values(name, measure, (first, last)).values for name in (method, other))
-        gains = measure.sign * (ours - theirs)
-        shrunk = gains[:, 0] - gains[:, 1]
-        detail = f"{gains[:, 0].mean():.3g} on {first}, {gains[:, 1].mean():.3g} on {last}"
+        measure, gains = scores.measure(about.get("measure"), (*first, *last)), []
+        for tasks in (first, last):
+            ours, theirs = (scores.values(name, measure, tasks).values for name in (method, other))
+            gains.append(measure.sign * (ours - theirs).mean(1))
+        shrunk = gains[0] - gains[1]
+        detail = ", ".join(f"{gain.mean():.3g} on {' '.join(tasks)}" for gain, tasks in zip(gains, (first, last)))
         return Finding(float(shrunk.mean()), interval_of(shrunk), bool(shrunk.mean() >= 0.0), detail)
 
     return make_claim(
         f"{ident(method)}_advantage_over_{ident(other)}_shrinks",
-        f"{named(method)} gains no more over {named(other)} on {last} than on {first}",
+        f"{named(method)} gains no more over {named(other)} on {' '.join(last)} than on {' '.join(first)}",
         "advantage on the first less that on the second, seeds paired: the mean over seeds at least 0", check,
-        (method, other), {**about, "tasks": (first, last)},
+        (method, other), {**about, "tasks": (*first, *last)},
     )
 
 

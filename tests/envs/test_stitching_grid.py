@@ -31,16 +31,17 @@ def test_no_episode_leads_from_start_a_to_a_goal(episodes):
 def test_the_landmark_is_shown_once_and_tokens_make_every_history_another_one(episodes):
     first = np.isin(np.arange(len(episodes)), episodes.starts)
     landmark, tokens = episodes.observations[:, 25:], episodes.observations[:, 9:25]
-    np.testing.assert_array_equal(landmark.sum(1), first)
-    assert set(landmark[first].argmax(1)[:30]) == {0, 1} and set(landmark[first].argmax(1)[30:]) == {2, 3}
+    np.testing.assert_array_equal(landmark.sum(1), 2.0 * first)
+    np.testing.assert_array_equal(landmark[first][:, :2].argmax(1), np.arange(60) >= 30)
     np.testing.assert_array_equal(tokens.sum(1), 1.0)
     whole = [tuple(tokens[start : start + 8].argmax(1)) for start in episodes.starts]
     assert len(set(whole)) == len(whole)
 
 
-def test_the_moves_are_those_of_the_other_view(episodes):
+def test_moves_and_the_right_goal_are_those_of_the_other_view(episodes):
     behaviour, key = grid.behaviour_b(DATA["noise"], DATA["wrong_share"]), jax.random.split(jax.random.key(1), 2)[1]
     state, partial = record(grid.stitching_grid("B", "state"), behaviour, 30, key), episodes.select(range(30, 60))
+    np.testing.assert_array_equal(state.observations[state.starts, 81:], partial.observations[partial.starts, 27:])
     np.testing.assert_array_equal(state.actions, partial.actions)
     position = state.observations[:, :81].argmax(1)
     np.testing.assert_array_equal(grid.walls_around()[position], partial.observations[:, :9])
@@ -51,15 +52,17 @@ def test_the_moves_are_those_of_the_other_view(episodes):
 def test_the_shortest_way_succeeds_and_the_other_goal_pays_nothing():
     """From the far corner of room A it takes 16 moves, by hand; walls and edges leave one where one is."""
     environment, places = grid.stitching_grid("A", "state"), jnp.array(grid.GOALS)
-    step = jax.jit(environment.step)
+    step, either = jax.jit(environment.step), jax.jit(grid.stitching_grid("A", "state", either_goal=True).step)
     for goal in (0, 1):
         for wanted, reward in ((goal, 1.0), (1 - goal, 0.0)):
             state = grid.GridState(*jnp.array([0, 0, goal, 0], jnp.int32))
             moves = grid.nearer_to(grid.GOALS[wanted])
             for count in range(1, 31):
-                state, given = step(state, jnp.int32(moves[int(state.position)].argmax()), KEY)
+                before, move = state, jnp.int32(moves[int(state.position)].argmax())
+                state, given = step(before, move, KEY)
                 if given.terminated:
                     break
+            assert float(either(before, move, KEY)[1].reward) == 1.0
             assert count == 16 and state.position == places[wanted] and float(given.reward) == reward
     blocked = step(grid.GridState(*jnp.array([0, 0, 0, 29], jnp.int32)), jnp.int32(0), KEY)
     assert int(blocked[0].position) == 0 and bool(blocked[1].truncated) and not bool(blocked[1].terminated)

@@ -1,6 +1,7 @@
 """Offline RL with histories: one update by loops, what padding, time-outs and the loss of distances may not touch."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ from rl_jax.agents.representation import Representation, inputs
 from rl_jax.control.histories import Judged, make_history_agent
 from rl_jax.core.ranges import check_ranges
 from rl_jax.data.sequences import RewardedSequences
-from rl_jax.envs.stitching_grid import stitching_grid
+from rl_jax.envs.stitching_grid import CROSSING, GOALS, nearer_to, stitching_grid, successors
 from rl_jax.losses.bisimulation import Outlook
 from rl_jax.networks.histories import HistoryEncoder, OnHistory
+from rl_jax.tabular.stochastic import StochasticMDP, policy_value
 from tests.data.sets import make_episodes
 
 RNG = np.random.default_rng(0)
@@ -156,6 +158,31 @@ def test_settings_that_cannot_work_are_named(fields, message, monkeypatch):
 def test_no_extraction_but_the_two():
     with pytest.raises(ValueError, match="config.agent.extraction is 'greedy': choose shifted or weighted"):
         agent("tiny-iql", extraction="greedy")
+
+
+def test_the_datas_policy_tells_start_a_from_start_b_at_the_crossing():
+    """Exactly: B's is worth 0.50 there and A's, which never gets to a goal, nothing. Distances under the data's own
+    actions are at least the difference of values, so they do not ask for one latent of both."""
+    after, values = successors(), []
+    moves = np.eye(len(after))[after]
+    moves[list(GOALS)] = np.eye(len(after))[list(GOALS), None]
+    pays = np.where(np.isin(np.arange(len(after)), GOALS)[:, None], 0.0, after == GOALS[0])
+    start = np.eye(len(after))[CROSSING]
+    for goal in GOALS:
+        nearer = nearer_to(goal)
+        policy = 0.9 * nearer / nearer.sum(1, keepdims=True) + 0.1 / 4
+        values.append(policy_value(StochasticMDP(moves, pays, start, 30), policy, 0.95))
+    assert np.average(values, weights=(0.75, 0.25)) == pytest.approx(0.501, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vizdoom") is None, reason="the extra vizdoom")
+def test_an_agent_learns_in_vizdoom_and_is_judged_there():
+    config = obs_history.get_config("tiny-vizdoom-cql_bisim")
+    program = paper.experiment(config).program(config)
+    state = jax.jit(jax.vmap(lambda key: program.init(key, program.resident)))(jax.random.split(KEY, 2))
+    outcomes = program.evaluate(state.replace(step=jnp.int32(0)), program.resident, KEY).outcomes
+    assert outcomes["success"].shape == (2, 2) and np.isfinite(outcomes["bisimulation_loss"]).all()
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def test_comparisons_by_hand():
     # Seeds paired: (2 + 20) / 2, (2 + 20) / 2, (-4 - 0.5) / 2.
     assert verdict(better_by("b", "a", by="mean"), found) == ("pass", pytest.approx((11 + 11 - 2.25) / 3))
     assert verdict(better_by("b", "a", by="worst"), found) == ("fail", -2.25)
+    assert verdict(better_by("b", "a", 1.0, by="worst", over="tasks"), found) == ("fail", 0.0)
     # b's gains: -47 -46 -45 -8.5 10 11, a's: -49 -48 -41 -10 -9 -8.
     judged = judge(claims.best_above_reference(["a", "b"]), found)
     assert judged["value"] == pytest.approx((-46 - 45 - 8.5 + 10) / 4) and judged["detail"] == "best: B"
