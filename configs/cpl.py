@@ -110,14 +110,16 @@ def double_integrator(method: str) -> ConfigDict:
 
 
 def meta_world(method: str, task: str) -> ConfigDict:
-    """1,000 segments of a scripted expert mixed with random actions, networks and lengths for a CPU."""
+    """1,000 segments of a scripted expert that misjudges, networks and lengths for a CPU."""
     config = base(method, f"metaworld-{task}")
     config.dataset.update({"num_steps": 64_000, "normalize_observations": True})
-    config.num_seeds, config.num_steps, config.batch_size = 3, 6000, 8
-    _lengths(config, cloning=2000, warmup=200)
-    config.agent.update({"hidden_dims": (256, 256), "learning_rate": 3e-4})
-    config.loop.update({"eval_every": 500})
-    config.checkpoint.every = 6000
+    config.num_seeds, config.num_steps, config.batch_size = 3, 900, 8
+    _lengths(config, cloning=300, warmup=100)
+    config.agent.update({"hidden_dims": (128, 128), "learning_rate": 3e-4})
+    if method == "piql":
+        config.agent.reward_share = 1 / 3
+    config.loop.update({"chunk": 100, "log_every": 100, "eval_every": 300, "eval_at_start": False})
+    config.checkpoint.every = 900
     return config
 
 

@@ -20,6 +20,7 @@ TIME_LIMIT = 250
 REWARD_SCALE = 0.1
 # Of Meta-World's 39 numbers the hand and the gripper of the step before are left out.
 LEFT_OUT = slice(18, 22)
+OBJECT_X = 4
 
 
 class MetaWorld(gymnasium.Env):
@@ -62,9 +63,11 @@ class MetaWorld(gymnasium.Env):
             return self._observation(), float(success), success, False, info
         return self._observation(), REWARD_SCALE * float(reward), False, False, info
 
-    def expert_action(self) -> np.ndarray:
-        """What Meta-World's script would do now, [4] in [-1, 1]."""
-        return np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
+    def expert_action(self, misjudged: float = 0.0) -> np.ndarray:
+        """What Meta-World's script would do now, [4] in [-1, 1], if it saw the object `misjudged` m to the side (x)."""
+        seen = self._seen.copy()
+        seen[OBJECT_X] += misjudged
+        return np.clip(self._expert.get_action(seen), -1.0, 1.0)
 
     def save_state(self) -> np.ndarray:
         """All that the simulator integrates and what was seen last, [P] float64; within an episode, whose goal and
