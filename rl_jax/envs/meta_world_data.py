@@ -56,8 +56,12 @@ def success_id(name: str) -> str:
     return f"{name}-success-v3"
 
 
-def load_segments(name: str, num_steps: int, length: int, seed: int, folder: Path) -> tuple[Episodes, dict]:
+def load_segments(
+    name: str, num_steps: int, length: int, seed: int, folder: Path, picture: int = 0
+) -> tuple[Episodes, dict]:
     """(episodes of one segment of `length` steps each, what is known of them), made where they are not cached.
+
+    With `picture` observations are pictures of that many pixels a side, bytes; the segments are the same.
 
     The fields "value" and "next_value" are V before a segment's first step and behind its last one, and 0 elsewhere.
     What is known: "behaviour_success" and "expert_success", shares of the episodes that both began.
@@ -72,21 +76,21 @@ def load_segments(name: str, num_steps: int, length: int, seed: int, folder: Pat
         raise ValueError(unknown("data set in config.dataset.name", name, known))
     require("metaworld", "metaworld")
     count = max(num_steps // length, 1)
-    key = f"{name}-{EDITION}-segments{count}-steps{length}-seed{seed}"
+    key = f"{name}-{EDITION}-segments{count}-steps{length}-seed{seed}" + (f"-pictures{picture}" if picture else "")
     with shared(folder), exclusive(folder / "locks" / f"{key}.lock"):
-        return open_cached(folder / "arrays", key, lambda: collect(task, count, length, seed))
+        return open_cached(folder / "arrays", key, lambda: collect(task, count, length, seed, picture))
 
 
 def _named(task: str) -> str:
     return PREFIX + task
 
 
-def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, dict]:
+def collect(task: str, count: int, length: int, seed: int, picture: int = 0) -> tuple[Episodes, dict]:
     """The segments that `load_segments` caches; minutes for a thousand."""
     from rl_jax.envs.meta_world import MetaWorld
 
     warnings.filterwarnings("ignore", "Constant\\(s\\) may be too high", UserWarning)  # the scripts ask for more than 1
-    env, own, rng = MetaWorld(task), BEHAVIOURS[task], np.random.default_rng(seed)
+    env, own, rng = MetaWorld(task, picture=picture), BEHAVIOURS[task], np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "values")}
     successes = []
     with ProgressBar(_named(task), count * length) as advance:
@@ -110,7 +114,8 @@ def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, di
                     succeeded |= bool(info["success"])
                 next_value, _ = expert_value(env)
                 for name, new in zip(parts, (observations, actions, rewards, (value, next_value)), strict=True):
-                    parts[name].append(np.asarray(new, np.float32))
+                    new = np.asarray(new)
+                    parts[name].append(new if new.dtype == np.uint8 else new.astype(np.float32))
                 value = next_value
                 advance(length)
             successes.append((succeeded, expert))
@@ -125,7 +130,7 @@ def expert_value(env) -> tuple[float, bool]:
     state = env.save_state()
     value, success = 0.0, False
     for _ in range(LOOK_AHEAD):
-        _, reward, _, _, info = env.step(env.expert_action())
+        reward, info = env.advance(env.expert_action())
         value, success = value + reward, success or bool(info["success"])
     env.restore_state(state)
     return value, success
