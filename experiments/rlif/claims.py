@@ -2,7 +2,8 @@
 
 Presets:
   quick   RLIF and the ways to clone beside weak and strong experts of Pendulum and Reacher, and the weak expert who
-          decides by its own Q, 3 seeds, 8,000 steps of the task each; the reference Qs are fitted first. MINUTES.
+          decides by its own Q, 3 seeds, 8,000 steps of the task each; the reference Qs are fitted first.
+          About 20 minutes of CPU time.
   paper   RLIF, DAgger and cloning in Hopper at the authors' lengths, 5 seeds: for an accelerator.
   tiny    seconds: what the tests run.
 
@@ -118,7 +119,7 @@ PAPER = Paper(
         "Scores are 0 for a random policy (Pendulum) or the untrained one of the expert's training (Reacher), and 100 "
         "for the strong expert. One step of RLIF is one of the environment; DAgger and HG-DAgger take as many steps of "
         "it, in 20 rounds.",
-        "The tasks *-q are fits of a reference Q, whose score is its error.",
+        "The tasks *-q are fits of a reference Q, whose score is its error in percent of its range.",
         "With few seeds a bootstrap interval is too narrow.",
     ),
 )
