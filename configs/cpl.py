@@ -10,7 +10,9 @@ Presets:
                       sweep-into.
   paper-<method>/<task>   the authors' settings and lengths: 500,000 updates of 96 pairs of 64 steps, dense data; and
                       sparse-<method>/<task>, 10,000 comparisons of 20,000 segments. For a GPU.
-  full                CPL from pictures with the authors' network for images: for a GPU.
+  image-<method>/<task>   from Meta-World's pictures of 64 pixels with the authors' network for images, 2,500 segments,
+                      all pairs by score; not piql. For a GPU, with MUJOCO_GL=egl.
+  full                CPL by the same from pictures of the double integrator.
   tiny                seconds: what the tests run, and so tiny-<method> and tiny-pictures.
 """
 
@@ -58,6 +60,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
             presets[f"{method}/{task}"] = functools.partial(meta_world, method, task)
             presets[f"paper-{method}/{task}"] = functools.partial(authors, method, task)
             presets[f"sparse-{method}/{task}"] = functools.partial(sparse, method, task)
+            if method != "piql":
+                presets[f"image-{method}/{task}"] = functools.partial(images, method, task)
     return from_preset("cpl", presets, preset)
 
 
@@ -80,6 +84,7 @@ def base(method: str, name: str) -> ConfigDict:
         "label": "regret",  # or "return": the score by which segments are compared
         "top_fraction": 1.0,  # below 1: the segments of the highest scores (%BC)
         "normalize_observations": False,
+        "picture": 0,  # pixels: above 0 the policy sees pictures
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",
     }
@@ -100,7 +105,6 @@ def double_integrator(method: str) -> ConfigDict:
     config.dataset.temperature = 21.4
     if method in ("cpl", "cpl_unbiased", "cpl_return"):
         config.agent.alpha = 0.5
-    config.dataset.picture = 0  # pixels: above 0 the policy sees pictures
     config.num_seeds, config.num_steps, config.batch_size, config.eval_episodes = 3, 2500, 32, 64
     _lengths(config, cloning=500, warmup=100)
     config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "dropout": 0.0})
@@ -110,14 +114,16 @@ def double_integrator(method: str) -> ConfigDict:
 
 
 def meta_world(method: str, task: str) -> ConfigDict:
-    """1,000 segments of a scripted expert mixed with random actions, networks and lengths for a CPU."""
+    """1,000 segments of a scripted expert that misjudges, networks and lengths for a CPU."""
     config = base(method, f"metaworld-{task}")
     config.dataset.update({"num_steps": 64_000, "normalize_observations": True})
-    config.num_seeds, config.num_steps, config.batch_size = 3, 6000, 8
-    _lengths(config, cloning=2000, warmup=200)
-    config.agent.update({"hidden_dims": (256, 256), "learning_rate": 3e-4})
-    config.loop.update({"eval_every": 500})
-    config.checkpoint.every = 6000
+    config.num_seeds, config.num_steps, config.batch_size = 3, 900, 8
+    _lengths(config, cloning=300, warmup=100)
+    config.agent.update({"hidden_dims": (128, 128), "learning_rate": 3e-4})
+    if method == "piql":
+        config.agent.reward_share = 1 / 3
+    config.loop.update({"chunk": 100, "log_every": 100, "eval_every": 300, "eval_at_start": False})
+    config.checkpoint.every = 900
     return config
 
 
@@ -135,13 +141,26 @@ def sparse(method: str, task: str) -> ConfigDict:
     return config
 
 
+def images(method: str, task: str) -> ConfigDict:
+    """Dense data from pictures."""
+    return _from_pictures(authors(method, task))
+
+
 def pictures() -> ConfigDict:
-    """CPL from pictures of the double integrator with the authors' network and settings for images."""
+    """CPL from pictures of the double integrator."""
     config = double_integrator("cpl")
+    config.dataset.segment_length = 64
+    return _from_pictures(config)
+
+
+def _from_pictures(config: ConfigDict) -> ConfigDict:
+    """With the authors' network and settings for images."""
     config.agent.update({
         "encoder": "drq_cnn", "hidden_dims": (1024, 1024), "dropout": 0.5, "learning_rate": 1e-4,
     })
-    config.dataset.update({"picture": 64, "pairing": "score", "num_steps": 160_000, "segment_length": 64})
+    if config.agent.contrastive and config.agent.cloning_weight:
+        config.agent.cloning_weight = 1.5
+    config.dataset.update({"picture": 64, "pairing": "score"})
     _lengths(config, cloning=40_000, warmup=10_000)
     config.num_seeds, config.num_steps, config.batch_size = 4, 120_000, 64
     config.loop.update({"eval_every": 2500})

@@ -36,7 +36,8 @@ OPTIONAL = [
     "tokenizers", "jinja2", "gguf",
 ]
 LOCKED_EXTRAS = [
-    "mujoco", "adroit", "atari", "minigrid", "datasets", "analysis", "generative", "language", "notebooks", "test"
+    "mujoco", "adroit", "metaworld", "atari", "minigrid", "datasets", "analysis", "generative", "language", "notebooks",
+    "test",
 ]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 

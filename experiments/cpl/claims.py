@@ -18,7 +18,12 @@ What was asked of each claim before its rule and setting were fixed, with pilots
 - Long enough, strong enough? Then the policy without a bias costs 1.4 times the optimum after 600 updates and 1.1 from
   1,500 on. A bias of 0.5, whose minimiser is not the optimum, stays at 2.5 to 3.5; cloning costs 50 to 80. So what is
   claimed of CPL near the optimum is claimed without the bias, and its cost is a row of its own.
-- Meta-World was not piloted for want of time: its rules are those of the card, and no result is shown.
+- Meta-World, drawer-open: from an expert with noise and 45% of random actions nothing can be shown, as cloning succeeds
+  in 25 of 25 episodes: noise averages away. So, with 20% of random actions, the expert of the data misjudges the
+  handle's place, by 8 cm +- 5 cm, anew in each segment: 24% of its episodes succeed, and by 300 segments and 600 to 900
+  updates of 8 pairs BC had 0.64, SFT 0.52, CPL 0.92 and then 1.0, each one run of 25 episodes. P-IQL and 10%-BC had no
+  pilot. So the runs are of 900 updates from 1,000 segments, and the score is the mean of the last two evaluations, of
+  150 episodes.
 """
 
 import math
@@ -90,7 +95,7 @@ def double_integrator() -> Preset:
     )
 
 
-def meta_world(tasks: tuple[str, ...], kind: str = "") -> Preset:
+def meta_world(tasks: tuple[str, ...], kind: str = "", last: int = 2) -> Preset:
     return Preset(
         runs(MAIN, tasks, kind),
         (
@@ -98,12 +103,12 @@ def meta_world(tasks: tuple[str, ...], kind: str = "") -> Preset:
             better_by("cpl", "piql", -0.05, by="mean", text="{cpl} succeeds as often as {piql}, within 0.05"),
             *cost_of_learning(SUCCESS),
         ),
-        measure=mean_of_last(SUCCESS, 10),
+        measure=mean_of_last(SUCCESS, last),
     )
 
 
 def paper() -> Preset:
-    dense, sparse = (meta_world(TASKS, kind) for kind in ("paper-", "sparse-"))
+    dense, sparse = (meta_world(TASKS, kind, 10) for kind in ("paper-", "sparse-"))
     return dense._replace(runs=dense.runs + sparse.runs)
 
 
@@ -128,8 +133,8 @@ PAPER = Paper(
     notes=(
         "On the double integrator a score is log10 of the cost of a roll-out over that of the optimal policy from the "
         "same starts: 0 is optimal. In Meta-World it is the share of episodes that succeed at the policy's mean.",
-        "Scores are means of the last 10 evaluations; the paper's are the best of a running average over checkpoints, "
-        "which is higher.",
+        "Scores are means of the last 10 evaluations, of 2 in the preset meta-world; the paper's are the best of a "
+        "running average over checkpoints, which is higher.",
         "With few seeds a bootstrap interval is too narrow.",
     ),
 )

@@ -12,6 +12,8 @@ from rl_jax.reports.scores import Scores
 from rl_jax.reports.statistics import bootstrap_interval
 from rl_jax.reports.tables import found
 
+FLOOR = -110.0  # of the scores shown: how far below a random policy an untrained one is says nothing
+
 
 def rate_between(expert_steps: np.ndarray, env_steps: np.ndarray) -> np.ndarray:
     """The expert's share of the steps between an evaluation and the one before, [T, S] of counts so far [T, S]; that of
@@ -49,17 +51,19 @@ def draw_interventions(scores: Scores, path: Path) -> None:
     entries = {}
     for (above, below), (task, runs) in zip(panels.T, tasks.items(), strict=True):
         for method, run in runs.items():
-            colour = COLOURS[list(scores.paper.labels).index(method) % len(COLOURS)]
+            place = list(scores.paper.labels).index(method)
+            style = {"color": COLOURS[place % len(COLOURS)], "linestyle": ("-", ":")[place // len(COLOURS)]}
             steps, label = outcome(run, "env_steps").mean(1), scores.label(method)
             start = np.flatnonzero(steps == 0)[-1]  # the last evaluation before any step: a clone is trained by then
-            entries[label] = draw(above, run, steps, start, colour)
+            entries[label] = draw(above, run, steps, start, style)
             if outcome(run, "expert_steps")[-1].any():
-                below.plot(steps[start + 1 :], RATE.of(run)[start + 1 :].mean(1), color=colour, linewidth=1.4)
+                below.plot(steps[start + 1 :], RATE.of(run)[start + 1 :].mean(1), linewidth=1.4, **style)
         level = found(lambda task=task: scores.reference(None, [task])[0])
         if level is not None:
             label = scores.paper.reference.label
             entries[label] = above.axhline(level, color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1)
         above.set_title(task, fontsize=9)
+        above.set_ylim(bottom=max(above.get_ylim()[0], FLOOR))
         below.set_ylim(0, 1)
         below.set_xlabel("steps of the environment", fontsize=8)
         for axes in (above, below):
@@ -74,13 +78,13 @@ def draw_interventions(scores: Scores, path: Path) -> None:
     save_figure(figure, path)
 
 
-def draw(axes, run: Evaluations, steps: np.ndarray, start: int, colour: str):
+def draw(axes, run: Evaluations, steps: np.ndarray, start: int, style: dict[str, str]):
     """The score of a run from an evaluation on with the interval over its seeds; where it takes no steps, a level, the
     mean of the last three evaluations."""
     values = as_curve(SCORE).of(run)
     if not steps.any():
-        return axes.axhline(values[-3:].mean(), color=colour, linewidth=1.2, linestyle=(0, (5, 1.6)))
-    (line,) = axes.plot(steps[start:], values[start:].mean(1), color=colour, linewidth=1.4)
+        return axes.axhline(values[-3:].mean(), color=style["color"], linewidth=1.2, linestyle=(0, (5, 1.6)))
+    (line,) = axes.plot(steps[start:], values[start:].mean(1), linewidth=1.4, **style)
     low, high = bootstrap_interval(values[start:].T)
-    axes.fill_between(steps[start:], low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.fill_between(steps[start:], low, high, color=style["color"], alpha=0.13, linewidth=0)
     return line

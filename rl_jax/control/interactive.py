@@ -34,7 +34,7 @@ from rl_jax.networks.model_file import load_model, save_model
 from rl_jax.networks.values import Critic
 
 REFERENCE = "reference.npz"  # in the folder of the run that fitted it
-ERROR = Metric("eval/error", "error of the reference Q", "lower", "% of its range")
+ERROR = Metric("eval/error", "error of Q", "lower", "%")
 LEVEL_BLOCKS = 6  # of 16 episodes, by which the expert's own level is measured
 FIRST_SEEDS = 1_000_000  # of episodes that are made here: those of runs begin elsewhere
 

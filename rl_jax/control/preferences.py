@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents.agent import Agent
 from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import AgentData, in_box, offline_program, on_raw_observations
+from rl_jax.control.online import on_task_actions
 from rl_jax.control.tasks import ActionBox, Task, judge_in
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
@@ -125,18 +126,24 @@ def _as_pictures(data: AgentData, size: int) -> AgentData:
 
 
 def meta_world_experiment(config: ConfigDict) -> Experiment:
-    """On segments of a task of Meta-World, made once; the outcome "return" [S, E] is 1 for an episode that succeeds."""
+    """On segments of a task of Meta-World, made once; the outcome "return" [S, E] is 1 for an episode that succeeds.
+
+    With `config.dataset.picture` from pictures of that many pixels.
+    """
     from rl_jax.envs.meta_world_data import load_segments, success_id
 
     own = config.dataset
     episodes, info = load_segments(
-        own.name, own.num_steps, own.segment_length, own.seed, Path(own.data_dir).expanduser()
+        own.name, own.num_steps, own.segment_length, own.seed, Path(own.data_dir).expanduser(), own.picture
     )
     data = preference_data(config, episodes, episodes.starts, episodes.lengths)
-    judge = judge_in(Task(success_id(own.name)), config)
+    if own.picture:
+        data = data._replace(statistics={})
+    judge = judge_in(Task(success_id(own.name), {"picture": own.picture} if own.picture else {}), config)
 
     def program(config: ConfigDict) -> Program:
-        act = on_raw_observations(make_agent(config, *data.action))
+        agent = make_agent(config, *data.action)
+        act = on_task_actions(agent, ActionBox()) if own.picture else on_raw_observations(agent)
         return offline_program(config, data)._replace(evaluate=judge(act, None))
 
     facts = {"behaviour_success": info["behaviour_success"], "best": info["expert_success"]}

@@ -1,12 +1,18 @@
 """Segments of a half-good behaviour in Meta-World with their values, made once and cached.
 
-The behaviour is the task's scripted expert, mixed with random actions for stretches of a few steps until about half of
-its episodes succeed, and with normal noise on the expert's actions. CPL's authors take SAC stopped half-way.
-V is that of the expert, restarted in the states where segments begin and end; the authors' is the critic of their SAC.
+The behaviour is the task's scripted expert with normal noise, mixed with random actions for stretches of a few steps.
+Cloning averages such noise away: of drawer-open it then succeeds in every episode. So where a task has an error of its
+own, the script also misjudges the object's place by an offset that is drawn for each segment around a systematic one.
+CPL's authors take SAC stopped half-way, which is wrong in its own systematic ways.
+
+V is what the expert, restarted in the states where segments begin and end, earns in its next LOOK_AHEAD steps; the
+authors' is the critic of their SAC. It is not discounted, so that segments of the expert itself score about alike, as
+it is done within these steps, and those of others less by their regret.
 """
 
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,15 +24,30 @@ from rl_jax.data.episodes import Episodes
 from rl_jax.data.progress import ProgressBar
 
 PREFIX = "metaworld-"
-EDITION = 1  # raise when what is collected changes
+EDITION = 2  # raise when what is collected changes
 NOISE = 0.3  # standard deviation, on the expert's actions
 STRETCH = 8  # steps after which it is decided anew who acts
 SEGMENTS_AN_EPISODE = 3
-DISCOUNT, LOOK_AHEAD = 0.99, 100  # of V; behind the steps looked ahead the last reward is taken to go on
-# The share of stretches that are random, by task, so that about half of the episodes succeed.
-RANDOM = {
-    "bin-picking": 0.05, "button-press": 0.6, "door-open": 0.5, "drawer-open": 0.45, "plate-slide": 0.5,
-    "sweep-into": 0.05,
+LOOK_AHEAD = 100  # steps of V
+
+
+class Behaviour(NamedTuple):
+    """How a task's segments differ from its script's.
+
+    Attributes:
+      random: the share of stretches that are random.
+      misjudged: where the script takes the object to be, m to the side of its place: the mean over segments.
+      spread: standard deviation of it.
+    """
+
+    random: float
+    misjudged: float = 0.0
+    spread: float = 0.0
+
+
+BEHAVIOURS = {
+    "bin-picking": Behaviour(0.05), "button-press": Behaviour(0.6), "door-open": Behaviour(0.5),
+    "drawer-open": Behaviour(0.2, -0.08, 0.05), "plate-slide": Behaviour(0.5), "sweep-into": Behaviour(0.05),
 }
 
 
@@ -35,8 +56,12 @@ def success_id(name: str) -> str:
     return f"{name}-success-v3"
 
 
-def load_segments(name: str, num_steps: int, length: int, seed: int, folder: Path) -> tuple[Episodes, dict]:
+def load_segments(
+    name: str, num_steps: int, length: int, seed: int, folder: Path, picture: int = 0
+) -> tuple[Episodes, dict]:
     """(episodes of one segment of `length` steps each, what is known of them), made where they are not cached.
+
+    With `picture` observations are pictures of that many pixels a side, bytes; the segments are the same.
 
     The fields "value" and "next_value" are V before a segment's first step and behind its last one, and 0 elsewhere.
     What is known: "behaviour_success" and "expert_success", shares of the episodes that both began.
@@ -46,25 +71,26 @@ def load_segments(name: str, num_steps: int, length: int, seed: int, folder: Pat
       MissingExtraError: metaworld is not installed.
     """
     task = name.removeprefix(PREFIX)
-    if task not in RANDOM or task == name:
-        raise ValueError(unknown("data set in config.dataset.name", name, ["double_integrator", *map(_named, RANDOM)]))
+    if task not in BEHAVIOURS or task == name:
+        known = ["double_integrator", *map(_named, BEHAVIOURS)]
+        raise ValueError(unknown("data set in config.dataset.name", name, known))
     require("metaworld", "metaworld")
     count = max(num_steps // length, 1)
-    key = f"{name}-{EDITION}-segments{count}-steps{length}-seed{seed}"
+    key = f"{name}-{EDITION}-segments{count}-steps{length}-seed{seed}" + (f"-pictures{picture}" if picture else "")
     with shared(folder), exclusive(folder / "locks" / f"{key}.lock"):
-        return open_cached(folder / "arrays", key, lambda: collect(task, count, length, seed))
+        return open_cached(folder / "arrays", key, lambda: collect(task, count, length, seed, picture))
 
 
 def _named(task: str) -> str:
     return PREFIX + task
 
 
-def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, dict]:
+def collect(task: str, count: int, length: int, seed: int, picture: int = 0) -> tuple[Episodes, dict]:
     """The segments that `load_segments` caches; minutes for a thousand."""
     from rl_jax.envs.meta_world import MetaWorld
 
     warnings.filterwarnings("ignore", "Constant\\(s\\) may be too high", UserWarning)  # the scripts ask for more than 1
-    env, rng = MetaWorld(task), np.random.default_rng(seed)
+    env, own, rng = MetaWorld(task, picture=picture), BEHAVIOURS[task], np.random.default_rng(seed)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "values")}
     successes = []
     with ProgressBar(_named(task), count * length) as advance:
@@ -75,10 +101,11 @@ def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, di
             succeeded = False
             for _ in range(SEGMENTS_AN_EPISODE):
                 observations, actions, rewards = [before], [], []
+                misjudged = rng.normal(own.misjudged, own.spread)
                 for step in range(length):
                     if step % STRETCH == 0:
-                        at_random = rng.random() < RANDOM[task]
-                    noisy = env.expert_action() + rng.normal(0.0, NOISE, 4)
+                        at_random = rng.random() < own.random
+                    noisy = env.expert_action(misjudged) + rng.normal(0.0, NOISE, 4)
                     action = rng.uniform(-1.0, 1.0, 4) if at_random else np.clip(noisy, -1.0, 1.0)
                     before, reward, _, _, info = env.step(action)
                     observations.append(before)
@@ -87,7 +114,8 @@ def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, di
                     succeeded |= bool(info["success"])
                 next_value, _ = expert_value(env)
                 for name, new in zip(parts, (observations, actions, rewards, (value, next_value)), strict=True):
-                    parts[name].append(np.asarray(new, np.float32))
+                    new = np.asarray(new)
+                    parts[name].append(new if new.dtype == np.uint8 else new.astype(np.float32))
                 value = next_value
                 advance(length)
             successes.append((succeeded, expert))
@@ -98,14 +126,14 @@ def collect(task: str, count: int, length: int, seed: int) -> tuple[Episodes, di
 
 
 def expert_value(env) -> tuple[float, bool]:
-    """(the expert's discounted return from here on, whether it succeeds); the environment stays where it is."""
+    """(what the expert earns in its next LOOK_AHEAD steps, whether it succeeds); the environment stays where it is."""
     state = env.save_state()
-    value, discount, success, reward = 0.0, 1.0, False, 0.0
+    value, success = 0.0, False
     for _ in range(LOOK_AHEAD):
-        _, reward, _, _, info = env.step(env.expert_action())
-        value, discount, success = value + discount * reward, discount * DISCOUNT, success or bool(info["success"])
+        reward, info = env.advance(env.expert_action())
+        value, success = value + reward, success or bool(info["success"])
     env.restore_state(state)
-    return value + discount * reward / (1.0 - DISCOUNT), success
+    return value, success
 
 
 def _episodes(observations: np.ndarray, actions: np.ndarray, rewards: np.ndarray, values: np.ndarray) -> Episodes:

@@ -1,6 +1,5 @@
 """Meta-World's tasks and the segments made in them; without the extra, what is missing."""
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -8,9 +7,9 @@ import pytest
 
 from rl_jax.core.extras import MissingExtraError
 from rl_jax.data.episodes import check_episodes
+from rl_jax.data.segments import regret_scores
 from rl_jax.envs import meta_world_data as made
 
-INSTALLED = pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="the extra metaworld")
 NAME = "metaworld-drawer-open"
 
 
@@ -33,7 +32,6 @@ def test_segments_by_hand():
     assert episodes.extras["value"].tolist() == [1, 0, 3, 0] and episodes.extras["next_value"].tolist() == [0, 2, 0, 4]
 
 
-@INSTALLED
 def test_a_state_comes_back_and_the_expert_succeeds():
     import gymnasium
 
@@ -52,10 +50,10 @@ def test_a_state_comes_back_and_the_expert_succeeds():
         assert not late
     assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
     np.testing.assert_array_equal(env.reset(seed=3)[0], first)
+    assert np.any(own.expert_action(misjudged=-0.1) != own.expert_action())
     assert first.shape == (35,) and np.any(env.reset(seed=4)[0] != first)
 
 
-@INSTALLED
 def test_segments_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "LOOK_AHEAD", 2)
     episodes, info = made.load_segments(NAME, 40, 8, 0, tmp_path)
@@ -66,3 +64,17 @@ def test_segments_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "collect", None)
     again, _ = made.load_segments(NAME, 40, 8, 0, tmp_path)
     np.testing.assert_array_equal(again.actions, episodes.actions)
+
+
+def test_the_experts_own_segments_score_alike_and_better_than_others(monkeypatch):
+    """Where the drawer is on its way as much as where it is open: V and not the state makes the score."""
+    monkeypatch.setattr(made, "NOISE", 0.0)
+    scores = {}
+    for name, behaviour in (("expert", made.Behaviour(0.0)), ("errs", made.Behaviour(0.0, -0.3))):
+        monkeypatch.setitem(made.BEHAVIOURS, "drawer-open", behaviour)
+        segments, _ = made.collect("drawer-open", 3, 64, 0)
+        starts = segments.starts
+        values = segments.extras["value"][starts], segments.extras["next_value"][starts + 63]
+        scores[name] = regret_scores(segments, starts, segments.lengths, *values)
+    assert np.ptp(scores["expert"]) < 0.5
+    assert scores["errs"][0] < scores["expert"].min() - 10

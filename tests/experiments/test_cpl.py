@@ -1,11 +1,15 @@
 """CPL's experiment: how policies are judged, what the labels are of, and what its presets set."""
 
-import importlib.util
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import cpl
 from experiments.cpl.experiment import experiment
@@ -82,15 +86,48 @@ def test_pictures_at_the_authors_size():
     assert sum(jax.tree.leaves(sizes)) == convolutions + behind
 
 
+MADE = {"dataset.num_steps": 384, "num_seeds": 1, "num_steps": 4, "batch_size": 8, "eval_episodes": 2}
+SHORT = MADE | {"agent.hidden_dims": (16, 16), "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 4}
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="the extra metaworld")
 @pytest.mark.parametrize("method", ["cpl", "piql"])
 def test_meta_world_from_its_segments_to_a_share_of_successes(method, tmp_path):
-    config = configured(f"{method}/drawer-open", {
-        "dataset.num_steps": 384, "dataset.data_dir": str(tmp_path), "num_seeds": 1, "num_steps": 4, "batch_size": 8,
-        "eval_episodes": 2, "agent.hidden_dims": (16, 16), "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 0,
-    })
+    config = configured(f"{method}/drawer-open", SHORT | {"dataset.data_dir": str(tmp_path)})
     made = experiment(config)
     result = loop.run(made, config, tmp_path / "run")
     assert set(np.ravel(result.evaluations[-1]["eval/return"])) <= {0.0, 0.5, 1.0}
     assert made.finish(result, tmp_path)["best"] == 1.0  # the script succeeds
+
+
+def drawn(module, *flags):
+    """What a binary says that needs something that draws."""
+    done = subprocess.run([sys.executable, "-m", module, *flags], env=os.environ | {"MUJOCO_GL": "egl"},
+                          capture_output=True, text=True, timeout=600)
+    if "MuJoCo cannot draw here" in done.stderr:
+        pytest.skip("neither a GPU nor Mesa's EGL draws here")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def flags_of(preset, fields, workdir):
+    found = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [f"--config=configs/cpl.py:{preset}", f"--workdir={workdir}", *found]
+
+
+@pytest.mark.slow
+def test_meta_world_from_pictures(tmp_path):
+    fields = SHORT | {"dataset.num_steps": 32, "dataset.segment_length": 8, "dataset.picture": 16, "eval_episodes": 1,
+                      "dataset.data_dir": tmp_path, "loop.eval_every": 0}
+    last = drawn("experiments.cpl.train", *flags_of("image-cpl/drawer-open", fields, tmp_path / "run"))
+    assert json.loads(last.splitlines()[-1])["step"] == 4
+
+
+@pytest.mark.slow
+def test_a_run_is_filmed(tmp_path):
+    flags = flags_of("cpl/drawer-open", SHORT | {"dataset.data_dir": tmp_path, "loop.eval_every": 0}, tmp_path / "cpl")
+    drawn("experiments.cpl.train", *flags)
+    said = drawn("experiments.cpl.film", f"--runs={tmp_path / 'cpl'}", f"--path={tmp_path / 'film.png'}")
+    assert said.strip().endswith("film.png: CPL")
+    width, height = Image.open(tmp_path / "film.png").size
+    assert width > 4 * height  # one strip
