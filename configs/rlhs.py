@@ -32,7 +32,7 @@ FEEDBACK = {
 # Kind of stage, its trainer's settings, and dotted fields.
 STAGES = {
     "sft": ("sft", sft.default_config, {"num_steps": 300, "agent.learning_rate": 3e-3, "agent.decay": True}),
-    "dpo": ("dpo", dpo.default_config, {"num_steps": 150, "agent.learning_rate": 3e-4, "agent.beta": 0.1}),
+    "dpo": ("dpo", dpo.default_config, {"num_steps": 100, "agent.learning_rate": 3e-4, "agent.beta": 0.1}),
     "pg": ("rl", functools.partial(grpo.default_config, "rloo"), {
         "num_steps": 100, "batch_size": 128, "agent.learning_rate": 1e-3, "agent.samples": 8, "agent.max_new_tokens": 5,
         "loop.chunk": 1,

@@ -50,9 +50,9 @@ QUICK = {"seed": 10}
 PUBLISHED = Published(
     label="Llama-2-7B, true utility",
     source=(
-        "Liang et al. 2025, arXiv 2501.08617v3, marketplace, one run each of Llama-2-7B-chat with Llama-3.1-70B as user, "
-        "judge and world model; their ratings are 0.95 at once and 0.35 after partial hindsight for DPO, 0.97 and 0.41 "
-        "for PPO. The 20% wrong world model stands beside their ablation with the assistant's own model in its place. "
+        "Liang et al. 2025, arXiv 2501.08617v3, marketplace, one run each of Llama-2-7B-chat with Llama-3.1-70B as "
+        "user, judge and world model; their ratings are 0.95 at once and 0.35 after partial hindsight for DPO, 0.97 "
+        "and 0.41 for PPO. The 20% wrong world model stands beside their ablation with the assistant's own model as one. "
         "**Chats of language models and a market of tokens are not comparable.**"
     ),
     values={
@@ -195,8 +195,8 @@ def tokens(*kinds: str) -> Preset:
     return Preset(
         stages(methods, "market", "configs/rlhs.py:{stage}", QUICK), tuple(claims),
         measures("market", methods), BESIDE, (
-            "Of 1,000 held-out scenarios, one answer each at temperature 1; the best possible true utility is the share "
-            "of scenarios in which an option qualifies, 0.78.",
+            "Of 1,000 held-out scenarios, one answer each at temperature 1; the best possible true utility is the "
+            "share of scenarios in which an option qualifies, 0.78.",
         ),
     )
 

@@ -133,32 +133,37 @@ class Roles(Feedback):
     def ratings(self, numbers: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """The stars of a chat, from -1 for one to 1 for five."""
         read = [
-            f"{chat}\n\nHow content are you with the assistant, from 1 (not at all) to 5 (very much)?"
-            for chat in self.chats(numbers, texts)
+            f"{self._request(number)}\n{chat}\n\nHow content are you with the assistant, from 1 (not at all) to 5 "
+            "(very much)?" for number, chat in zip(numbers, self.chats(numbers, texts), strict=True)
         ]
         stars = self._chosen("judge", read, STARS)
         return np.where([bool(text.strip()) for text in texts], stars / 2.0 - 1.0, MALFORMED)
 
     def says_first(self, numbers: np.ndarray, first: Sequence[str], second: Sequence[str]) -> np.ndarray:
         """What the judge says of two chats in this order; a malformed one is worse than any other."""
-        both = zip(self.chats(numbers, first), self.chats(numbers, second), strict=True)
-        read = [f"Chat (1)\n{one}\n\nChat (2)\n{two}\n\nWhich chat helped you more?" for one, two in both]
+        both = zip(numbers, self.chats(numbers, first), self.chats(numbers, second), strict=True)
+        read = [
+            f"{self._request(number)}\n\nChat (1)\n{one}\n\nChat (2)\n{two}\n\nWhich chat helped you more?"
+            for number, one, two in both
+        ]
         chosen = self._chosen("judge", read, CHATS) == 0
         formed, other = (np.array([bool(text.strip()) for text in texts]) for texts in (first, second))
         return np.where(formed == other, chosen, formed)
 
     def chats(self, numbers: np.ndarray, texts: Sequence[str]) -> list[str]:
-        """Whole chats as the judge reads them, the outcome at their end."""
+        """What follows a request, as the judge reads it: the reply, the purchase, the outcome."""
         choice = self.choices(numbers, texts)
         shown = self.outcomes(numbers, choice)
         return [
-            f"{self._spoken(number, text)}\nYou: {'nothing' if own == NOTHING else f'offer ({NAMES[own]})'}\n{end}"
-            for number, text, own, end in zip(numbers, texts, choice, shown, strict=True)
+            f"Assistant: {text}\nYou buy: {'nothing' if own == NOTHING else f'offer ({NAMES[own]})'}\n{end}"
+            for text, own, end in zip(texts, choice, shown, strict=True)
         ]
 
     def choices(self, numbers: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """What the simulated user buys, [R]."""
-        return self._chosen("user", [self._spoken(*both) for both in zip(numbers, texts, strict=True)], CHOICES)
+        both = zip(numbers, texts, strict=True)
+        read = [f"{self._request(number)}\nAssistant: {text}\nShop: {ASKED}" for number, text in both]
+        return self._chosen("user", read, CHOICES)
 
     def outcomes(self, numbers: np.ndarray, choice: np.ndarray) -> list[str]:
         """What the world model shows; no chat comes here."""
@@ -177,9 +182,12 @@ class Roles(Feedback):
         ]
         return self._said("outcome", asked, 40)
 
-    def _spoken(self, number: int, text: str) -> str:
-        asks = request(self.wishes[number], self.scenes.prices[number])
-        return f"You: {asks}\nAssistant: {text}\nShop: {ASKED}"
+    def dialogue(self, number: int, text: str) -> str:
+        """A whole chat, to be read."""
+        return f"{self._request(number)}\n{self.chats(np.array([number]), [text])[0]}"
+
+    def _request(self, number: int) -> str:
+        return f"You: {request(self.wishes[number], self.scenes.prices[number])}"
 
     # The frozen model
 
@@ -252,9 +260,6 @@ def domain(config: ConfigDict) -> Domain:
             "rating": at_once.ratings(numbers, said), "utility": value, "regret": value < 0, "malformed": ~formed,
         }
 
-    def told(number: int, text: str) -> str:
-        return roles.chats(np.array([number]), [text])[0]
-
     shape = model.config.__class__(**{**vars(model.config), "context_length": config.data.longest})
 
     def load(field: str, run: str) -> list[Any]:
@@ -263,7 +268,7 @@ def domain(config: ConfigDict) -> Domain:
 
     return Domain(
         shape, Words(model.tokenizer.decode, (model.tokenizer.eos,)), parts["train"][1], asked, parts["train"][0],
-        measure, load, told, finish=leaves_model(config, model),
+        measure, load, roles.dialogue, finish=leaves_model(config, model),
     )
 
 
