@@ -32,15 +32,17 @@ FEEDBACK = {
 # Kind of stage, its trainer's settings, and dotted fields.
 STAGES = {
     "sft": ("sft", sft.default_config, {"num_steps": 300, "agent.learning_rate": 3e-3, "agent.decay": True}),
-    "dpo": ("dpo", dpo.default_config, {"num_steps": 100, "agent.learning_rate": 3e-4, "agent.beta": 0.1}),
+    "dpo": ("dpo", dpo.default_config, {
+        "num_steps": 120, "agent.learning_rate": 2e-4, "agent.decay": True, "agent.beta": 0.1,
+    }),
     "pg": ("rl", functools.partial(grpo.default_config, "rloo"), {
         "num_steps": 100, "batch_size": 128, "agent.learning_rate": 1e-3, "agent.samples": 8, "agent.max_new_tokens": 5,
-        "loop.chunk": 1,
+        "loop.chunk": 1, "loop.eval_every": 50,
     }),
     "reward": ("reward", reward_model.default_config, {"num_steps": 150, "agent.learning_rate": 1e-3}),
     "ppo": ("rl", functools.partial(grpo.default_config, "ppo"), {
         "num_steps": 100, "batch_size": 128, "agent.learning_rate": 1e-3, "agent.critic_learning_rate": 1e-3,
-        "agent.max_new_tokens": 5, "loop.chunk": 1,
+        "agent.max_new_tokens": 5, "loop.chunk": 1, "loop.eval_every": 50,
     }),
 }
 NAMES = ["sft"] + [f"{stage}-{feedback}" for stage in STAGES if stage != "sft" for feedback in FEEDBACK]
@@ -79,7 +81,7 @@ def stage_of(name: str) -> ConfigDict:
     config.tensorboard = False
     config.num_seeds, config.batch_size = 3, 64
     config.agent.warmup_steps = 20
-    config.loop.update({"chunk": 50, "log_every": 50, "eval_every": 50})
+    config.loop.update({"chunk": 30, "log_every": 30, "eval_every": 60})
     config.checkpoint.every = 100
     config.update_from_flattened_dict(fields)
     return config
@@ -132,6 +134,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
         **SECONDS, "num_seeds": 2, "data.size": 64, "data.judged": 32, "judge.at_once": 32, "decoder.width": 16,
         "decoder.num_layers": 1, "decoder.num_heads": 2, "decoder.num_kv_heads": 2, "decoder.head_dim": 8,
         "decoder.hidden_width": 16,
+        "feedback.both_orders": False,  # of chats of a fresh decoder, which nobody tells apart, all are learnt
     })
     if "samples" in config.agent:
         config.agent.samples = min(config.agent.samples, 4)

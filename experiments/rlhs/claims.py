@@ -52,8 +52,8 @@ PUBLISHED = Published(
     source=(
         "Liang et al. 2025, arXiv 2501.08617v3, marketplace, one run each of Llama-2-7B-chat with Llama-3.1-70B as "
         "user, judge and world model; their ratings are 0.95 at once and 0.35 after partial hindsight for DPO, 0.97 "
-        "and 0.41 for PPO. The 20% wrong world model stands beside their ablation with the assistant's own model as one. "
-        "**Chats of language models and a market of tokens are not comparable.**"
+        "and 0.41 for PPO. The 20% wrong world model stands beside their ablation with the assistant's own model as "
+        "one. **Chats of language models and a market of tokens are not comparable.**"
     ),
     values={
         f"{kind}_{name}": {"market": (value, float("nan"))}

@@ -160,7 +160,7 @@ def with_chats(monkeypatch, task, noise):
 
 def test_pairs_are_the_starts_own_chats_in_the_judges_order(monkeypatch):
     """Only what the assistant says is learnt, and the label is that of the hindsight."""
-    config = configured("tiny-dpo-oracle")
+    config = configured("tiny-dpo-oracle", {"feedback.both_orders": True})
     task = market.domain(config)
     scenes = with_chats(monkeypatch, task, 0.4)
     found, again = paper.own_pairs(config, task, [{}, {}])
