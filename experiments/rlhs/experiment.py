@@ -137,7 +137,8 @@ STAGE = {"sft": sft_stage, "dpo": dpo_stage, "reward": reward_stage, "rl": rl_st
 
 def own_pairs(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> list[list[PairDocuments]]:
     """Two chats of each start in each training scenario, one over the other where the judge tells them apart: the
-    assistant's turn alone is learnt. At most `data.pairs` of each seed, 0 for all.
+    assistant's turn alone is learnt. All seeds have as many, those of the seed with the fewest and at most `data.pairs`
+    where that is not 0.
 
     Raises:
       ValueError: the judge tells none apart.
@@ -157,9 +158,9 @@ def own_pairs(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> l
                 f"config.feedback: of {len(numbers)} pairs of chats the judge tells none apart in both orders: raise "
                 "data.size, or start from a model whose answers differ"
             )
-        compared = compared.take(np.arange(len(compared))[: config.data.pairs or None])
         found.append(comparisons.documents(compared, comparisons.sampled_documents(samples, 2, numbers)))
-    return found
+    count = min([len(own) for own in found] + [config.data.pairs] * (config.data.pairs > 0))
+    return [own[:count] for own in found]
 
 
 # Judging

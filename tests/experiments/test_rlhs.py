@@ -146,20 +146,24 @@ def test_both_orders_are_judged_and_ties_are_dropped():
 
 
 def with_chats(monkeypatch, task, noise):
-    """The start draws a noisy seller's answers, two in each training scenario."""
-    scenes = market.market(len(task.train.rows), 1)
-    spoken = market.demonstrated(scenes.take(np.repeat(np.arange(64), 2)), noise, np.random.default_rng(5))
-    tokens = np.concatenate([np.repeat(task.train.tokens, 2, axis=0), spoken], axis=1)
-    whole = np.full(len(tokens), tokens.shape[1])
-    drawn = np.broadcast_to(np.arange(tokens.shape[1]) >= 7, tokens.shape)
-    samples = Samples(tokens, whole, whole - 5, drawn, 0.0 * tokens, 0.0 * tokens, whole < 0)
-    draw = jax.tree.map(lambda x: x[None], Drawn(samples, 0.0 * whole))
-    monkeypatch.setattr(paper, "drawer", lambda *_: lambda *_: draw)
+    """A start draws a noisy seller's answers, two in each training scenario; another seed's draws others."""
+    scenes, rng = market.market(len(task.train.rows), 1), np.random.default_rng(5)
+    asked = np.repeat(task.train.tokens, 2, axis=0)
+
+    def draw(*_):
+        spoken = market.demonstrated(scenes.take(np.repeat(np.arange(len(asked) // 2), 2)), noise, rng)
+        tokens = np.concatenate([asked, spoken], axis=1)
+        whole = np.full(len(tokens), tokens.shape[1])
+        drawn = np.broadcast_to(np.arange(tokens.shape[1]) >= 7, tokens.shape)
+        samples = Samples(tokens, whole, whole - 5, drawn, 0.0 * tokens, 0.0 * tokens, whole < 0)
+        return jax.tree.map(lambda x: x[None], Drawn(samples, 0.0 * whole))
+
+    monkeypatch.setattr(paper, "drawer", lambda *_: draw)
     return scenes
 
 
 def test_pairs_are_the_starts_own_chats_in_the_judges_order(monkeypatch):
-    """Only what the assistant says is learnt, and the label is that of the hindsight."""
+    """Only what the assistant says is learnt, and the label is that of the hindsight; seeds have as many pairs."""
     config = configured("tiny-dpo-oracle", {"feedback.both_orders": True})
     task = market.domain(config)
     scenes = with_chats(monkeypatch, task, 0.4)
