@@ -34,6 +34,8 @@ STAGES = {
     "sft": ("sft", sft.default_config, {"num_steps": 300, "agent.learning_rate": 3e-3, "agent.decay": True}),
     "dpo": ("dpo", dpo.default_config, {
         "num_steps": 120, "agent.learning_rate": 2e-4, "agent.decay": True, "agent.beta": 0.1,
+        # RPO's; without it a policy this small loses what an answer looks like, which no pair tells it.
+        "agent.likelihood_weight": 1.0,
     }),
     "pg": ("rl", functools.partial(grpo.default_config, "rloo"), {
         "num_steps": 100, "batch_size": 128, "agent.learning_rate": 1e-3, "agent.samples": 8, "agent.max_new_tokens": 5,
@@ -117,6 +119,8 @@ def on_texts(name: str) -> ConfigDict:
     })
     config.loop.update({"seed_axis": "map", "eval_every": 0})
     config.num_steps = 4000
+    if config.stage == "dpo":
+        config.agent.likelihood_weight, config.loop.eval_at_start = 0.0, True
     if config.stage == "rl":
         config.batch_size, config.num_steps, config.agent.micro_batches = 64, 200, 4
         config.agent.max_new_tokens, config.agent.critic_learning_rate = 128, 5e-4
