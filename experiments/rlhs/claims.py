@@ -189,7 +189,7 @@ def draw_goodhart(scores: Scores, path: Path) -> None:
             bars.plot(value, row + shift, "o", color=colour, markersize=4, label=label)
     bars.set_yticks(range(len(shown)), [scores.label(method) for method in shown], fontsize=7)
     bars.set_ylim(len(shown) - 0.5, -0.5)
-    bars.set_xlim(-0.02, 1.02)
+    bars.set_xlim(left=-0.02)
     bars.set_xlabel("share", fontsize=8)
     bars.legend(fontsize=7, frameon=False, loc="best")
     thin_frame(bars, "x")

@@ -6,6 +6,7 @@ and judge are the pretrained model: they may think first and then say one of som
 of the true offer, or the pretrained model that is told the facts and the choice.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +58,7 @@ CATALOGUE = {
                "a folding band, a transparency mode",
 }
 FAMILIES = ("feature", "price", "no price shown")
+KINDS = ("template", "model")  # of world model
 NAMES = "ABC"
 # What the assistant knows of a feature, by LACKS, UNSPECIFIED and HAS.
 WORDINGS = {LACKS: "it comes without {}", LACKS + 1: "the maker does not say whether it has {}", HAS: "it has {}"}
@@ -260,7 +262,7 @@ def domain(config: ConfigDict) -> Domain:
             "rating": at_once.ratings(numbers, said), "utility": value, "regret": value < 0, "malformed": ~formed,
         }
 
-    shape = model.config.__class__(**{**vars(model.config), "context_length": config.data.longest})
+    shape = dataclasses.replace(model.config, context_length=config.data.longest)  # of rows: no longer one is needed
 
     def load(field: str, run: str) -> list[Any]:
         del field, run
@@ -270,9 +272,6 @@ def domain(config: ConfigDict) -> Domain:
         shape, Words(model.tokenizer.decode, (model.tokenizer.eos,)), parts["train"][1], asked, parts["train"][0],
         measure, load, roles.dialogue, finish=leaves_model(config, model),
     )
-
-
-KINDS = ("template", "model")
 
 
 def questions(model: Pretrained, scenes: Market, found: Sequence[Wish]) -> Questions:
