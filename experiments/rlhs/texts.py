@@ -28,7 +28,7 @@ from experiments.rlhs.market import (
     valued,
 )
 from rl_jax.core.config import unknown
-from rl_jax.language.dialogues import Dialogue, Turn, choosing, conversed, sampled
+from rl_jax.language.dialogues import Dialogue, Speaker, Turn, choosing, conversed, sampled
 from rl_jax.language.documents import encode_prompt
 from rl_jax.language.experiments import leaves_model, load_model
 from rl_jax.language.pretrained import Pretrained
@@ -131,6 +131,7 @@ class Roles(Feedback):
         self.scenes, self.wishes, self._model, self._hindsight = scenes, found, model, hindsight
         self._told, self._width, self._kind = config.feedback, config.feedback.longest, config.world.kind
         self._at_once = config.judge.at_once
+        self._choosing: dict[tuple[str, str], Speaker] = {}
 
     def ratings(self, numbers: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """The stars of a chat, from -1 for one to 1 for five."""
@@ -216,12 +217,13 @@ class Roles(Feedback):
                     asked, self._said("thinks", asked, self._told.thoughts), strict=True
                 )
             ]
-        marks = {"told": (), "thinks": (), role: tokenizer.encode(PREFIX).tolist()}
         tokens = [tokenizer.single_token(label) for label in labels]
-        speaker = choosing(
-            role, self._model.config, self._model.params, marks, tokens, self._width, at_once=self._at_once
-        )
-        return np.array([tokens.index(int(turn.tokens[0])) for turn in speaker(asked)])
+        if (role, labels) not in self._choosing:  # it is compiled once
+            marks = {"told": (), "thinks": (), role: tokenizer.encode(PREFIX).tolist()}
+            self._choosing[role, labels] = choosing(
+                role, self._model.config, self._model.params, marks, tokens, self._width, at_once=self._at_once
+            )
+        return np.array([tokens.index(int(turn.tokens[0])) for turn in self._choosing[role, labels](asked)])
 
     def _parts(self, asked: Sequence[Dialogue]) -> list[list[Dialogue]]:
         """As many at once as fit; the last part is filled with the first ones again: one shape is compiled."""
