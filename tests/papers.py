@@ -69,6 +69,8 @@ PAPERS = [
     Paper("light_r1", {"light_r1": ("", "sft2", "dpo-nca", "grpo")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("light_r1:sft1", "light_r1:tiny-gsm8k-sft1", "light_r1:tiny-gsm8k-dpo-nca",
                     "light_r1:tiny-gsm8k-grpo")),
+    Paper("rlhs", {"rlhs": ("", "dpo-partial", "pg-weak")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("rlhs:dpo-immediate", "rlhs:ppo-oracle", "rlhs:tiny-texts-dpo-weak")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
 ]

@@ -104,7 +104,8 @@ RANGES: dict[str, Range] = {
     "probability": SHARE, "intervention.beta": SHARE, "intervention.steps": COUNT, "delta": NOT_NEGATIVE,
     "label_share": SHARE, "collect.first": COUNT_OR_NONE, "collect.every": COUNT,
     "num_min_critics": COUNT, "utd": COUNT, "target_entropy": Range(), "initial_temperature": POSITIVE,
-    "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
+    "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE, "world.error": SHARE, "data.pairs": COUNT_OR_NONE,
+    "thoughts": COUNT_OR_NONE,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

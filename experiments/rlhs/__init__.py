@@ -1,0 +1,1 @@
+"""RLHS: feedback after the consequences of an answer were simulated."""
