@@ -300,6 +300,8 @@ def rankings(config: ConfigDict, task: Task) -> list[Rank]:
     compiled = jax.jit(learned(shape, *models[0].values(), DTYPES[config.agent.dtype]).rewards)
 
     def by_reward(model: PyTree) -> Rank:
+        model = jax.tree.map(jax.numpy.asarray, model)
+
         def rank(samples: Samples, asked: Questions, numbers: np.ndarray, n: int) -> np.ndarray:
             del asked, numbers
             rows = (samples.tokens, samples.lengths)

@@ -36,13 +36,15 @@ class Features(flax.struct.PyTreeNode):
 def features_of(own: Trainable, params: PyTree, pairs: Pairs, at_once: int = 16) -> Features:
     """The features of pairs on the host, computed once; at the last token, however long the row's padding is."""
 
+    params = jax.tree.map(jnp.asarray, params)
+
     @jax.jit
-    def states(part: Pairs) -> tuple[jax.Array, jax.Array]:
+    def states(params: PyTree, part: Pairs) -> tuple[jax.Array, jax.Array]:
         rows = part.rows()
         return apart(last_token(own.hidden(params, rows), rows.segments).astype(jnp.float32))
 
     lengths = (np.asarray(answer_lengths(rows.mask)) for rows in (pairs.first, pairs.second))
-    return Features(*in_parts(states, pairs, at_once), *lengths, np.asarray(pairs.first.group))
+    return Features(*in_parts(lambda part: states(params, part), pairs, at_once), *lengths, np.asarray(pairs.first.group))
 
 
 def head_program(config: ConfigDict, train: Features, held_out: Features) -> Program:

@@ -95,8 +95,7 @@ def test_a_knockout_finds_best_and_worst_by_comparisons_of_pairs(monkeypatch):
     config = configured("tiny-tournament", {"data.digits": 3})
     task = paper.sorting_task(config)
     samples = answered("312", ["200", "900", "100", "500", "123", "99999", "023", "700"])
-    samples = samples.replace(tokens=np.pad(samples.tokens, ((0, 0), (0, 9 - samples.tokens.shape[1]))))
-    config.rounds.max_new_tokens = 5
+    config.rounds.max_new_tokens = samples.tokens.shape[1] - 4
     scores = paper.by_knockout(config, task, None)(samples, task.train, np.zeros(8, int), 4)
     np.testing.assert_array_equal(scores, [[np.nan, 1, -1, np.nan], [np.nan, 1, -1, np.nan]])
     assert sum(asked) == 2 * 2 * (4 - 1)  # n - 1 for the best, as many for the worst, of two questions
@@ -104,9 +103,9 @@ def test_a_knockout_finds_best_and_worst_by_comparisons_of_pairs(monkeypatch):
 
 def test_an_annotator_of_length_prefers_long_answers_and_a_sharp_one_the_better_ones():
     """Pairs are of pi_0's own answers; both parts have the sizes asked for."""
-    def lead(fields):
+    def lead(fields, **others):
         config = configured("tiny-rm", {"num_seeds": 1, "annotator.sharpness": 1e6, **fields})
-        ((train, held_out),) = paper.annotated_pairs(config, paper.sorting_task(config))
+        ((train, held_out),) = paper.annotated_pairs(config, paper.sorting_task(config)._replace(**others))
         assert len(train) == 16 and [pair.chosen.group for pair in held_out] == list(range(8))
         lengths = [len(pair.chosen.tokens) - len(pair.rejected.tokens) for pair in train]
         said = [[sorting.decode(x.tokens).partition("=")[::2] for x in pair[:2]] for pair in train]
@@ -117,8 +116,8 @@ def test_an_annotator_of_length_prefers_long_answers_and_a_sharp_one_the_better_
     assert np.all(better > 0)
     longer, _ = lead({"annotator.length_bias": 100.0})
     assert np.all(longer >= 0) and np.mean(longer) > 0.5
-    with pytest.raises(ValueError, match="of config.pairs.prompts=1 questions has two answers of different scores"):
-        lead({"pairs.prompts": 1})
+    with pytest.raises(ValueError, match="0 of config.pairs.prompts=64 questions has two answers of different scores"):
+        lead({}, gold=lambda digits, text: 0.5)
 
 
 def test_features_are_of_the_last_token_whatever_fills_the_rows():
