@@ -44,7 +44,8 @@ def features_of(own: Trainable, params: PyTree, pairs: Pairs, at_once: int = 16)
         return apart(last_token(own.hidden(params, rows), rows.segments).astype(jnp.float32))
 
     lengths = (np.asarray(answer_lengths(rows.mask)) for rows in (pairs.first, pairs.second))
-    return Features(*in_parts(lambda part: states(params, part), pairs, at_once), *lengths, np.asarray(pairs.first.group))
+    found = in_parts(lambda part: states(params, part), pairs, at_once)
+    return Features(*found, *lengths, np.asarray(pairs.first.group))
 
 
 def head_program(config: ConfigDict, train: Features, held_out: Features) -> Program:
