@@ -20,8 +20,8 @@ a finished run of `sft`, and those with rounds also --config.reward.run=DIR, one
   tiny-<stage>        seconds: what the tests run; from a fresh decoder where no start is given.
 
 Presets of text, for a GPU (`make smollm2`): smollm2/features is Bradley and Terry's model of people's preferences
-(HH-RLHF) on frozen features of SmolLM2, and smollm2/<rounds> are those of SmolLM2 by adapters, ranked by it.
-tiny-text-features takes its way with stories260k.
+(HH-RLHF) on frozen features of SmolLM2, smollm2/pm the pairwise model by adapters, and smollm2/<rounds> are those of
+SmolLM2 by adapters, ranked by the first. tiny-text-<stage> takes their way with stories260k.
 """
 
 import functools
@@ -64,7 +64,8 @@ OF_KIND: dict[str, dict[str, Any]] = {
     "rounds": {"num_steps": ROUNDS * UPDATES, "batch_size": 32, "agent.learning_rate": 2e-4, "loop.eval_every": UPDATES,
                "loop.log_every": UPDATES, "loop.eval_at_start": True},
 }
-TEXTS = ("iterative", "iterative-previous", "offline", "max-random", "penalised", "two-temperatures", "second-script")
+TEXTS = ("features", "pm", "iterative", "iterative-previous", "offline", "max-random", "penalised", "two-temperatures",
+         "second-script")
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
@@ -72,8 +73,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets = {"quick": lambda: sorting("sft"), "tiny": lambda: tiny(sorting("sft"))}
     presets |= {name: functools.partial(sorting, name) for name in STAGES}
     presets |= {f"tiny-{name}": lambda name=name: tiny(sorting(name)) for name in STAGES}
-    presets |= {f"smollm2/{name}": functools.partial(text, name) for name in ("features", *TEXTS)}
-    presets |= {f"tiny-text-{name}": lambda name=name: tiny_text(text(name)) for name in ("features", *TEXTS)}
+    presets |= {f"smollm2/{name}": functools.partial(text, name) for name in TEXTS}
+    presets |= {f"tiny-text-{name}": lambda name=name: tiny_text(text(name)) for name in TEXTS}
     return from_preset("rlhf_workflow", presets, preset)
 
 
@@ -133,9 +134,13 @@ def text(name: str) -> ConfigDict:
         config.batch_size, config.num_steps = 256, 400
         config.agent.update({"learning_rate": 1e-3, "weight_decay": 0.1})
         return config
+    config.agent.update({"learning_rate": 2e-4, "lora_rank": 16, "remat": True, "warmup_steps": 2, "decay": True})
+    config.agent.micro_batches, config.batch_size, config.num_steps = 8, 32, 3 * 25
+    if kind == "pairwise":
+        config.agent.consistency = 0.0
+        return config
     # The authors' 20,000 questions a round are 400 here, as many as there are; 2 passes, as theirs.
-    config.agent.update({"learning_rate": 1e-5, "lora_rank": 16, "remat": True, "warmup_steps": 2, "decay": True})
-    config.agent.micro_batches, config.batch_size, config.num_steps = 4, 32, 3 * 25
+    config.agent.learning_rate = 1e-5
     config.rounds.update({"prompts": 400, "updates": 25, "at_once": 64})
     config.reward.kind = "features"
     config.loop.update({"eval_every": 25, "log_every": 5})

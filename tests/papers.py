@@ -69,7 +69,7 @@ PAPERS = [
           at_scale=("light_r1:sft1", "light_r1:tiny-gsm8k-sft1", "light_r1:tiny-gsm8k-dpo-nca",
                     "light_r1:tiny-gsm8k-grpo")),
     Paper("rlhf_workflow", {"rlhf_workflow": ("", "rm", "pm", "gold")}, "agent.learning_rate=0.0003,0.001",
-          at_scale=("rlhf_workflow:sft", "rlhf_workflow:tiny-text-features")),
+          at_scale=("rlhf_workflow:sft", "rlhf_workflow:tiny-text-features", "rlhf_workflow:tiny-text-pm")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
 ]

@@ -4,7 +4,7 @@ Presets:
   quick   digits to sort, whose true (gold) reward is known; 5 seeds, each a pipeline of its own from supervised
           learning to the last round: a minute or two a stage on 2 CPU cores.
   smollm2 people's preferences (HH-RLHF, harmless): a linear head on SmolLM2's frozen features, adapters of it by
-          experiments.reward_model, and three rounds of SmolLM2 ranked by the first: for a GPU.
+          experiments.reward_model, the pairwise model, and rounds of SmolLM2 ranked by the first: for a GPU.
   arms    what `quick` leaves out of the sorting: the authors' second script, two temperatures, best over second best,
           the true reward as the ranking.
   tiny    seconds: what the tests run.
@@ -28,6 +28,8 @@ updates of 64 pairs, at a rate of 1e-4 ("the pilot" below), and of arithmetic:
 - Length: the annotator gives 0.15 a character, the reward model learns about 8 times that (the annotator's sharpness),
   1.2 a character, and lambda is 1. Answers have 0.43 dots at the start, and best of 8 has more: there is length to win
   and to lose.
+- The settings of `quick` are half the pilot's questions and batch at twice its rate, with dots. They have had no pilot
+  of their own: one on a seed from 100 on comes before the result run.
 - The anchor: no claim of the card says which is better. The divergence from pi_0 stands beside both (0.56 and 0.57 in
   the pilot, of gold 0.686 and 0.687).
 """
@@ -103,6 +105,7 @@ def smollm2_runs() -> tuple[Run, ...]:
 
     return (
         Run("features", TEXT, MODULE, "configs/rlhf_workflow.py:smollm2/features", common),
+        Run("pm", TEXT, MODULE, "configs/rlhf_workflow.py:smollm2/pm", common),
         Run("adapters", TEXT, "experiments.reward_model.train", "configs/reward_model.py:smollm2/hh_harmless", common),
         *map(rounds, ("iterative", "iterative_previous", "offline", "max_random", "penalised")),
     )
@@ -161,6 +164,7 @@ def smollm2() -> Preset:
     return Preset(smollm2_runs(), (
         reaches("features", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(OF_LENGTH,), by="mean"),
         reaches("adapters", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(OF_LENGTH,), by="mean"),
+        reaches("pm", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(AGREEMENT,), by="mean"),
         changes_by("iterative", PROXY, 0.0, tasks=("smollm2",), beside=(KL, LENGTH)),
         better_by("iterative", "offline", by="mean", measure=final(PROXY), tasks=("smollm2",), beside=(KL,)),
         better_by("penalised", "iterative", by="mean", measure=final(LENGTH), tasks=("smollm2",)),

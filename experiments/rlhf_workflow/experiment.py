@@ -21,6 +21,7 @@ from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
 from rl_jax.core.members import side_by_side
 from rl_jax.core.program import Program, PyTree
+from rl_jax.data.text.records import Pair
 from rl_jax.language import sorting
 from rl_jax.language.comparisons import (
     Comparisons,
@@ -33,10 +34,9 @@ from rl_jax.language.comparisons import (
     sampled_documents,
 )
 from rl_jax.language.decoder import DecoderConfig
-from rl_jax.language.documents import PairDocuments, questions
-from rl_jax.language.experiments import compared as records_compared
+from rl_jax.language.documents import PairDocuments, pair_documents, questions
 from rl_jax.language.experiments import leaves_model, start
-from rl_jax.language.judge import comparison_pairs, judge_of, judge_program
+from rl_jax.language.judge import Layout, comparison_pairs, judge_of, judge_program
 from rl_jax.language.own_answers import Drawn, drawer, with_own_answers
 from rl_jax.language.pairs import compared
 from rl_jax.language.questions import Questions, Words, texts_of
@@ -64,6 +64,8 @@ class Task(NamedTuple):
       seeds: of this run.
       starts: pi_0 of each seed, on the host.
       train, held_out: questions.
+      layout: how a comparison of two answers is written.
+      pairs: -> (pairs to train a reward on, pairs that are judged) of each seed.
       gold: (digits, text) -> the true reward; None where it is unknown.
       inputs: for the run's provenance.
       finish: what a run that trains "policy" leaves behind.
@@ -75,6 +77,8 @@ class Task(NamedTuple):
     starts: list[PyTree]
     train: Questions
     held_out: Questions
+    layout: Layout
+    pairs: Callable[[ConfigDict, "Task"], list[tuple[list[PairDocuments], list[PairDocuments]]]]
     gold: Callable[[str, str], float] | None
     inputs: dict[str, Any]
     finish: Callable[[Result, Path], dict[str, Any]] = lambda result, workdir: {}
@@ -123,21 +127,35 @@ def sorting_task(config: ConfigDict) -> Task:
     train = sorting.problems(data.size, sizes, 2, judged)
     starts = starting_models("start", config.start, shape, seeds)
     return Task(
-        shape, sorting.WORDS, seeds, starts, sorting.questions(train), sorting.questions(judged), sorting.gold, {}
+        shape, sorting.WORDS, seeds, starts, sorting.questions(train), sorting.questions(judged), sorting.LAYOUT,
+        annotated_pairs, sorting.gold, {},
     )
 
 
 def text_task(config: ConfigDict) -> Task:
-    """The prompts of a set of pairs for a language model, from which all seeds start."""
+    """The prompts of a set of pairs, which people compared, for a language model, from which all seeds start.
+
+    Raises:
+      ValueError: as `experiments.start`; the set holds no pairs, or a label is not one token.
+    """
     found, data = start(config), config.data
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    room = data.longest - config.rounds.max_new_tokens
-    asked = [questions(found.model, part, data.name, room, data.most) for part in (found.train, found.held_out)]
-    shape = dataclasses.replace(found.model.config, context_length=data.longest)
-    words = Words(found.model.tokenizer.decode, (found.model.tokenizer.eos,))
+    if not isinstance(found.train[0], Pair):
+        raise ValueError(f"config.data.name={data.name} holds answers, and pairs are compared: name a set of pairs")
+    model, seeds = found.model, range(config.seed, config.seed + config.num_seeds)
+    parts, room = (found.train, found.held_out), data.longest - config.rounds.max_new_tokens
+    asked = [questions(model, part, data.name, room, data.most) for part in parts]
+    words = Words(model.tokenizer.decode, (model.tokenizer.eos,))
+
+    def pairs(config: ConfigDict, task: Task) -> list[tuple[list[PairDocuments], list[PairDocuments]]]:
+        both = tuple(pair_documents(model, part, data.name, data.longest, data.most) for part in parts)
+        return [both] * len(task.seeds)
+
+    # Each label is one token; "A" after a line's end is not the token of " A".
+    marks = (tuple(model.tokenizer.encode(text).tolist()) for text in ("\n[A] ", "\n[B] ", "\n[BETTER]\n"))
+    labels = (model.tokenizer.single_token("A"), model.tokenizer.single_token("B"))
     return Task(
-        shape, words, seeds, [found.model.params] * len(seeds), *asked, None, found.inputs,
-        leaves_model(config, found.model),
+        dataclasses.replace(model.config, context_length=data.longest), words, seeds, [model.params] * len(seeds),
+        *asked, Layout(*marks, labels), pairs, None, found.inputs, leaves_model(config, model),
     )
 
 
@@ -170,25 +188,25 @@ def sft_stage(config: ConfigDict, task: Task) -> Make:
 def reward_stage(config: ConfigDict, task: Task) -> Make:
     """Bradley and Terry's model of what the annotator says of pairs of pi_0's own answers."""
     longest = task.decoder.context_length
-    sets = [[compared(part, longest) for part in both] for both in annotated_pairs(config, task)]
+    sets = [[compared(part, longest) for part in both] for both in task.pairs(config, task)]
     return lambda config, number: reward_model_program(config, task.decoder, task.starts[number], *sets[number])
 
 
 def pairwise_stage(config: ConfigDict, task: Task) -> Make:
     """The pairwise preference model of the same pairs: which of two answers, A or B, in both orders."""
-    shape, layout = twice_as_long(task.decoder), sorting.LAYOUT
+    shape, layout = twice_as_long(task.decoder), task.layout
     sets = [
         [comparison_pairs(layout, part, shape, shape.context_length) for part in both]
-        for both in annotated_pairs(config, task)
+        for both in task.pairs(config, task)
     ]
     return lambda config, number: judge_program(config, shape, task.starts[number], layout, *sets[number])
 
 
 def features_stage(config: ConfigDict, task: Task) -> Make:
     """Bradley and Terry's model of people's pairs: a linear head on features of the frozen model, computed once."""
-    found, own = start(config), Trainable(task.decoder, config.agent)
-    pairs = [records_compared(found.model, part, config.data) for part in (found.train, found.held_out)]
-    train, held_out = (features_of(own, found.model.params, part) for part in pairs)
+    own, longest = Trainable(task.decoder, config.agent), task.decoder.context_length
+    both = task.pairs(config, task)[0]  # all seeds have one pi_0
+    train, held_out = (features_of(own, task.starts[0], compared(part, longest)) for part in both)
     return lambda config, number: head_program(config, train, held_out)
 
 
@@ -209,7 +227,7 @@ def rounds_stage(config: ConfigDict, task: Task) -> Make:
 # Kind of stage: the function, the tasks that have it, what it is judged by.
 STAGES = {
     "sft": (sft_stage, ("sorting",), GOLD), "reward": (reward_stage, ("sorting",), ACCURACY),
-    "pairwise": (pairwise_stage, ("sorting",), ACCURACY), "features": (features_stage, ("text",), ACCURACY),
+    "pairwise": (pairwise_stage, ("sorting", "text"), ACCURACY), "features": (features_stage, ("text",), ACCURACY),
     "rounds": (rounds_stage, ("sorting", "text"), GOLD),
 }
 
@@ -316,7 +334,7 @@ def by_knockout(config: ConfigDict, task: Task, params: PyTree) -> Rank:
     """1 for the winner of a tournament, -1 for that of one of the losers, and no score for all others: n - 1
     comparisons each, in both orders, where all pairs would be n (n - 1) / 2.
     """
-    compare = judge_of(twice_as_long(task.decoder), sorting.LAYOUT, at_once=config.rounds.at_once)
+    compare = judge_of(twice_as_long(task.decoder), task.layout, at_once=config.rounds.at_once)
 
     def rank(samples: Samples, asked: Questions, numbers: np.ndarray, n: int) -> np.ndarray:
         del asked, numbers
