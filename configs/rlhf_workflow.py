@@ -2,7 +2,7 @@
 
     python -m experiments.rlhf_workflow.train --config=configs/rlhf_workflow.py:PRESET --workdir=DIR
 
-Presets, for digits to sort (5 seeds, a minute or two on 2 CPU cores each); all but the first take --config.start=DIR,
+Presets, for digits to sort (5 seeds, minutes on 2 CPU cores each); all but the first take --config.start=DIR,
 a finished run of `sft`, and those with rounds also --config.reward.run=DIR, one of `rm` or of `pm`, seed by seed:
   quick, sft          supervised learning of a demonstrator who errs.
   rm                  Bradley and Terry's model of pairs that the supervised policy itself wrote.
@@ -34,7 +34,7 @@ from rl_jax.language import dpo, judge, reward_model, rounds, sft
 from rl_jax.language.experiments import data_config
 from rl_jax.language.own_answers import judge_config
 
-ROUNDS, PROMPTS, UPDATES, ANSWER = 3, 256, 16, 10  # ANSWER: tokens, at most
+ROUNDS, PROMPTS, UPDATES, ANSWER = 3, 512, 20, 10  # ANSWER: tokens, at most
 PAIRWISE = {"reward.kind": "pairwise"}
 # Kind of stage, and what it changes, by dotted field.
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,9 +59,9 @@ AGENTS = {
 }
 OF_KIND: dict[str, dict[str, Any]] = {
     "sft": {"num_steps": 500, "agent.learning_rate": 2e-3},
-    "reward": {"num_steps": 300, "agent.learning_rate": 1e-3},
-    "pairwise": {"num_steps": 400, "agent.learning_rate": 1e-3, "agent.consistency": 0.0},
-    "rounds": {"num_steps": ROUNDS * UPDATES, "batch_size": 32, "agent.learning_rate": 2e-4, "loop.eval_every": UPDATES,
+    "reward": {"num_steps": 600, "agent.learning_rate": 1e-3},
+    "pairwise": {"num_steps": 600, "agent.learning_rate": 1e-3, "agent.consistency": 0.0},
+    "rounds": {"num_steps": ROUNDS * UPDATES, "agent.learning_rate": 1e-4, "loop.eval_every": UPDATES,
                "loop.log_every": UPDATES, "loop.eval_at_start": True},
 }
 TEXTS = ("features", "pm", "iterative", "iterative-previous", "offline", "max-random", "penalised", "two-temperatures",
