@@ -89,7 +89,7 @@ def preset(prefix: str = "", judged: bool = True) -> Preset:
 
 
 def tiny() -> Preset:
-    return Preset(stages(("divide",), "tiny-"), (better_by("divide", "sft", **SCENES),),
+    return Preset(stages(("holistic",), "tiny-"), (better_by("holistic", "sft", **SCENES),),
                   measure={"labels": ORDERED, "scenes": RATE})
 
 

@@ -106,11 +106,10 @@ def test_pairs_that_labellers_learn_from_are_ordered_by_true_errors():
 @pytest.mark.slow
 def test_the_stages_in_order(tmp_path):
     """The rounds read the start's and the labeller's own models, and say what the labels were."""
-    for name in ("sft", "divide"):
-        result = run(paper.experiment, configured(f"tiny-{name}"), tmp_path / name)
-        assert result
-    fields = {"start": str(tmp_path / "sft"), "labels.run": str(tmp_path / "divide")}
-    run(paper.experiment, configured("tiny-rounds", fields), tmp_path / "rounds")
+    for name in ("sft", "holistic"):
+        assert run(paper.experiment, configured(f"tiny-{name}"), tmp_path / name)["step"] == 8
+    fields = {"start": str(tmp_path / "sft"), "labels.run": str(tmp_path / "holistic"), "best_of.samples": 2}
+    run(paper.experiment, configured("tiny-rounds-holistic", fields), tmp_path / "rounds")
     lines = (tmp_path / "rounds" / "metrics.jsonl").read_text()
     assert "labels/right" in lines and "round/pairs" in lines
     found = np.load(tmp_path / "rounds" / "outcomes.npz")
