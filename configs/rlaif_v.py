@@ -58,7 +58,7 @@ def on_scenes(name: str) -> ConfigDict:
         "context_length": 48,
     }
     config.data = {
-        "size": 8000,  # described scenes of supervised learning
+        "size": 16_000,  # described scenes of supervised learning
         "noise": 0.3,  # share of their values that are wrong
         "fewest": 3,  # mentions of a description; at most all 8
         "labelled": 2000,  # claims, or pairs of descriptions, that a labeller learns from
@@ -75,6 +75,8 @@ def on_scenes(name: str) -> ConfigDict:
         config.agent = judge.default_config() if name == "holistic" else sft.default_config()
         config.agent.update({"learning_rate": 2e-3, "warmup_steps": 36, "decay": True})
         config.num_steps = 612
+        if name == "sft":  # long enough that it is wrong where its demonstrator is, and not otherwise
+            config.batch_size, config.num_steps, config.agent.learning_rate = 32, 2016, 1e-3
         return config
     config.agent, config.num_steps = dpo.default_config(), 144
     config.agent.update({"beta": 0.1, "learning_rate": 1e-4})
