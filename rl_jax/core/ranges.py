@@ -97,6 +97,7 @@ RANGES: dict[str, Range] = {
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,
     "critic_learning_rate": POSITIVE, "critic_warmup": COUNT_OR_NONE,
     "candidates": COUNT, "kept": COUNT_OR_NONE, "filter.low": SHARE, "filter.high": SHARE, "at_once": COUNT,
+    "labelled": COUNT, "fewest": COUNT, "pairs.least": NOT_NEGATIVE, "best_of.samples": COUNT_OR_NONE,
     "recent": COUNT, "data.size": COUNT, "data.pool": COUNT, "length_weight": NOT_NEGATIVE,
     "workers": COUNT_OR_NONE, "deadline": POSITIVE, "largest": COUNT, "judged": COUNT, "decoder_seed": SEED,
     "devices": COUNT_OR_NONE, "digits": COUNT, "costly": Range(0, 9), "updates": COUNT,

@@ -1,0 +1,1 @@
+"""RLAIF-V: labels by divided claims, pairs without confounders, rounds of DPO."""

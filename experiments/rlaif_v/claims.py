@@ -1,0 +1,108 @@
+"""What RLAIF-V runs and claims; `python -m experiments.reproduce --paper=rlaif_v` runs its stages in order.
+
+Presets:
+  quick   scenes without pixels, 3 seeds, each with a policy and labellers of its own: minutes on CPU cores.
+  paper   the authors' numbers of instructions, rounds and updates for the same scenes: for a GPU.
+  tiny    seconds: what the tests run.
+
+PILOT
+"""
+
+from collections.abc import Sequence
+
+from experiments.rlaif_v.published import PUBLISHED
+from rl_jax.core.experiment import Metric
+from rl_jax.reports.claims import all_of, better_by, elsewhere, reaches
+from rl_jax.reports.declaration import Claim, Paper, Preset, Run
+from rl_jax.reports.figures import curves_of
+from rl_jax.reports.measures import derived, final
+
+LABELS = {
+    "sft": "SFT", "divide": "divided claims", "holistic": "whole answers", "truth": "true errors",
+    "one_round": "divided claims, one round", "confounded": "divided claims, confounded pairs",
+    "unbalanced": "divided claims, lengths not balanced", "claims": "labeller of claims",
+    "answers": "labeller of answers",
+}
+RATE = Metric("eval/hallucinated", "share of a description's mentions that are wrong", "lower")
+MENTIONS = Metric("eval/mentions", "mentions of a description")
+KL = Metric("eval/kl", "KL from the start", "lower", "nats an answer")
+ORDERED = Metric("eval/ordered", "pairs of descriptions that are ordered right")
+PICKED = derived(
+    Metric("eval/picked", "wrong mentions fewer than in one answer"), lambda one, mean: one - mean,
+    "one_hallucinated", "mean_hallucinated",
+)
+SHORTER = derived(
+    Metric("eval/shorter", "tokens that the pick by the sum is shorter"), lambda mean, total: mean - total,
+    "mean_length", "sum_length",
+)
+MODULE = "experiments.rlaif_v.train"
+# Methods with rounds -> (preset, the labeller's method).
+ROUNDS = {
+    "divide": ("rounds", "claims"), "holistic": ("rounds-holistic", "answers"), "truth": ("rounds-truth", ""),
+    "one_round": ("one-round", "claims"), "confounded": ("confounded", "claims"),
+    "unbalanced": ("unbalanced", "claims"),
+}
+LABELLERS = {"claims": "divide", "answers": "holistic"}
+SCENES = {"tasks": ("scenes",)}
+
+
+def stages(methods: Sequence[str], prefix: str = "") -> tuple[Run, ...]:
+    """The start, the labellers that these methods need, and the methods; `prefix` is of the presets."""
+    config = f"configs/rlaif_v.py:{prefix}"
+    used = [name for name in LABELLERS if any(ROUNDS[method][1] == name for method in methods)]
+    made = [Run("sft", "scenes", MODULE, f"{config}sft")]
+    made += [Run(name, "labels", MODULE, config + LABELLERS[name]) for name in used]
+    for method in methods:
+        preset, labeller = ROUNDS[method]
+        needs = {"start": "sft-scenes"} | ({"labels.run": f"{labeller}-labels"} if labeller else {})
+        made.append(Run(method, "scenes", MODULE, config + preset, {}, needs))
+    return tuple(made)
+
+
+def claims() -> tuple[Claim, ...]:
+    return (
+        better_by("claims", "answers", 0.05, measure=ORDERED, tasks=("labels",),
+                  text="At equal labels the {claims} orders more pairs right than the {answers}, by 0.05"),
+        all_of([better_by("divide", "holistic", **SCENES), better_by("holistic", "sft", **SCENES)],
+               name="divide_then_holistic_then_start",
+               text="After four rounds {divide} hallucinate less than {holistic}, and these less than {sft}"),
+        better_by("divide", "one_round", **SCENES,
+                  text="Four rounds hallucinate less than one round with as many pairs"),
+        better_by("divide", "confounded", **SCENES,
+                  text="Pairs of own answers hallucinate less than pairs whose better answer is another writer's"),
+        better_by("divide", "unbalanced", by="mean", measure=MENTIONS, name="balance_keeps_the_length", **SCENES,
+                  text="With lengths balanced descriptions mention more"),
+        reaches("divide", 0.0, measure=final(PICKED), name="best_of_8_by_the_mean", **SCENES,
+                text="The best of 8 by the length-normalised implicit reward hallucinates less than one answer"),
+        reaches("divide", 0.0, measure=final(SHORTER), name="the_sum_picks_short_answers", **SCENES,
+                text="Without the division by length the pick is shorter"),
+        elsewhere(better_by("divide", "sft", name="object_halbench", **SCENES,
+                            text="Object hallucinations of a model of 7 billion parameters fall by 80%"),
+                  "needs images, LLaVA-1.5-7B and a labeller of 34 billion parameters, which are not here"),
+    )
+
+
+def preset(prefix: str = "", judged: bool = True) -> Preset:
+    made = claims() if judged else tuple(elsewhere(claim, "needs an accelerator") for claim in claims())
+    return Preset(stages(tuple(ROUNDS), prefix), made, measure={"labels": ORDERED, "scenes": RATE},
+                  beside=(MENTIONS, KL))
+
+
+def tiny() -> Preset:
+    return Preset(stages(("holistic",), "tiny-"), (better_by("holistic", "sft", **SCENES),),
+                  measure={"labels": ORDERED, "scenes": RATE})
+
+
+PAPER = Paper(
+    title="RLAIF-V",
+    labels=LABELS,
+    baseline="sft",
+    measure=RATE,
+    presets={"quick": preset, "paper": lambda: preset("paper/", judged=False), "tiny": tiny},
+    published=(PUBLISHED,),
+    figures={"rates.png": curves_of(RATE)},
+    notes=(
+        "Scenes are eight values that a prompt says, **not images**: nothing here sees a pixel, and a labeller is a "
+        "decoder of 0.1 million parameters. Rates are of descriptions of 300 fresh scenes, sampled at temperature 1.",
+    ),
+)
