@@ -76,7 +76,7 @@ def on_scenes(name: str) -> ConfigDict:
         config.checkpoint.every = 0
         return config
     with_pairs(config, name)
-    config.batch_size, config.num_steps = 32, 400
+    config.batch_size, config.num_steps = 16, 400
     config.agent.learning_rate = 3e-5
     config.loop.update({"chunk": 50, "log_every": 50, "eval_every": 100, "eval_at_start": True})
     config.checkpoint.every = 200
