@@ -60,7 +60,7 @@ def on_scenes(name: str) -> ConfigDict:
         "context_length": 26,
     }
     config.data = {
-        "size": 8000,  # described scenes of supervised learning
+        "size": 16_000,  # described scenes of supervised learning
         "noise": 0.3,  # share of their values that are wrong
         "judged": 1000,  # fresh scenes
     }
@@ -70,9 +70,9 @@ def on_scenes(name: str) -> ConfigDict:
     config.num_seeds = 5
     if name == "sft":
         config.stage, config.agent = "sft", sft.default_config()
-        config.batch_size, config.num_steps = 64, 600
-        config.agent.learning_rate, config.agent.warmup_steps, config.agent.decay = 3e-3, 50, True
-        config.loop.update({"chunk": 100, "log_every": 100, "eval_every": 0})
+        config.batch_size, config.num_steps = 32, 2000
+        config.agent.learning_rate, config.agent.warmup_steps, config.agent.decay = 4e-3, 50, True
+        config.loop.update({"chunk": 200, "log_every": 200, "eval_every": 0})
         config.checkpoint.every = 0
         return config
     with_pairs(config, name)
@@ -117,7 +117,7 @@ def on_text(name: str, model: str) -> ConfigDict:
 
 def tiny(config: ConfigDict) -> ConfigDict:
     fields = {
-        "num_seeds": 2, "num_steps": 8, "batch_size": 8,
+        "num_seeds": 2, "num_steps": 8, "batch_size": 8, "agent.learning_rate": 1e-3, "agent.warmup_steps": 0,
         "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 4, "checkpoint.every": 4,
     }
     if config.domain == "scenes":
@@ -128,6 +128,6 @@ def tiny(config: ConfigDict) -> ConfigDict:
     else:
         fields |= {"num_steps": 2, "data.longest": 208, "pairs.most": 1, "loop.chunk": 1, "loop.eval_every": 2}
     if config.stage == "preferences":
-        fields |= {"pairs.kept": 16, "pairs.judged": 16, "agent.learning_rate": 1e-3}
+        fields |= {"pairs.kept": 16, "pairs.judged": 16}
     config.update_from_flattened_dict(fields)
     return config
