@@ -77,8 +77,8 @@ def on_scenes(name: str) -> ConfigDict:
         return config
     with_pairs(config, name)
     config.batch_size, config.num_steps = 16, 400
-    config.agent.learning_rate = 3e-5
-    config.loop.update({"chunk": 50, "log_every": 50, "eval_every": 100, "eval_at_start": True})
+    config.agent.learning_rate = 1e-4
+    config.loop.update({"chunk": 50, "log_every": 50, "eval_every": 50, "eval_at_start": True})
     config.checkpoint.every = 200
     return config
 

@@ -6,6 +6,24 @@ Presets:
   smollm2   the same by adapters of SmolLM2: for a GPU.
   tiny      seconds: for tests.
 
+What was asked of the claims before rules and setting were fixed, by pilots of one seed, 100, with 200 pairs:
+
+- The start: 600 updates of 64 descriptions, or 1,000 of 32, leave 0.38 and 0.37 of the mentions wrong where the
+  demonstrator has 0.3, and dense DPO makes such a model no better than 0.28 before its answers fall apart. 2,000 updates
+  of 32 leave 0.305: this is the start.
+- Rates of wrong mentions after 0, 100, 200, 300 and 400 updates of 16 pairs at 1e-4 and beta 0.5: ranking 0.31, 0.25,
+  0.24, 0.30, 0.33; correction 0.31, 0.17, 0.26, 0.34, 0.43; dense 0.31, 0.18, 0.28, 0.37, 0.43; dense with beta 2 0.31,
+  0.17, 0.19, 0.28, 0.32. At 3e-5 dense is at 0.24, 0.21, 0.18, 0.17 and correction at 0.24, 0.20, 0.18, 0.17: the same
+  way three times as slowly, so that 1e-4 is long enough to show the collapse after the best point, at a quarter. Batches
+  of 64 pairs, dense, at 3e-5 are at 0.22 after 100 updates and at 0.19 after 200.
+- So what can be shown here is that corrections beat rankings early, by 0.07; that the chosen answer gains 1.0 nats
+  under both kinds of corrections and loses 2.4 under rankings after 100 updates; that a beta of 2 and a lower rate delay
+  the collapse; and that style stays, with 0.000 nats under corrections and 0.019 under rankings.
+- That gamma 5 is better than gamma 1, and that two thirds of the wrong mentions go, is not in these pilots, and was in
+  other ones of a wider model (0.044 against 0.064 from 0.329, at 3e-5 and batches of 64): their rules are as they were
+  written for those, 0.85 and 0.33, and may fail here. Adam divides a gradient by its size, and the directions of both
+  are nearly one until the corrected tokens are settled: this is a guess, which nobody has measured.
+- n = 1,400 has the same rules; NLL, the released script's setting and beta 2 without dense weights were not piloted.
 PILOT
 """
 
@@ -33,7 +51,7 @@ from rl_jax.reports.scores import Scores
 
 MODULE = "experiments.rlhf_v.train"
 MANY = 1400  # pairs of the paper; 200 is its other number
-BETA, FAST = {"agent.beta": 2.0}, {"agent.learning_rate": 1e-4}
+BETA, SLOW = {"agent.beta": 2.0}, {"agent.learning_rate": 3e-5}
 # Method -> (preset, overrides, what a table calls it).
 ARMS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ranking": ("ranking", {}, "ranking DPO"),
@@ -41,7 +59,7 @@ ARMS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ddpo": ("ddpo", {}, "dense DPO"),
     "correction_beta2": ("correction", BETA, "correction DPO, beta 2"),
     "ddpo_beta2": ("ddpo", BETA, "dense DPO, beta 2"),
-    "ddpo_fast": ("ddpo", FAST, "dense DPO, rate 1e-4"),
+    "ddpo_slow": ("ddpo", SLOW, "dense DPO, rate 3e-5"),
     "ddpo_nll": ("ddpo-nll", {}, "dense DPO + 0.1 NLL"),
     "ranking_nll": ("ranking-nll", {}, "ranking DPO + 0.1 NLL"),
     "ddpo_released": ("ddpo-released", {}, "released script's setting"),
@@ -87,7 +105,7 @@ def part_way(metric: Metric | Curve, share: float, since_start: str = "") -> Mea
 def mechanism(n: str = "") -> tuple[Claim, ...]:
     """What the paper says of dense DPO beside DPO on corrections and on rankings, for n pairs."""
     ddpo, correction, ranking = f"ddpo{n}", f"correction{n}", f"ranking{n}"
-    quarter, half, chosen = (part_way(RATE, QUARTER), part_way(RATE, HALF), part_way(CHOSEN, HALF, "change"))
+    quarter, half, chosen = part_way(RATE, QUARTER), part_way(RATE, HALF), part_way(CHOSEN, QUARTER, "change")
     own, plain, ranked = (f"{{{name}}}" for name in (ddpo, correction, ranking))
     return (
         better_by(ddpo, correction, float(np.log10(1 / 0.85)), by="mean", measure=log10(half),
@@ -98,13 +116,13 @@ def mechanism(n: str = "") -> tuple[Claim, ...]:
         all_of([better_by(ddpo, ranking, by="mean", measure=measure, name=f"{ddpo}_{place}")
                 for place, measure in (("quarter", quarter), ("half", half))], name=f"dense_beats_rankings{n}",
                text=f"After a quarter and after half of the updates {own} has no more wrong mentions than {ranked}"),
-        reaches(ddpo, 0.33, by="every", measure=part_way(RATE, HALF, "ratio"), name=f"dense_against_its_start{n}",
-                text=f"After half of the updates {own} has at most 0.33 of the wrong mentions that it starts with"),
+        reaches(ddpo, 0.33, by="every", measure=part_way(RATE, QUARTER, "ratio"), name=f"dense_against_its_start{n}",
+                text=f"After a quarter of the updates {own} has at most 0.33 of the wrong mentions that it starts with"),
         all_of([reaches(name, 0.0, measure=chosen, by="every", name=f"{name}_chosen") for name in (ddpo, correction)],
                name=f"corrections_raise_the_chosen{n}",
-               text=f"After half of the updates the chosen answer is more likely under {own} and {plain}"),
+               text=f"After a quarter of the updates the chosen answer is more likely under {own} and {plain}"),
         within(ranking, -1000.0, 0.0, measure=chosen, by="every", name=f"rankings_lower_the_chosen{n}",
-               text=f"After half of the updates the chosen answer is less likely under {ranked}"),
+               text=f"After a quarter of the updates the chosen answer is less likely under {ranked}"),
     )
 
 
@@ -113,14 +131,16 @@ def quick_claims() -> tuple[Claim, ...]:
         *mechanism(), *mechanism("_1400"),
         reaches("ddpo", 0.05, by="every", measure=part_way(STYLE, QUARTER), name="style_is_kept",
                 text="After a quarter of the updates the style of {ddpo} is the reference's: KL below 0.05"),
+        better_by("correction", "ranking", measure=part_way(STYLE, QUARTER), name="rankings_move_the_style",
+                  text="After a quarter of the updates {ranking} has moved the style more than {correction}"),
         better_by("ddpo", "ranking_1400", measure=part_way(RATE, QUARTER), by="mean", name="data_efficiency",
                   text="After a quarter of the updates 200 corrections are as good as 1,400 rankings"),
         better_by("correction_beta2", "ddpo", measure=RATE, name="beta_matters_more_than_gamma",
                   text="A beta of 2 without dense weights ({correction_beta2}) delays the collapse more than gamma 5 "
                        "does ({ddpo})"),
         better_by("ddpo_beta2", "ddpo", measure=RATE, name="beta_delays_the_collapse"),
-        better_by("ddpo", "ddpo_fast", measure=RATE, name="the_rate_decides",
-                  text="A rate of 1e-4 collapses {ddpo}"),
+        better_by("ddpo_slow", "ddpo", measure=RATE, name="the_rate_decides",
+                  text="A rate of 3e-5 keeps {ddpo_slow} from the collapse that 1e-4 leads {ddpo} into"),
         better_by("ddpo_nll", "ddpo", measure=RATE, name="likelihood_delays_the_collapse"),
         elsewhere(better_by("ddpo_1400", "sft", name="hallucination_of_images", measure=RATE,
                             text="1,400 corrections cut the hallucinations of a model that sees images by 34.8%"),
@@ -148,7 +168,7 @@ def draw_rates(scores: Scores, path: Path) -> None:
     few = ("ranking", "correction", "ddpo")
     for title, methods in (
         ("n = 200", few), ("n = 1,400", tuple(f"{name}_1400" for name in few)),
-        ("n = 200, other settings", ("ddpo", "correction_beta2", "ddpo_beta2", "ddpo_fast", "ddpo_nll",
+        ("n = 200, other settings", ("ddpo", "correction_beta2", "ddpo_beta2", "ddpo_slow", "ddpo_nll",
                                      "ddpo_released")),
     ):
         drawn = {name: scores.evaluations(name, task) for name in methods}
