@@ -13,8 +13,9 @@ first start from --config.start=DIR, a finished run of it, seed by seed:
   ddpo-nll, ranking-nll   beside the likelihood of the chosen, weight 0.1.
   tiny-<arm>         seconds: what the tests run; from a fresh decoder where no start is given.
 
-gsm8k/<arm>, without rankings and sft, corrects one number of a worked solution of GSM8K, for stories260k; start is not
-used. smollm2/<arm> is the same for SmolLM2 by adapters, for a GPU; --config.model.name=FOLDER takes another model.
+gsm8k/<arm>, without rankings and sft, corrects one number of a worked solution of GSM8K, for stories260k;
+--config.model.name=RUN starts from a run of experiments.sft on gsm8k, as it should, and start is not used. smollm2/<arm>
+is the same for SmolLM2 by adapters, for a GPU; --config.model.name=FOLDER takes another model.
 --config.pairs.kept is n, the pairs; --config.pairs.gamma and --config.agent.beta are the paper's.
 """
 
@@ -105,7 +106,7 @@ def on_text(name: str, model: str) -> ConfigDict:
     with_pairs(config, name)
     config.pairs.kept, config.pairs.judged = 0, 0  # all that are short enough
     config.pairs.most = 4  # numbers of a solution, each corrupted in a pair of its own; 0 for all
-    config.agent.learning_rate, config.agent.decay, config.agent.warmup_steps = 1e-4, False, 0
+    config.agent.learning_rate, config.agent.decay, config.agent.warmup_steps = 3e-5, False, 0
     config.tensorboard = False
     if model == "stories260k":
         config.num_seeds, config.batch_size, config.num_steps = 3, 8, 60

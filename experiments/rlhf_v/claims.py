@@ -2,7 +2,8 @@
 
 Presets:
   quick     scenes without pixels, 5 seeds, each with a model of its own: minutes on CPU cores.
-  gsm8k     corrections of one number in worked solutions, by stories260k, 3 seeds: minutes on CPU cores.
+  gsm8k     corrections of one number in worked solutions, by stories260k, which learns the solutions first, 3 seeds:
+            minutes on CPU cores.
   smollm2   the same by adapters of SmolLM2: for a GPU.
   tiny      seconds: for tests.
 
@@ -17,14 +18,17 @@ What was asked of the claims before rules and setting were fixed, by pilots of o
   the same way three times as slowly, so that 1e-4 is long enough to show the collapse after the best point, at a
   quarter. Batches of 64 pairs, dense, at 3e-5 are at 0.22 after 100 updates and at 0.19 after 200.
 - So what can be shown here is that corrections beat rankings early, by 0.07; that the chosen answer gains 1.0 nats
-  with either weight on corrections and loses 2.4 under rankings after 100 updates; that a beta of 2 and a lower rate delay
-  the collapse; and that style stays, with 0.000 nats under corrections and 0.019 under rankings.
+  with either weight on corrections and loses 2.4 under rankings after 100 updates; that a beta of 2 and a lower rate
+  delay the collapse; and that style stays, with 0.000 nats under corrections and 0.019 under rankings.
 - That gamma 5 is better than gamma 1, and that two thirds of the wrong mentions go, is not in these pilots, and was in
   other ones of a wider model (0.044 against 0.064 from 0.329, at 3e-5 and batches of 64): their rules are as they were
   written for those, 0.85 and 0.33, and may fail here. Adam divides a gradient by its size, and the directions of both
   are nearly one until the corrected tokens are settled: this is a guess, which nobody has measured.
 - n = 1,400 has the same rules; NLL, the released script's setting and beta 2 without dense weights were not piloted.
-PILOT
+- `gsm8k`: a pilot from stories260k as it is, which has never read a number, was at 0.57 of the right numbers and after
+  30 updates at 0.51, and lost 50 nats of the chosen: nothing can be learnt so. Therefore the model learns the solutions
+  first, as the authors' model answers visual questions first, and the rate is 3e-5. That way was not piloted: pilot it
+  before the first result, and raise the lengths if it needs them.
 """
 
 from collections.abc import Sequence
@@ -184,8 +188,8 @@ def quick() -> Preset:
     return Preset(made, quick_claims(), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE))
 
 
-def texts(model: str, judged: bool = True) -> Preset:
-    """Corrections of GSM8K; the claims of a model that is for a GPU are not judged."""
+def texts(preset: str, model: str, judged: bool = True) -> Preset:
+    """Corrections of GSM8K by a model that has read its solutions first; the claims of a model that is for a GPU are not judged."""
     claims = (
         changes_by("ddpo", SEGMENT, 0.0, by="interval",
                    text="{ddpo} learns from corrected numbers which number is right on questions that it has not seen"),
@@ -194,9 +198,11 @@ def texts(model: str, judged: bool = True) -> Preset:
     )
     if not judged:
         claims = tuple(elsewhere(claim, "needs an accelerator: preset `smollm2`") for claim in claims)
-    made = runs(("correction", "ddpo", "ddpo_released"), f"configs/rlhf_v.py:{model}/{{preset}}", "gsm8k")
-    return Preset(made if not judged else made[:2], claims, measure=SEGMENT, beside=(CHOSEN, UNCHANGED),
-                  figures={"numbers.png": curves_of(SEGMENT)})
+    start = Run("sft", "gsm8k", "experiments.sft.train", f"configs/sft.py:{model}/gsm8k",
+                {"num_seeds": 1, "tensorboard": False})  # it leaves the folder that all arms start from
+    arms = runs(("correction", "ddpo"), f"configs/rlhf_v.py:{preset}/{{preset}}", "gsm8k")
+    made = (start, *(run._replace(needs={"model.name": start.name}) for run in arms))
+    return Preset(made, claims, measure=SEGMENT, beside=(CHOSEN, UNCHANGED), figures={"numbers.png": curves_of(SEGMENT)})
 
 
 def tiny() -> Preset:
@@ -211,7 +217,8 @@ PAPER = Paper(
     baseline="correction",
     measure=part_way(RATE, HALF),
     presets={
-        "quick": quick, "gsm8k": lambda: texts("gsm8k"), "smollm2": lambda: texts("smollm2", judged=False),
+        "quick": quick, "gsm8k": lambda: texts("gsm8k", "stories260k"),
+        "smollm2": lambda: texts("smollm2", "smollm2", judged=False),
         "tiny": tiny,
     },
     published=(PUBLISHED,),
