@@ -14,7 +14,7 @@ first start from --config.start=DIR, a finished run of it, seed by seed:
   tiny-<arm>         seconds: what the tests run; from a fresh decoder where no start is given.
 
 gsm8k/<arm>, without rankings and sft, corrects one number of a worked solution of GSM8K, for stories260k;
---config.model.name=RUN starts from a run of experiments.sft on gsm8k, as it should, and start is not used. smollm2/<arm>
+--config.model.name=RUN starts from a run of experiments.sft on gsm8k, as it should; start is not used. smollm2/<arm>
 is the same for SmolLM2 by adapters, for a GPU; --config.model.name=FOLDER takes another model.
 --config.pairs.kept is n, the pairs; --config.pairs.gamma and --config.agent.beta are the paper's.
 """

@@ -189,7 +189,7 @@ def quick() -> Preset:
 
 
 def texts(preset: str, model: str, judged: bool = True) -> Preset:
-    """Corrections of GSM8K by a model that has read its solutions first; the claims of a model that is for a GPU are not judged."""
+    """Corrections of GSM8K by a model that learns its solutions first; claims of one for a GPU are not judged."""
     claims = (
         changes_by("ddpo", SEGMENT, 0.0, by="interval",
                    text="{ddpo} learns from corrected numbers which number is right on questions that it has not seen"),
@@ -202,7 +202,8 @@ def texts(preset: str, model: str, judged: bool = True) -> Preset:
                 {"num_seeds": 1, "tensorboard": False})  # it leaves the folder that all arms start from
     arms = runs(("correction", "ddpo"), f"configs/rlhf_v.py:{preset}/{{preset}}", "gsm8k")
     made = (start, *(run._replace(needs={"model.name": start.name}) for run in arms))
-    return Preset(made, claims, measure=SEGMENT, beside=(CHOSEN, UNCHANGED), figures={"numbers.png": curves_of(SEGMENT)})
+    drawn = {"numbers.png": curves_of(SEGMENT)}
+    return Preset(made, claims, measure=SEGMENT, beside=(CHOSEN, UNCHANGED), figures=drawn)
 
 
 def tiny() -> Preset:
