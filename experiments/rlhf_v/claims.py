@@ -28,7 +28,7 @@ What was asked of the claims before rules and setting were fixed, by pilots of o
   the best point, and keep it longer; why it is not lower was not measured. NLL, the released script's setting and a
   beta of 2 without dense weights were not piloted.
 - `gsm8k`: a pilot from stories260k as it is, which has never read a number, was at 0.57 of the right numbers and after
-  30 updates at 0.51, and lost 50 nats of the chosen: nothing can be learnt so. Therefore the model learns the solutions
+  30 updates at 0.51, and lost 50 nats of the chosen: nothing was learnt. Therefore the model learns the solutions
   first, as the authors' model answers visual questions first, and the rate is 3e-5. That way was not piloted: pilot it
   before the first result, and raise the lengths if it needs them.
 """
