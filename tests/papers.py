@@ -74,6 +74,8 @@ PAPERS = [
     Paper("rlhf_workflow", {"rlhf_workflow": ("", "rm", "pm", "gold")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("rlhf_workflow:sft", "rlhf_workflow:tiny-text-features", "rlhf_workflow:tiny-text-pm")),
     Paper("rlaif_v", {"rlaif_v": ("", "divide", "holistic", "rounds-truth")}, at_scale=("rlaif_v:paper/sft",)),
+    Paper("rlhf_v", {"rlhf_v": ("", "ranking", "ddpo")}, "agent.learning_rate=0.0003,0.001",
+          at_scale=("rlhf_v:ddpo-released", "rlhf_v:tiny-gsm8k-ddpo")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
 ]

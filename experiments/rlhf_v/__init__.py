@@ -1,0 +1,1 @@
+"""RLHF-V: preferences from corrected segments, and dense DPO."""
