@@ -37,7 +37,7 @@ PPO = {  # the divergence is in the loss, for what the critic predicts is a prob
 # P3O's gradient, (r_1 - r_2) / 2 grad log(pi(y_1) / pi(y_2)), is that of two answers less their mean. Its clips do
 # nothing where a batch is used for one update, as here.
 P3O = {**GROUP, "agent.samples": 2, "agent.weights": "sequence_sum"}
-SCORER = {"batch_size": 64, "num_steps": 400, "agent.learning_rate": 1e-3, "agent.warmup_steps": 20}
+SCORER = {"batch_size": 64, "num_steps": 800, "agent.learning_rate": 1e-3, "agent.warmup_steps": 20}
 GROUPS = functools.partial(grpo.default_config, "dr_grpo")  # r less the mean of its group
 # Stage, settings of its trainer, and dotted fields.
 STAGES = {
@@ -145,14 +145,14 @@ def on_text(name: str) -> ConfigDict:
 
 def tiny_text(config: ConfigDict) -> ConfigDict:
     fields = {
-        "model.name": "stories260k", "labels": ("A", "B"), "data.longest": 160, "data.size": 40, "data.judged": 16,
-        "answers.max_new_tokens": 96, "num_steps": 2, "batch_size": 8, "pairs.prompts": 8, "pairs.kept": 8,
+        "model.name": "stories260k", "labels": ("A", "B"), "data.longest": 400, "data.size": 120, "data.judged": 60,
+        "answers.max_new_tokens": 180, "num_steps": 2, "batch_size": 8, "pairs.prompts": 8, "pairs.kept": 8,
         "pairs.judged": 8, "answers.samples": 2, "answers.at_once": 8, "agent.dtype": "float32",
         "agent.micro_batches": 1, "loop.chunk": 1, "loop.log_every": 1, "loop.eval_every": 2,
     }
     config.update_from_flattened_dict(fields)
     if config.stage == "rl":
-        config.agent.max_new_tokens = 96
+        config.agent.max_new_tokens = 180
     return config
 
 

@@ -27,7 +27,7 @@ from rl_jax.language.rows import joined, pad
 from rl_jax.language.sampler import Samples, Sampling, answers
 from rl_jax.language.sft import sft_program
 from rl_jax.language.stages import trained_models
-from rl_jax.language.training import Trainable
+from rl_jax.language.training import DTYPES, Trainable
 from rl_jax.losses.advantages import centred_advantages
 
 SCORERS = ("bt", "bt_scaled", "bt_anchored", "judge")
@@ -224,32 +224,29 @@ def scorers_of(config: ConfigDict, task: Task, starts: Sequence[PyTree]) -> list
     "bt" is Bradley and Terry's number itself, "bt_scaled" the same times `deviation_ratio` to the judge of
     `scorer.scale_by`, "bt_anchored" sigmoid(r(y) - r(anchor)), "judge" what the judge says of y beside the anchor.
     """
-    told, width = config.scorer, config.agent.max_new_tokens
-    judges = rewards = None
-    if told.kind in ("judge", "bt_scaled"):
-        judges = judges_of(config, task, starts, *(
-            ("scorer.run", told.run) if told.kind == "judge" else ("scorer.scale_by", told.scale_by)
-        ))
+    told, width, dtype = config.scorer, config.agent.max_new_tokens, DTYPES[config.agent.dtype]
     if told.kind == "judge":
-        return [anchored_judge(task.decoder, own, task.layout, width) for own in judges]
+        judges = judges_of(config, starts, "scorer.run", told.run)
+        return [anchored_judge(task.decoder, own, task.layout, width, config.agent) for own in judges]
     if told.run:
         like = {"decoder": shapes(starts[0]), "head": jax.ShapeDtypeStruct((task.decoder.width,), np.float32)}
         rewards = trained_models("scorer.run", told.run, like, range(config.seed, config.seed + len(starts)), "reward")
     else:
         rewards = [{"decoder": own, "head": np.zeros(task.decoder.width, np.float32)} for own in starts]
     if told.kind == "bt_anchored":
-        return [anchored_reward(task.decoder, own["decoder"], own["head"], width) for own in rewards]
-    found = [learned(task.decoder, own["decoder"], own["head"]) for own in rewards]
-    if told.kind == "bt":
-        return found
-    return [
-        scaled(own, deviation_ratio(config, task, seed, start, own, anchored_judge(task.decoder, judge, task.layout,
-                                                                                   width)))
-        for own, judge, (seed, start) in zip(found, judges, seeded(config, starts), strict=True)
-    ]
+        return [anchored_reward(task.decoder, own["decoder"], own["head"], width, dtype) for own in rewards]
+    found: list[Learned | Anchored] = []
+    judges = judges_of(config, starts, "scorer.scale_by", told.scale_by if told.kind == "bt_scaled" else "")
+    for (seed, start), own, judge in zip(seeded(config, starts), rewards, judges, strict=True):
+        number = learned(task.decoder, own["decoder"], own["head"], dtype)
+        if told.kind == "bt_scaled":
+            beside = anchored_judge(task.decoder, judge, task.layout, width, config.agent)
+            number = scaled(number, deviation_ratio(config, task, seed, start, number, beside))
+        found.append(number)
+    return found
 
 
-def judges_of(config: ConfigDict, task: Task, starts: Sequence[PyTree], field: str, run: str) -> list[PyTree]:
+def judges_of(config: ConfigDict, starts: Sequence[PyTree], field: str, run: str) -> list[PyTree]:
     """The judges of all seeds."""
     if not run:
         return list(starts)
@@ -285,11 +282,12 @@ def deviation_ratio(
     beside = [np.repeat(x, n, axis=0) for x in anchors]
     by_judge = jax.jit(judge.rewards)(judge.params, samples, *beside)
     by_number = jax.jit(own.rewards)(own.params, samples.tokens, samples.lengths)
-    spread = [
-        float(np.std(x.reshape(-1, n) - x.reshape(-1, n).mean(1, keepdims=True))) for x in map(np.asarray, (
-            by_judge, by_number))
-    ]
-    return spread[0] / spread[1] if spread[1] > 0 else 1.0
+
+    def deviation(rewards: jax.Array) -> float:
+        of_prompts = np.asarray(rewards).reshape(-1, n)
+        return float(np.std(of_prompts - of_prompts.mean(1, keepdims=True)))
+
+    return deviation(by_judge) / deviation(by_number) if deviation(by_number) > 0 else 1.0
 
 
 # Judging
@@ -303,9 +301,18 @@ def with_gold(program: Program, config: ConfigDict, task: Task) -> Program:
         texts = texts_of(samples, task.words)
         return {"gold": np.array([task.gold(rows[number], x) for number, x in zip(numbers, texts, strict=True)])}
 
-    return with_own_answers(
+    judged = with_own_answers(
         program, task.decoder, config.agent, config.answers, task.questions(task.held_out), task.words.stop, measure
     )
+    if config.stage != "sft":
+        return judged
+
+    def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
+        found = judged.evaluate(state, resident, key)
+        # How far supervised learning is from a fresh decoder says nothing.
+        return found._replace(outcomes={name: x for name, x in found.outcomes.items() if name != "kl"})
+
+    return judged._replace(evaluate=evaluate)
 
 
 def with_shift(

@@ -1,4 +1,4 @@
-"""Pairwise-RL: pairs and anchors, rewards of the arms, what a shift of rewards changes, comparison at one divergence."""
+"""Pairwise-RL: pairs and anchors, rewards of the arms, what a shift of rewards changes, arms at one divergence."""
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ def configured(preset, fields={}):
 CONFIG = configured("tiny-judge-sft")
 TASK = TASKS["sorting"](CONFIG)
 START, OTHER = TASK.starts("start", "")
+SHARP = jax.tree.map(lambda x: 6.0 * x, START)  # scorers that are not indifferent
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_the_anchor_itself_earns_one_half(sampled):
     width = CONFIG.agent.max_new_tokens
     tokens, lengths = prompts_and_answers(sampled, width)[1]
     for kind in ("judge", "bt_anchored"):
-        scorer, = paper.scorers_of(configured("tiny-judge-sft", {"scorer.kind": kind}), TASK, [START])
+        scorer, = paper.scorers_of(configured("tiny-judge-sft", {"scorer.kind": kind}), TASK, [SHARP])
         if kind == "bt_anchored":
             scorer.params["head"] = np.linspace(-1.0, 1.0, TASK.decoder.width, dtype=np.float32)
         reward = jax.jit(scorer.rewards)
@@ -91,10 +92,10 @@ def test_the_anchor_itself_earns_one_half(sampled):
         assert np.abs(beside - 0.5).max() > 1e-4 and 0.0 <= beside.min() <= beside.max() <= 1.0
 
 
-def test_the_scaled_number_has_the_judges_deviation_within_a_prompt(monkeypatch):
+def test_the_scaled_number_has_the_judges_deviation_within_a_prompt():
     head = np.linspace(-1.0, 1.0, TASK.decoder.width, dtype=np.float32)
-    own = learned(TASK.decoder, START, head)
-    judge, = paper.scorers_of(configured("tiny-judge-sft"), TASK, [START])
+    own = learned(TASK.decoder, SHARP, head)
+    judge, = paper.scorers_of(configured("tiny-judge-sft"), TASK, [SHARP])
     factor = paper.deviation_ratio(configured("tiny-bt-scaled"), TASK, 0, START, own, judge)
     scaled = paper.scaled(own, factor)
     assert factor != 1.0
