@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.language import curriculum, grpo, judge, own_answers, reward_model, sft
 
-ARM = {"batch_size": 128, "num_steps": 120, "agent.learning_rate": 5e-4, "agent.max_new_tokens": 6}
+ARM = {"batch_size": 128, "num_steps": 120, "agent.learning_rate": 3e-4, "agent.max_new_tokens": 6}
 GROUP = {**ARM, "agent.kl_coefficient": 0.02, "agent.samples": 8}
 PPO = {  # the divergence is in the loss, for what the critic predicts is a probability
     **ARM, "agent.kl_place": "loss", "agent.kl_estimator": "k3", "agent.kl_coefficient": 0.02,
@@ -79,8 +79,8 @@ def stage_of(name: str) -> ConfigDict:
     }
     config.anchor = "sft"  # a sample of the start, or "gold", the ground truth
     config.pairs = {
-        "prompts": 3000,  # problems, two answers each
-        "kept": 2000,  # pairs
+        "prompts": 6000,  # problems, two answers each
+        "kept": 4800,  # pairs
         "anchored": 0.3,  # share of the problems whose second answer is the ground truth
         "sharpness": 8.0,  # of the annotator, which is right with probability sigmoid(sharpness * difference in gold)
         "judged": 512,  # held-out pairs, of samples alone, by the gold reward
@@ -109,7 +109,7 @@ def on_digits(name: str) -> ConfigDict:
         "tied": False, "context_length": 24,
     }
     config.data = {
-        "size": 3000, "judged": 128,  # problems, and those never trained on
+        "size": 6000, "judged": 128,  # problems, and those never trained on
         "sizes": (5, 5),  # digits of one
         "noise": 0.45,  # share of the demonstrations' digits that are random
     }
@@ -119,10 +119,8 @@ def on_digits(name: str) -> ConfigDict:
 
 def as_the_card(name: str) -> ConfigDict:
     config = on_digits(name)
-    config.data.size = config.pairs.prompts = 6000
-    config.pairs.kept = 4400
     if config.stage == "rl":
-        config.batch_size, config.num_steps, config.agent.learning_rate = 256, 240, 3e-4
+        config.batch_size, config.num_steps = 256, 240
     else:
         config.num_steps = 1500
     return config
