@@ -5,14 +5,17 @@
 Presets, for digits to sort (3 seeds, minutes on 2 CPU cores each); all but the first start from --config.start=DIR, a
 finished run of `sft`, and the arms read --config.scorer.run=DIR, a finished run of a scorer, seed by seed:
   quick, sft         supervised learning of answers of which 45% of the digits are noise.
-  bt                 Bradley and Terry's model of pairs of the start's answers, and of these with the ground truth.
+  bt                 Bradley and Terry's model of pairs of the start's answers.
   judge              the generative judge of the same pairs, with the consistency term; judge-plain without it.
-  judge-unseen       the judge of pairs without the ground truth.
+  bt-anchors, judge-anchors
+                     the same where the second answer of three pairs in ten is the ground truth.
   bt-raw             arm (a): reinforcement by the number of bt.
   bt-scaled          arm (b): the same number with the deviation of the judge of --config.scorer.scale_by=DIR.
   bt-anchored        arm (c): sigmoid(r(y) - r(anchor)), the anchor a sample of the start.
   judge-sft          arm (d): the judge's probability that y beats that anchor.
-  judge-gold         arm (e): the same of the ground truth.
+  judge-gold         arm (e): the same of the ground truth, by judge-anchors.
+  bt-raw-anchors, judge-sft-anchors
+                     (a) by bt-anchors, and (d) by judge-anchors.
   ppo                (d) by PPO with a critic in [0, 1] in the place of a group's mean.
   p3o                differences of the number of bt between two answers to a prompt.
   tiny-<preset>      seconds: what the tests run; from fresh decoders and scorers where no run is given.
@@ -28,7 +31,7 @@ from ml_collections import ConfigDict
 from rl_jax.core.config import core_config, from_preset
 from rl_jax.language import curriculum, grpo, judge, own_answers, reward_model, sft
 
-ARM = {"batch_size": 128, "num_steps": 120, "agent.learning_rate": 3e-4, "agent.max_new_tokens": 6}
+ARM = {"batch_size": 128, "num_steps": 90, "agent.learning_rate": 3e-4, "agent.max_new_tokens": 6}
 GROUP = {**ARM, "agent.kl_coefficient": 0.02, "agent.samples": 8}
 PPO = {  # the divergence is in the loss, for what the critic predicts is a probability
     **ARM, "agent.kl_place": "loss", "agent.kl_estimator": "k3", "agent.kl_coefficient": 0.02,
@@ -45,7 +48,8 @@ STAGES = {
     "bt": ("bt", reward_model.default_config, SCORER),
     "judge": ("judge", judge.default_config, SCORER),
     "judge-plain": ("judge", judge.default_config, {**SCORER, "agent.consistency": 0.0}),
-    "judge-unseen": ("judge", judge.default_config, {**SCORER, "pairs.anchored": 0.0}),
+    "bt-anchors": ("bt", reward_model.default_config, {**SCORER, "pairs.anchored": 0.3}),
+    "judge-anchors": ("judge", judge.default_config, {**SCORER, "pairs.anchored": 0.3}),
     "bt-raw": ("rl", GROUPS, {**GROUP, "scorer.kind": "bt"}),
     "bt-scaled": ("rl", GROUPS, {**GROUP, "scorer.kind": "bt_scaled"}),
     "bt-anchored": ("rl", GROUPS, {**GROUP, "scorer.kind": "bt_anchored"}),
@@ -53,6 +57,8 @@ STAGES = {
     "judge-gold": ("rl", GROUPS, {**GROUP, "anchor": "gold"}),
     "ppo": ("rl", functools.partial(grpo.default_config, "ppo"), PPO),
     "p3o": ("rl", GROUPS, {**P3O, "scorer.kind": "bt"}),
+    "bt-raw-anchors": ("rl", GROUPS, {**GROUP, "scorer.kind": "bt"}),
+    "judge-sft-anchors": ("rl", GROUPS, GROUP),
 }
 
 
@@ -80,8 +86,8 @@ def stage_of(name: str) -> ConfigDict:
     config.anchor = "sft"  # a sample of the start, or "gold", the ground truth
     config.pairs = {
         "prompts": 6000,  # problems, two answers each
-        "kept": 4800,  # pairs
-        "anchored": 0.3,  # share of the problems whose second answer is the ground truth
+        "kept": 4400,  # pairs
+        "anchored": 0.0,  # share of the problems whose second answer is the ground truth
         "sharpness": 8.0,  # of the annotator, which is right with probability sigmoid(sharpness * difference in gold)
         "judged": 512,  # held-out pairs, of samples alone, by the gold reward
         "seed": 17,

@@ -17,14 +17,14 @@ from rl_jax.core.program import Evaluation, Key, Program, PyTree, TrainState
 from rl_jax.language import comparisons, training
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.grpo import grpo_program
-from rl_jax.language.judge import anchored_judge, comparison_pairs, judge_program
+from rl_jax.language.judge import Texts, anchored_judge, comparison_pairs, judge_program
 from rl_jax.language.own_answers import drawer, with_own_answers
 from rl_jax.language.pairs import compared
 from rl_jax.language.questions import texts_of
 from rl_jax.language.reward_model import anchored_reward, learned, reward_model_program
 from rl_jax.language.rollouts import Anchored, Learned
-from rl_jax.language.rows import joined, pad
-from rl_jax.language.sampler import Samples, Sampling, answers
+from rl_jax.language.rows import pad
+from rl_jax.language.sampler import Samples, Sampling, answers, padded
 from rl_jax.language.sft import sft_program
 from rl_jax.language.stages import trained_models
 from rl_jax.language.training import DTYPES, Trainable
@@ -91,12 +91,11 @@ def bt_stage(config: ConfigDict, task: Task, starts: Sequence[PyTree]) -> tuple[
     """Bradley and Terry's model of the pairs: a number an answer."""
     length = task.prompt_width + config.answers.max_new_tokens
     data = [[compared(part, length) for part in own_pairs(config, task, *own)] for own in seeded(config, starts)]
-    shifted = [own_answers(config, task, start, seed, task.held_out, 4) for seed, start in seeded(config, starts)]
-    anchors = [anchor_answers(config, task, *own, task.held_out) for own in seeded(config, starts)]
+    texts = [shifted_texts(config, task, *own) for own in seeded(config, starts)]
 
     def make(config: ConfigDict, number: int) -> Program:
         program = reward_model_program(config, task.decoder, starts[number], *data[number])
-        return with_shift(program, config, task, shifted[number], anchors[number])
+        return with_shift(program, config, task, texts[number])
 
     return make, ACCURACY
 
@@ -315,18 +314,26 @@ def with_gold(program: Program, config: ConfigDict, task: Task) -> Program:
     return judged._replace(evaluate=evaluate)
 
 
-def with_shift(
-    program: Program, config: ConfigDict, task: Task, samples: Samples, anchors: Sequence[np.ndarray]
-) -> Program:
+def shifted_texts(config: ConfigDict, task: Task, seed: int, start: PyTree) -> tuple[Texts, Texts]:
+    """Held-out prompts with 4 answers of the start to each, and the same prompts with their anchors."""
+    samples = own_answers(config, task, start, seed, task.held_out, 4)
+    anchors = anchor_answers(config, task, seed, start, task.held_out)
+    tokens, lengths = padded([np.append(x.prompt, anchor) for x, anchor in zip(task.held_out, anchors, strict=True)])
+    room = samples.tokens.shape[1] - tokens.shape[1]
+    return (samples.tokens, samples.lengths), (np.pad(tokens, ((0, 0), (0, room))), lengths)
+
+
+def with_shift(program: Program, config: ConfigDict, task: Task, texts: tuple[Texts, Texts]) -> Program:
     """A reward model judged also by what a number that is added to all rewards of a prompt does to what RL follows.
 
     Outcomes [S, 1], the largest change among all held-out problems: `shift_raw` of the reward, `shift_anchored` of
     sigmoid(r(y) - r(anchor)), `shift_p3o` of half the difference of two answers' rewards, which is what P3O (Wu et al.
     2023, arXiv 2310.00212) follows, `shift_group` of the reward less its group's mean.
+
+    Args:
+      texts: `shifted_texts`.
     """
-    asked = task.questions(task.held_out, anchors, config.answers.max_new_tokens)
-    anchored = jax.device_get(jax.jit(joined)((asked.tokens, asked.lengths), asked.anchors))
-    resident = program.resident | {"shift": ((samples.tokens, samples.lengths), anchored)}
+    resident = program.resident | {"shift": texts}
     own = learned(task.decoder, None, None)
     rewards = jax.jit(lambda params, texts: own.rewards(params, *texts))
     added = np.random.default_rng(0).uniform(-1.0, 1.0, (len(task.held_out), 1)).astype(np.float32)

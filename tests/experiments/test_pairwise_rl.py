@@ -52,9 +52,9 @@ def test_an_anchor_is_fixed_for_a_prompt_and_of_its_own_seed():
 
 def test_scorers_read_the_same_pairs_and_the_share_of_ground_truths_that_is_told():
     fields = {"pairs.sharpness": 1e6, "pairs.kept": 400}
-    config, task = configured("tiny-bt", fields), TASK
+    config, task = configured("tiny-bt-anchors", fields), TASK
     train, held_out = paper.own_pairs(config, task, 0, START)
-    same, _ = paper.own_pairs(configured("tiny-judge-plain", fields), task, 0, START)
+    same, _ = paper.own_pairs(configured("tiny-judge-anchors", fields), task, 0, START)
     assert all(np.array_equal(x.chosen.tokens, y.chosen.tokens) for x, y in zip(train, same, strict=True))
 
     def gold(document):
@@ -67,7 +67,7 @@ def test_scorers_read_the_same_pairs_and_the_share_of_ground_truths_that_is_told
         assert digits == other and better > worse and pair.margin == pytest.approx(better - worse)
         references += better == 1.0
     assert references and len(train) == 400
-    unseen, _ = paper.own_pairs(configured("tiny-judge-unseen", fields), task, 0, START)
+    unseen, _ = paper.own_pairs(configured("tiny-judge-plain", fields), task, 0, START)
     assert sum(gold(pair.chosen)[1] == 1.0 for pair in unseen) < references
     assert [pair.chosen.group for pair in held_out] == list(range(16))
     judged = {problem.row["digits"] for problem in task.held_out}
