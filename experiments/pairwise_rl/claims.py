@@ -11,16 +11,19 @@ What was asked of the claims before rules and setting were fixed, by pilots of o
 
 - Can the task show it: the start has a gold reward of 0.54, so that there is room for 0.15. Its answers all have six
   tokens: nothing can be said of a judge's liking for long ones.
-- Are the scorers strong enough: of 2,000 pairs and in 400 updates the judge is right on 0.80 of held-out pairs and
-  Bradley-Terry on 0.82, and the arm of that judge, at a rate of 5e-4, rose to 0.65 and fell to 0.60 at 3.3 nats. Of
-  4,800 pairs and in 800 updates the judge is right on 0.84: this is the setting. 512 pairs have a standard error of
-  1.6 points a seed; the mean over seeds decides.
-- Is it long enough: with that judge and a rate of 3e-4 the arm is at 0.65 at 1 nat (30 updates), 0.72 at 2.05 nats
-  (120 updates) and level from 75 on.
-- All arms must pass the divergence at which they are compared: 1 nat was reached in 30 updates by the slowest arm tried.
-@BT@
+- Are the scorers strong enough, and is it long enough: the first pilots had the ground truth in 3 of 10 pairs. Of
+  2,000 pairs and in 400 updates the judge is right on 0.80 of held-out pairs and Bradley-Terry on 0.82, and (d) at a rate of
+  5e-4 rose to 0.65 and fell to 0.60 at 3.3 nats. Of 4,800 pairs and in 800 updates the judge is right on 0.84 and
+  Bradley-Terry on 0.87; at 3e-4 (d) is at 0.65 at 1 nat and 0.72 at 2.05 nats (120 updates), level from 75 on.
+- What these pilots said against the card: with the ground truth among its pairs the raw reward was not hacked, (a) rose
+  to 0.80 at 2.7 nats and stayed above (d) throughout. The card's pairs have none. They are the setting of (a) to (d)
+  here as there, and the other one stands beside with a claim of its own, which that pilot says will fail.
+- Whether raw Bradley-Terry of the card's pairs is hacked here has not been seen: the claim is the card's measurement.
+- All arms must pass the divergence at which they are compared: (a) and (d) of the pilots had passed 1 nat in 30 updates.
+  512 pairs have a standard error of 1.6 points of accuracy a seed; the mean over seeds decides.
 - The shift is exact but for rounding: 1.2e-7, 4.8e-7 and 4.8e-7 were measured, the raw reward changes by 0.99.
-- Not in a pilot: judge-plain, bt-scaled, judge-gold, ppo and p3o; the rules of their claims are the card's or milder.
+- Not in a pilot: the judge of the card's pairs, judge-plain, bt-scaled, bt-anchored, judge-gold, ppo and p3o; the rules
+  of their claims are the card's or milder.
 """
 
 from collections.abc import Sequence
@@ -37,10 +40,10 @@ from rl_jax.reports.scores import BestOf, Scores
 
 LABELS = {
     "sft": "start", "bt": "Bradley-Terry", "judge": "judge", "judge_plain": "judge without consistency",
-    "bt_anchors": "Bradley-Terry, anchors in pairs", "judge_anchors": "judge, anchors in pairs", "bt_raw": "(a) BT raw", "bt_scaled": "(b) BT rescaled",
-    "bt_anchored": "(c) BT win probability", "judge_sft": "(d) judge, own anchor",
-    "judge_gold": "(e) judge, gold anchor", "ppo": "(d) by PPO", "p3o": "P3O on BT raw",
-    "bt_raw_anchors": "(a), anchors in pairs", "judge_sft_anchors": "(d), anchors in pairs",
+    "bt_anchors": "Bradley-Terry, anchors in pairs", "judge_anchors": "judge, anchors in pairs",
+    "bt_raw": "(a) BT raw", "bt_scaled": "(b) BT rescaled", "bt_anchored": "(c) BT win probability",
+    "judge_sft": "(d) judge, own anchor", "judge_gold": "(e) judge, gold anchor", "ppo": "(d) by PPO",
+    "p3o": "P3O on BT raw", "bt_raw_anchors": "(a), anchors in pairs", "judge_sft_anchors": "(d), anchors in pairs",
 }
 SCORERS = ("bt", "judge", "judge_plain", "bt_anchors", "judge_anchors")
 ARMS = ("bt_raw", "bt_scaled", "bt_anchored", "judge_sft", "judge_gold", "ppo", "p3o", "bt_raw_anchors",
@@ -126,7 +129,7 @@ def claims() -> tuple[Claim, ...]:
         better_by("judge_sft", BT_ARMS, 0.05, name="joint_reading_at_equal_divergence", **matched,
                   text="{judge_sft} beats the best of (a) to (c) by 0.05 at equal divergence"),
         better_by("judge_sft_anchors", "bt_raw_anchors", name="joint_reading_with_anchors_in_pairs", **matched,
-                  text="The same holds where both scorers have seen the ground truth: (d) beats (a) at equal divergence"),
+                  text="{judge_sft_anchors} beats {bt_raw_anchors} at equal divergence"),
         better_by("bt_anchored", "bt_raw", name="anchoring_at_equal_divergence", **matched,
                   text="{bt_anchored} beats {bt_raw} at equal divergence: bounded and anchored helps by itself"),
         better_by("judge_sft", "bt_anchored", by="mean", measure=final(KL), name="no_further_from_the_start",
