@@ -12,15 +12,15 @@ What was asked of the claims before rules and setting were fixed, by pilots of o
 - Can the task show it: the start has a gold reward of 0.54, so that there is room for 0.15. Its answers all have six
   tokens: nothing can be said of a judge's liking for long ones.
 - Are the scorers strong enough, and is it long enough: the first pilots had the ground truth in 3 of 10 pairs. Of
-  2,000 pairs and in 400 updates the judge is right on 0.80 of held-out pairs and Bradley-Terry on 0.82, and (d) at a rate of
-  5e-4 rose to 0.65 and fell to 0.60 at 3.3 nats. Of 4,800 pairs and in 800 updates the judge is right on 0.84 and
-  Bradley-Terry on 0.87; at 3e-4 (d) is at 0.65 at 1 nat and 0.72 at 2.05 nats (120 updates), level from 75 on.
+  2,000 pairs and in 400 updates the judge is right on 0.80 of held-out pairs and Bradley-Terry on 0.82, and (d) at a
+  rate of 5e-4 rose to 0.65 and fell to 0.60 at 3.3 nats. Of 4,800 pairs and in 800 updates the judge is right on 0.84
+  and Bradley-Terry on 0.87; at 3e-4 (d) is at 0.65 at 1 nat and 0.72 at 2.05 nats (120 updates), level from 75 on.
 - What these pilots said against the card: with the ground truth among its pairs the raw reward was not hacked, (a) rose
   to 0.80 at 2.7 nats and stayed above (d) throughout. The card's pairs have none. They are the setting of (a) to (d)
   here as there, and the other one stands beside with a claim of its own, which that pilot says will fail.
 - Whether raw Bradley-Terry of the card's pairs is hacked here has not been seen: the claim is the card's measurement.
-- All arms must pass the divergence at which they are compared: (a) and (d) of the pilots had passed 1 nat in 30 updates.
-  512 pairs have a standard error of 1.6 points of accuracy a seed; the mean over seeds decides.
+- All arms must pass the divergence at which they are compared: (a) and (d) of the pilots had passed 1 nat in 30
+  updates. 512 pairs have a standard error of 1.6 points of accuracy a seed; the mean over seeds decides.
 - The shift is exact but for rounding: 1.2e-7, 4.8e-7 and 4.8e-7 were measured, the raw reward changes by 0.99.
 - Not in a pilot: the judge of the card's pairs, judge-plain, bt-scaled, bt-anchored, judge-gold, ppo and p3o; the rules
   of their claims are the card's or milder.
