@@ -68,7 +68,7 @@ PAPERS = [
     Paper("light_r1", {"light_r1": ("", "sft2", "dpo-nca", "grpo")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("light_r1:sft1", "light_r1:tiny-gsm8k-sft1", "light_r1:tiny-gsm8k-dpo-nca",
                     "light_r1:tiny-gsm8k-grpo")),
-    Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled", "ppo")},
+    Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled")},
           "agent.learning_rate=0.0003,0.001",
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
