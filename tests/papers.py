@@ -76,6 +76,9 @@ PAPERS = [
     Paper("rlaif_v", {"rlaif_v": ("", "divide", "holistic", "rounds-truth")}, at_scale=("rlaif_v:paper/sft",)),
     Paper("rlhf_v", {"rlhf_v": ("", "ranking", "ddpo")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("rlhf_v:ddpo-released", "rlhf_v:tiny-gsm8k-ddpo")),
+    Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled")},
+          "agent.learning_rate=0.0003,0.001",
+          at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
 ]

@@ -92,6 +92,7 @@ RANGES: dict[str, Range] = {
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE, "likelihood_weight": NOT_NEGATIVE,
     "consistency": NOT_NEGATIVE, "prompts": COUNT, "shortest": COUNT, "pairs.judged": COUNT_OR_NONE,
+    "consistency": NOT_NEGATIVE, "prompts": COUNT, "anchored": SHARE, "sharpness": POSITIVE,
     "max_new_tokens": COUNT, "clip_low": POSITIVE, "clip_high": POSITIVE, "importance_cap": POSITIVE,
     "rejection_low": NOT_NEGATIVE, "rejection_high": POSITIVE, "refill": COUNT_OR_NONE, "curriculum.low": SHARE,
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,
