@@ -108,10 +108,8 @@ RANGES: dict[str, Range] = {
     "num_min_critics": COUNT, "utd": COUNT, "target_entropy": Range(), "initial_temperature": POSITIVE,
     "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE, "world.error": SHARE, "data.pairs": COUNT_OR_NONE,
     "thoughts": COUNT_OR_NONE,
-    "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE,
-    # Of RLHF Workflow
-    "sharpness": POSITIVE, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
-    "dots": Range(0.0, 1.0, high_open=True), "pairs.judged": COUNT,
+    "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
+    "dots": Range(0.0, 1.0, high_open=True),
 }
 
 # Fields of two finite numbers, the lower one first, or of none.
