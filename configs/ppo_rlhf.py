@@ -27,7 +27,8 @@ PREFERENCES = "hh_harmless"
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     arms = {"ppo": ppo, "adaptive": adaptive, "reinforce_pp": functools.partial(learning, "reinforce_pp")}
-    presets = arms | {"quick": ppo, "paper": paper, "tiny": lambda: tiny(ppo()), "tiny-adaptive": lambda: tiny(adaptive())}
+    presets = arms | {"quick": ppo, "paper": paper}
+    presets |= {"tiny": lambda: tiny(ppo()), "tiny-adaptive": lambda: tiny(adaptive())}
     presets |= {f"rlhf/{model}": functools.partial(text_config, model, PREFERENCES, "ppo") for model in MODELS}
     presets |= {f"{model}/gsm8k": functools.partial(text_config, model, "gsm8k", "ppo") for model in MODELS}
     return from_preset("ppo_rlhf", presets, preset)
