@@ -108,7 +108,7 @@ RANGES: dict[str, Range] = {
     "num_min_critics": COUNT, "utd": COUNT, "target_entropy": Range(), "initial_temperature": POSITIVE,
     "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE, "world.error": SHARE, "data.pairs": COUNT_OR_NONE,
     "thoughts": COUNT_OR_NONE,
-    "draws": COUNT, "folds": Range(2), "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
+    "draws": COUNT, "folds": COUNT, "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
     "dots": Range(0.0, 1.0, high_open=True),
 }
 
