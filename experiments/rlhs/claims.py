@@ -191,7 +191,7 @@ def draw_goodhart(scores: Scores, path: Path) -> None:
     bars.set_ylim(len(shown) - 0.5, -0.5)
     bars.set_xlim(left=-0.02)
     bars.set_xlabel("share", fontsize=8)
-    bars.legend(fontsize=7, frameon=False, loc="best")
+    bars.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     thin_frame(bars, "x")
     for axes in (plane, bars):
         axes.tick_params(labelsize=7)
