@@ -79,8 +79,8 @@ def _run(main: Callable[[], Any], argv: Sequence[str]) -> Ended:
     return Ended(code, stdout.getvalue(), stderr.getvalue())
 
 
-# Fields of a configuration are flags of absl's own module.
-PROJECT = ("rl_jax", "experiments", "tests", "__main__", "absl.flags._flag")
+# Fields of a configuration are flags of absl's own module; those of a binary that runs are of its path.
+PROJECT = ("rl_jax", "experiments", "tests", "__main__", "absl.flags._flag", str(ROOT))
 
 
 @contextlib.contextmanager
