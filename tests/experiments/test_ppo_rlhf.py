@@ -23,7 +23,7 @@ def test_the_arms_differ_in_what_they_say():
     }
     without = ppo_rlhf.get_config("reinforce_pp")
     critic = {f"agent.{name}" for name in (
-        "critic_learning_rate", "critic_warmup", "value_clip", "discount", "gae_lambda"
+        "critic_learning_rate", "critic_warmup", "critic_bounded", "value_clip", "discount", "gae_lambda"
     )}
     assert differences(quick, without) == critic | {"agent.advantages", "agent.kl_coefficient"}
     assert without.agent.samples == 1 and grpo.get_config("remax").agent.samples == 8
