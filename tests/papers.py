@@ -103,7 +103,7 @@ CASES = [
 # What stands for all programs of its kind in `make test`.
 FAMILIES = {
     "offline": "offline_rl_iql", "on the device": "sqirl_ppo", "in a simulator": "offline_to_online",
-    "scored samples": "rlcm", "text": "dpo",
+    "scored samples": "rlcm", "text": "rlhf_v_ddpo",
 }
 
 
