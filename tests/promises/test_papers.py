@@ -245,17 +245,18 @@ def test_a_preset_at_scale_compiles_and_takes_two_steps(paper, text, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("paper, preset", [own for own in DECLARED if own[1] in ("paper", "emoji-large")])
 def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
-    """One run a method that needs no other run, on the first task that it is declared on; a language model that must be
-    fetched is stories260k here."""
+    """One run a method that needs no other run and no model that must be fetched, on the first task that it is declared
+    on; ways that others take are those of presets with the smallest language model, `at_scale`."""
     runs = {run.method: run for run in reversed(load_preset(load_paper(paper), preset).runs) if not run.needs}
-    for run in runs.values():
-        config = config_of(run)
+    configs = {run.name: config_of(run) for run in runs.values()}
+    configs = {name: config for name, config in configs.items() if flat(config).get("model.name", "") == ""}
+    if not configs:
+        pytest.skip("all of its runs need a model that must be fetched, or another run")
+    for name, config in configs.items():
         config.update_from_flattened_dict({"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0})
         smaller(config, FOR_A_CPU)
-        if "model" in config:
-            config.model.name = "stories260k"
         if "dataset" in config:
             config.dataset.num_steps = 5000
         with on_devices(1):
-            result = loop.run(make_experiment(paper, config), config, tmp_path / run.name)
-        assert result.trained_steps <= 2 and result.step > 0, run
+            result = loop.run(make_experiment(paper, config), config, tmp_path / name)
+        assert result.trained_steps <= 2 and result.step > 0, name
