@@ -18,7 +18,7 @@ from rl_jax.language import comparisons, training
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.grpo import grpo_program
 from rl_jax.language.judge import Texts, anchored_judge, comparison_pairs, judge_program
-from rl_jax.language.own_answers import drawer, with_own_answers
+from rl_jax.language.own_answers import drawer, of_model, with_own_answers
 from rl_jax.language.pairs import compared
 from rl_jax.language.questions import texts_of
 from rl_jax.language.reward_model import anchored_reward, learned, reward_model_program
@@ -151,8 +151,7 @@ def own_answers(
     settings.dtype = config.agent.dtype
     own, at_once = Trainable(task.decoder, settings), min(config.answers.at_once, len(problems))
     draw = drawer(own, task.questions(problems), n, told, at_once)
-    keys = jax.random.key(config.pairs.seed + seed)[None]
-    return draw(jax.tree.map(lambda x: x[None], start), start, np.arange(len(problems)), keys).of_run(0).samples
+    return of_model(draw, start, np.arange(len(problems)), jax.random.key(config.pairs.seed + seed))
 
 
 def anchor_answers(

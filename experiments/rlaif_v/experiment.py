@@ -23,7 +23,7 @@ from rl_jax.language.comparisons import (
     length_balanced,
     sampled_documents,
 )
-from rl_jax.language.decoder import DecoderConfig, init_decoder
+from rl_jax.language.decoder import DecoderConfig
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.judge import comparison_pairs, judge_program
 from rl_jax.language.own_answers import Drawn, drawer, with_own_answers
@@ -31,7 +31,7 @@ from rl_jax.language.rounds import Compare, rounds_program
 from rl_jax.language.rows import pad
 from rl_jax.language.sampler import Samples, Sampling, answers, padded, prompts_and_answers
 from rl_jax.language.sft import sft_program
-from rl_jax.language.stages import starting_models, trained_models
+from rl_jax.language.stages import starting_models
 from rl_jax.language.training import Trainable
 
 KINDS = ("divide", "holistic", "truth")
@@ -129,14 +129,10 @@ def rounds_stage(config: ConfigDict, decoder: DecoderConfig, seeds: Sequence[int
         raise ValueError(unknown("config.labels.kind", kind, KINDS))
     if config.pairs.confounded and kind == "holistic":
         raise ValueError("config.pairs.confounded with config.labels.kind='holistic': take a labeller that counts")
-    shapes = jax.eval_shape(lambda: init_decoder(decoder, jax.random.key(0)))
-    network = "judge" if kind == "holistic" else "policy"
     if kind == "truth":
         labellers = [None] * len(seeds)
-    elif run:
-        labellers = trained_models("labels.run", run, shapes, seeds, network)
-    else:  # labels that know nothing
-        labellers = [jax.device_get(init_decoder(decoder, jax.random.key(seed))) for seed in seeds]
+    else:  # without a run labels that know nothing
+        labellers = starting_models("labels.run", run, decoder, seeds, "judge" if kind == "holistic" else "policy")
     found = scenes.scenes(config.rounds.prompts * max(1, config.num_steps // config.rounds.updates),
                           np.random.default_rng(config.data.seed + 3))
 

@@ -37,7 +37,7 @@ from rl_jax.language.decoder import DecoderConfig
 from rl_jax.language.documents import PairDocuments, pair_documents, questions
 from rl_jax.language.experiments import leaves_model, start
 from rl_jax.language.judge import Layout, comparison_pairs, judge_of, judge_program
-from rl_jax.language.own_answers import Drawn, drawer, with_own_answers
+from rl_jax.language.own_answers import Drawn, drawer, of_model, with_own_answers
 from rl_jax.language.pairs import compared
 from rl_jax.language.questions import Questions, Words, texts_of
 from rl_jax.language.reward_model import learned, reward_model_program
@@ -249,8 +249,8 @@ def annotated_pairs(config: ConfigDict, task: Task) -> list[tuple[list[PairDocum
     sampling = Sampling(max_new_tokens=config.rounds.max_new_tokens, stop=task.words.stop)
     draw = drawer(own, task.train, 2, sampling, min(config.rounds.at_once, told.prompts))
     for seed, pi_0 in zip(task.seeds, task.starts, strict=True):
-        drawn = draw(jax.tree.map(lambda x: x[None], pi_0), pi_0, numbers, jax.random.split(jax.random.key(seed), 1))
-        samples, rng = drawn.of_run(0).samples, np.random.default_rng(seed)
+        (key,) = jax.random.split(jax.random.key(seed), 1)
+        samples, rng = of_model(draw, pi_0, numbers, key), np.random.default_rng(seed)
         texts = texts_of(samples, task.words)
         scores = task.golds(task.train, np.repeat(numbers, 2), texts) + said.length_bias * characters(texts)
         found = best_and_worst(scores.reshape(-1, 2), distinct(samples, 2))

@@ -29,7 +29,7 @@ from rl_jax.language import comparisons, pairs
 from rl_jax.language.documents import PairDocuments
 from rl_jax.language.dpo import dpo_program
 from rl_jax.language.grpo import grpo_program
-from rl_jax.language.own_answers import drawer, with_own_answers
+from rl_jax.language.own_answers import drawer, of_model, with_own_answers
 from rl_jax.language.questions import texts_of
 from rl_jax.language.reward_model import learned, reward_model_program
 from rl_jax.language.rows import pad
@@ -148,8 +148,7 @@ def own_pairs(config: ConfigDict, domain: Domain, starts: Sequence[PyTree]) -> l
     sampling = Sampling(max_new_tokens=told.max_new_tokens, stop=domain.words.stop)
     draw, found = drawer(own, domain.train, 2, sampling, min(told.at_once, len(numbers))), []
     for seed, start in enumerate(starts, config.seed):
-        key = jax.random.key(config.feedback.seed + seed)[None]
-        samples = draw(jax.tree.map(lambda x: x[None], start), start, numbers, key).of_run(0).samples
+        samples = of_model(draw, start, numbers, jax.random.key(config.feedback.seed + seed))
         said = texts_of(samples, domain.words)
         scores = preferences(domain.feedback, numbers, said[::2], said[1::2], config.feedback.both_orders)
         compared = comparisons.best_and_worst(scores, comparisons.distinct(samples, 2))

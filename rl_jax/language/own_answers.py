@@ -86,6 +86,11 @@ def drawer(own: Trainable, questions: Questions, n: int, told: Sampling | Sequen
     return draw
 
 
+def of_model(draw: Draw, params: PyTree, numbers: np.ndarray, key: Key) -> Samples:
+    """Host answers [m n, T] of one model by itself, such as the one that a stage starts from."""
+    return draw(jax.tree.map(lambda x: x[None], params), params, numbers, key[None]).of_run(0).samples
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))  # one for all programs: seeds side by side have their own
 def _drawn(
     config: DecoderConfig, told: tuple[Sampling, ...], n: int, dtype: str, chunk: int, params: PyTree,

@@ -13,14 +13,16 @@ from rl_jax.core.program import PyTree
 from rl_jax.language.decoder import DecoderConfig, init_decoder
 
 
-def starting_models(field: str, run: str, decoder: DecoderConfig, seeds: Sequence[int]) -> list[PyTree]:
-    """The decoders that these seeds start from, on the host: "policy" of a finished run, or fresh ones where it is "".
+def starting_models(
+    field: str, run: str, decoder: DecoderConfig, seeds: Sequence[int], network: str = "policy"
+) -> list[PyTree]:
+    """The decoders that these seeds start from, on the host: those of a finished run, or fresh ones where it is "".
 
     Arguments and errors as `trained_models`.
     """
     if not run:
         return [jax.device_get(init_decoder(decoder, jax.random.key(seed))) for seed in seeds]
-    return trained_models(field, run, jax.eval_shape(lambda: init_decoder(decoder, jax.random.key(0))), seeds)
+    return trained_models(field, run, jax.eval_shape(lambda: init_decoder(decoder, jax.random.key(0))), seeds, network)
 
 
 def trained_models(
