@@ -29,6 +29,7 @@ their papers' claims are of sets that are not here.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.offline_rl.published import CORL, JAX_CORL
@@ -37,13 +38,14 @@ from rl_jax.reports.claims import (
     best_above_reference,
     better_by,
     better_than,
-    changes_by,
     elsewhere,
     not_worse_than,
     reaches,
 )
 from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
-from rl_jax.reports.measures import mean_of_last
+from rl_jax.reports.figures import plot_curves
+from rl_jax.reports.measures import as_curve, mean_of_last
+from rl_jax.reports.scores import Scores
 
 LABELS = {
     "bc": "BC", "bc10": "10%-BC", "td3_bc": "TD3+BC", "awac": "AWAC", "cql": "CQL", "iql": "IQL", "xql": "XQL",
@@ -115,28 +117,46 @@ def paper() -> Preset:
     ))
 
 
+OFFLINE_UPDATES = 10_000  # of the first stage
+
+
 def offline_to_online() -> Preset:
     task, module = "halfcheetah-medium-replay", "experiments.offline_rl.finetune"
     config, data = "configs/offline_to_online.py:{method}/{task}", SMALL | SMALL_DATA
-    before, after = 10_000, 15_000  # updates offline and online
+    before, after, every = OFFLINE_UPDATES, 12_500, 2500  # updates offline, online, between two evaluations
     runs = (
-        *offline(("iql",), (task,), data | steps(before, 5000)),
+        *offline(("iql",), (task,), data | steps(before, every)),
         # The same agent goes on without a step of its own: what as many more updates are worth.
         *grid(("iql_more",), (task,), module="experiments.offline_rl.train",
               config="configs/offline_rl.py:{method}/{task}", presets={"iql_more": "iql"},
-              common=data | steps(before + after, 5000)),
+              common=data | steps(before + after, every)),
         *grid(("iql_online",), (task,), module=module, config=config, presets={"iql_online": "iql"},
-              common=data | steps(after, 5000), needs={"init_from.run": "iql-{task}"}),
+              common=data | steps(after, every) | {"replay.offline_fraction": 0.5},
+              needs={"init_from.run": "iql-{task}"}),
         *grid(("sac",), (task,), module=module, config=config, presets={task: "halfcheetah"},
-              common=SMALL | steps(after, 5000) | {"collect.random_steps": 5000}),
+              common=SMALL | steps(after, every) | {"collect.random_steps": 5000}),
     )
     heavy = "Cal-QL's networks and lengths need an accelerator: configs/offline_to_online.py:cal_ql/<set>"
     return Preset(runs, (
-        changes_by("iql_online", SCORE, 0.0, by="interval", text="{iql_online}: the score rises online"),
-        better_by("iql_online", "iql_more"), better_by("iql_online", "sac"),
+        *(better_by("iql_online", other) for other in ("iql", "iql_more", "sac")),
         elsewhere(better_by("cal_ql_online", "cal_ql"), heavy),
         elsewhere(better_by("cal_ql_online", "iql_online"), heavy),
-    ))
+    ), measure=mean_of_last(SCORE, 3), figures={"stages.png": draw_stages})
+
+
+def draw_stages(scores: Scores, path: Path) -> None:
+    """Draws scores against updates, those of the online stage behind the offline ones that they go on from."""
+    curve = as_curve(SCORE)
+    panels = {
+        task: {
+            scores.label(name): (run.steps + OFFLINE_UPDATES * (name == "iql_online"), curve.of(run))
+            for name in scores.methods for run in [scores.evaluations(name, task)]
+        }
+        for task in scores.tasks
+    }
+    level = {task: float(scores.reference(BEHAVIOUR, [task])[0]) for task in scores.tasks}
+    labels = [scores.label(name) for name in scores.methods]
+    plot_curves(panels, path, labels=labels, references=level, reference_label=BEHAVIOUR.label, x_label="updates")
 
 
 def tiny() -> Preset:
