@@ -78,7 +78,7 @@ def dueling(method: str, mdp: str) -> ConfigDict:
     config.side_by_side = ("agent.*", "rounds.epsilon", "rounds.share")
     config.num_seeds = 50
     config.num_steps = 4000
-    config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 250, "seed_axis": "vmap"})
+    config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 250})
     config.checkpoint.every = 0
     config.tensorboard = False
     config.update_from_flattened_dict(METHODS[method] | MDPS[mdp])
