@@ -1,13 +1,27 @@
 """What PR-LSVI and PbTS run and claim; `python -m experiments.reproduce --paper=pbrl_randomization` reads it.
 
 Presets:
-  quick   random MDPs (one a seed, 50 seeds), RiverSwim, DeepSea and linear MDPs (20 seeds), 4,000 rounds, of DeepSea
-          2,000. About 6 minutes of CPU time.
+  quick   random MDPs (one a seed, 50 seeds), RiverSwim and linear MDPs (20 seeds), 4,000 rounds, and DeepSea (10 seeds,
+          2,000 rounds). About 6 minutes of CPU time.
   bridge  a table of BRIDGE, 197 states and 10 steps, 3 seeds and 500 rounds.
   full    random MDPs, 100,000 rounds, five values of epsilon, 50 seeds: for an accelerator.
   tiny    seconds: what the tests run.
 
-What was asked of each claim before its rule was fixed, by pilots on seeds from 100 on:
+What was asked of each claim before its rule was fixed, by pilots of 26 seeds from 100 on (RiverSwim 12, DeepSea 4 to
+6, linear 10), regret at the end:
+
+- Can the data show it? Random MDPs: 235 if asked always, 300 at epsilon 0.2 (251 questions), 560 at 0.3 (134), 1,180
+  at 0.6 (46), 2,590 at 1 (22), 2,640 at random (134), 251 PbTS, 2,320 with nothing drawn. So epsilon 0.3 is no claim
+  that the pilot would have passed at a factor of 2; it stays as it was given, and 0.2 stands beside it. RiverSwim:
+  all of 12 seeds within 0.1 of V*, none with nothing drawn (0.29 below). DeepSea, 2,000 rounds: 1,370 against 3,960.
+  Linear MDPs: 230 against 181 with nothing drawn: their transitions explore by themselves, so randomisation is no
+  claim there.
+- Is it long enough? The slope of the regret is 0.2 to 0.5 in random MDPs by then, and a new policy loses 0.01 a round
+  of the 0.3 at the start; of RiverSwim 12 seeds needed more than 2,000 of the 4,000 rounds (4 of 6 are there by
+  2,000).
+- Is it strong enough? MDPs differ by much: a ratio of means of 26 seeds has an interval of 25% on both sides, of 50
+  seeds 18%. A factor of 2 is wider; PbTS's 1.2 is not, so that there the ratio itself decides and its interval is
+  shown.
 """
 
 import math
@@ -34,7 +48,6 @@ LABELS = {
 EPSILONS = {"active_02": 0.2, "active": 0.3, "active_06": 0.6, "active_1": 1.0}
 QUESTIONS = Metric("eval/queries", "questions", "lower")
 NEW_REGRET = Metric("eval/regret_new", "regret of the new policies", "lower")
-ROUNDS = {"random": 4000, "riverswim": 4000, "deep_sea": 2000, "linear": 4000}
 
 
 def from_share(evaluations: Evaluations, name: str, share: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -107,13 +120,18 @@ def claims() -> tuple[Claim, ...]:
     drawn = tuple(
         within_factor("always", "greedy", 0.5, measure=REGRET, tasks=(task,),
                       text=f"Without randomisation the regret is twice that of {{always}} at least, on {task}")
-        for task in ("random", "linear", "deep_sea")
+        for task in ("random", "deep_sea")
+    )
+    growth = tuple(
+        reaches("always", math.log(5.0) / math.log(8.0), measure=SLOPE, tasks=(task,),
+                text=f"The regret of {{always}} grows by a factor of 5 at most over the last seven eighths of the "
+                     f"rounds, on {task}")
+        for task in ("random", "linear")
     )
     sampled = tuple(within_factor("pbts", "always", 1.2, by="mean", measure=REGRET, tasks=(task,))
                     for task in ("random", "riverswim"))
     return (
-        reaches("always", math.log(5.0) / math.log(8.0), measure=SLOPE, tasks=("random",),
-                text="The regret of {always} grows by a factor of 5 at most over the last seven eighths of the rounds"),
+        *growth,
         *drawn,
         *(as_good_with_fewer(method) for method in ("active_02", "active")),
         within_factor("active", "random", 1.0, measure=REGRET, tasks=("random",),
@@ -137,11 +155,11 @@ def runs(task: str, methods: tuple[str, ...], common: Mapping[str, Any] = {}) ->
 
 
 def quick() -> Preset:
-    fewer = {"num_seeds": 20}
+    fewer, fewest = {"num_seeds": 20}, {"num_seeds": 10, "num_steps": 2000}
     made = runs("random", tuple(LABELS)[:-1])
     made += runs("riverswim", ("always", "greedy", "pbts", "thresholds"), fewer)
-    made += runs("deep_sea", ("always", "greedy", "pbts", "thresholds"), fewer | {"num_steps": 2000})
-    made += runs("linear", ("always", "active", "greedy"), fewer)
+    made += runs("deep_sea", ("always", "greedy", "pbts", "thresholds"), fewest)
+    made += runs("linear", ("always", "greedy"), fewer)
     return Preset(made, claims(), beside=(NEW_REGRET, QUESTIONS))
 
 
