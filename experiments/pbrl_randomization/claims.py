@@ -197,7 +197,7 @@ PAPER = Paper(
     baseline="greedy",
     measure=REGRET,
     presets={"quick": quick, "bridge": bridge, "full": full, "tiny": tiny},
-    figures={"rounds.png": draw_rounds, "regret.png": curves_of(REGRET)},
+    figures={"rounds.png": draw_rounds, "regret.png": curves_of(REGRET, "rounds")},
     notes=("The paper is theory: there are no published numbers to stand beside these.",
            "Regret is exact and that of both policies of every round; beside it stands that of the new ones alone."),
 )

@@ -27,6 +27,8 @@ def draw_rounds(scores: Scores, path: Path) -> None:
     if not runs:
         raise MissingScores(f"runs on {task}")
     figure, entries = Figure(figsize=(8.4, 3.3), dpi=200, layout="constrained"), {}
+    first, last = max(run.steps[0] for run in runs.values()), max(run.steps[-1] for run in runs.values())
+    doubled = first * 2 ** np.arange(int(np.log2(last / first)) + 1)
     for axes, (name, label) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
         for method, run in runs.items():
             place = list(scores.paper.labels).index(method)
@@ -37,14 +39,15 @@ def draw_rounds(scores: Scores, path: Path) -> None:
                 low, high = bootstrap_interval(values.T)
                 axes.fill_between(run.steps, low, high, color=style["color"], alpha=0.13, linewidth=0)
         if name == "regret":
-            first = max(run.steps[0] for run in runs.values())
-            steps = np.array([first, max(run.steps[-1] for run in runs.values())], float)
+            steps = np.array([first, last], float)
             low = min(outcome(run, name)[0].mean() for run in runs.values())
             for power, words in ((1.0, "$T$"), (0.5, r"$\sqrt{T}$")):
                 line = low * (steps / first) ** power
                 axes.plot(steps, line, color="black", linewidth=0.8, linestyle=(0, (2, 1.5)), zorder=1)
                 axes.annotate(words, (steps[-1], line[-1]), fontsize=8, xytext=(2, 0), textcoords="offset points")
         axes.set(xscale="log", yscale="log")
+        axes.set_xticks(doubled, [f"{rounds:,}" for rounds in doubled])
+        axes.minorticks_off()
         axes.set_xlabel("rounds", fontsize=8)
         axes.set_ylabel(label, fontsize=8)
         axes.tick_params(labelsize=8)
