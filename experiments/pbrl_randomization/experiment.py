@@ -9,13 +9,15 @@ from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment
 from rl_jax.losses.preference_posterior import BLOCK
 
+MOST_ROUNDS = 100_000
+
 
 def experiment(config: ConfigDict) -> Experiment:
     """What a configuration of configs/pbrl_randomization.py says.
 
     Raises:
-      ValueError: an unknown name, thresholds the wrong way round, more rounds than room for answers, or an epsilon
-        that no pair is above.
+      ValueError: an unknown name, thresholds the wrong way round, more rounds than room for answers or than float32
+        can count, or an epsilon that no pair is above.
     """
     rounds, agent = config.rounds, config.agent
     agent_of(config)
@@ -26,6 +28,8 @@ def experiment(config: ConfigDict) -> Experiment:
             f"config.rounds.capacity={rounds.capacity} answers are fewer than config.num_steps={config.num_steps}: "
             f"raise it, to a multiple of {BLOCK}"
         )
+    if config.num_steps > MOST_ROUNDS:
+        raise ValueError(f"config.num_steps={config.num_steps}: sums in float32 hold {MOST_ROUNDS} rounds at most")
     if agent.name == "pr_lsvi" and agent.alpha_high < agent.alpha_low:
         raise ValueError(
             f"config.agent.alpha_high={agent.alpha_high} is below config.agent.alpha_low={agent.alpha_low}: the "

@@ -107,6 +107,7 @@ def test_a_table_of_bridge_has_an_end():
     ({"agent.name": "pbs"}, "unknown agent 'pbs': did you mean pbts"),
     ({"rounds.query": "allways"}, "unknown config.rounds.query 'allways': did you mean always"),
     ({"num_steps": 300}, "config.rounds.capacity=256 answers are fewer than config.num_steps=300"),
+    ({"num_steps": 100_001, "rounds.capacity": 200_000}, "sums in float32 hold 100000 rounds at most"),
     ({"agent.alpha_low": 0.2, "agent.alpha_high": 0.1}, "alpha_high=0.1 is below config.agent.alpha_low=0.2"),
     ({"rounds.epsilon": 7.0}, r"epsilon=7.0: the rule is at most 6.77 .* nothing would ever be asked"),
 ])
