@@ -71,12 +71,12 @@ def classifier(method: str, protocol: str) -> ConfigDict:
     if method in BASELINES:
         config.agent = ConfigDict({"name": method})
         config.num_steps = 0
-        config.num_seeds = 3 if config.data.permute_labels else 1  # without a draw all seeds are alike
     else:
         config.agent = trial_dqn.default_config()
         config.agent.update({
             "widths": (16, 32), "pool": 4, "memory": 32, "batch_size": 32, "collected": 8, "exploration_steps": 600,
         })
+        config.side_by_side = ("agent.learning_rate",)
         config.num_steps = 1500
         config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 500})
     config.update_from_flattened_dict((BASELINES | LEARNERS)[method])

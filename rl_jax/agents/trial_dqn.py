@@ -79,7 +79,6 @@ def trial_dqn(
     )
     networks = Networks({"q": Trained(network.init, optax.adamw(config.learning_rate, weight_decay=config.weight_decay),
                                       tau=1.0)})
-    bootstraps = not isinstance(config.discount, int | float) or config.discount > 0  # a swept one is traced
 
     def seen(fold: Fold, place: Place) -> jax.Array:
         return observe(fold, place.trial, place.window)
@@ -154,7 +153,7 @@ def trial_dqn(
         state, _ = every(config.target_every, lambda own: (networks.follow(own), {}), state,
                          first=config.target_every - 1)
         target = batch.reward
-        if bootstraps:
+        if config.discount > 0:
             next_q = jnp.max(network.apply(state.target_params["q"], seen(fold, batch.next_place)), -1)
             target = td_target(batch.reward, batch.mask, next_q, config.discount)
         state, metrics = networks.step(state, "q", td_loss, fold, batch, target, dropout_key)
