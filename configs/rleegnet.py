@@ -3,13 +3,13 @@
     python -m experiments.rleegnet.train --config=configs/rleegnet.py:PRESET --workdir=DIR
 
 Presets:
-  quick                 DQN judged on runs that it has not seen, 3 seeds: two minutes on 2 CPU cores.
+  quick                 DQN judged on runs that it has not seen, 3 seeds: a minute on a CPU.
   <method>/<protocol>   3 folds by 3 seeds. Methods: lda (CSP, log-variances and shrinkage LDA of whole trials), nearest
-                        (1-NN of windows), dqn, dqn_discounted (discount 0.9), cross_entropy (the same network, told the
-                        labels), streaming (windows come one after the other, to wait costs 0.01). Protocols: runs (fair),
-                        csp (filters fitted to all trials), windows (overlapping windows split at random), permuted,
-                        permuted_csp, permuted_windows (the same three of permuted labels), fists (fair, left against right), bank (fair, four bands of
-                        4 to 38 Hz).
+                        (1-NN of windows), dqn, dqn_discounted (discount 0.9), cross_entropy (the same network, told
+                        the labels), streaming (windows come one after the other, to wait costs 0.01). Protocols: runs
+                        (fair), csp (filters fitted to all trials), windows (overlapping windows split at random),
+                        permuted, permuted_csp, permuted_windows (the three of permuted labels), fists (fair, left
+                        against right), bank (fair, four bands of 4 to 38 Hz).
   paper/<method>        the sizes of the method's card and 10,000 steps, judged on unseen runs, 5 seeds: for a GPU.
   folder/<method>       the same on another person's EDF files: --config.data.folder=DIR, --config.data.task=imagery or
                         movement.
@@ -32,7 +32,8 @@ PROTOCOLS = {
     "runs": {}, "csp": {"data.protocol": "csp"}, "windows": {"data.protocol": "windows"},
     "permuted": {"data.permute_labels": True},
     "permuted_csp": {"data.permute_labels": True, "data.protocol": "csp"},
-    "permuted_windows": {"data.permute_labels": True, "data.protocol": "windows"}, "fists": {"data.classes": (0, 1)}, "bank": {"data.bands": BANK},
+    "permuted_windows": {"data.permute_labels": True, "data.protocol": "windows"},
+    "fists": {"data.classes": (0, 1)}, "bank": {"data.bands": BANK},
 }
 
 
@@ -74,11 +75,11 @@ def classifier(method: str, protocol: str) -> ConfigDict:
     else:
         config.agent = trial_dqn.default_config()
         config.agent.update({
-            "widths": (16, 32), "pool": 4, "memory": 32, "batch_size": 32, "collected": 8, "exploration_steps": 600,
+            "widths": (16, 32), "pool": 4, "memory": 32, "batch_size": 32, "collected": 8, "exploration_steps": 1200,
         })
         config.side_by_side = ("agent.learning_rate",)
-        config.num_steps = 1500
-        config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 500})
+        config.num_steps = 3000
+        config.loop.update({"chunk": 250, "log_every": 250, "eval_every": 250})
     config.update_from_flattened_dict((BASELINES | LEARNERS)[method])
     return config
 

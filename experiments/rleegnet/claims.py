@@ -1,4 +1,26 @@
 """What RLEEGNet runs and claims; `python -m experiments.reproduce --paper=rleegnet` reads it.
+
+Presets:
+  quick   all methods on runs that they have not seen, and some of them under protocols that leak: 3 folds, 3 seeds.
+  paper   all methods on unseen runs with the card's larger network, 10,000 steps, 5 seeds: for a GPU.
+  tiny    seconds: what the tests run.
+
+What was asked of each claim before its rule was fixed. There is one data set, one person's 90 trials, so pilots were on
+the same trials with a key that no result uses; CSP, LDA and 1-NN draw nothing, so that their pilots are their results
+and the rules (15 and 35 points, 95% and 60%) are those that another pipeline's numbers gave, see `published` below.
+
+Can the data show it. LDA has 51% by runs and 78% with filters fitted to all; 1-NN of windows 99% at random. A standard
+error of 90 trials is 5 points, and of a difference of two learners 4: trials are what is few, not seeds, so "above
+chance" has its interval over trials. That labels teach more than rewards, or that a discount harms, cannot be
+seen on unseen runs: learners of one fold were at 47 to 50 (DQN, three folds: 47, 50, 43), 37 and 53 (cross-entropy, two
+folds) and 50% (discount 0.9, one fold). There stands the rule of the card for the discount, which noise may decide, and
+for labels one with the margin of a standard error; what rewards cost is claimed of speed, where labels have 90% of what
+is learnt from after 450 to 900 steps and rewards after 800 to 1,100.
+Long enough. Windows that are learnt from are right in 98% after 1,200 steps, so that nothing more is learnt of 60
+trials; at random splits windows are at 83, 92 and 95% after 1,200, 1,800 and 2,400 steps. So 3,000.
+Strong enough. The leaks are 20 to 55 points; permuted labels have a standard error of 3 points over three permutations.
+Waiting: the learner of one fold decided 2.3 s after the cue on its unseen run (windows end at 1.5 to 3.5 s), and at the
+first window of what it had learnt from; only that it decides before the end is claimed.
 """
 
 from collections.abc import Sequence
@@ -7,7 +29,7 @@ import numpy as np
 
 from experiments.rleegnet.figures import filters, protocols, trial_interval
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.claims import all_of, better_by, elsewhere, reaches, within
+from rl_jax.reports.claims import all_of, better_by, elsewhere, faster_than, reaches, within
 from rl_jax.reports.declaration import Claim, Finding, Paper, Preset, Published, Run, grid
 from rl_jax.reports.figures import curves_of
 from rl_jax.reports.judging import interval_of, make_claim, named
@@ -79,8 +101,11 @@ def fair_claims() -> tuple[Claim, ...]:
                   text="On unseen runs {dqn} is at most 8 points behind {lda}"),
         better_by("dqn", "dqn_discounted", -0.02, by="mean", tasks=FAIR,
                   text="A discount of 0.9 brings {dqn_discounted} no more than 2 points over {dqn}"),
-        better_by("cross_entropy", "dqn", 0.0, by="mean", tasks=FAIR,
-                  text="Labels teach no less than rewards: {cross_entropy} is at least as good as {dqn}"),
+        better_by("cross_entropy", "dqn", -0.04, by="mean", tasks=FAIR,
+                  text="Labels teach no less than rewards: {cross_entropy} is at most 4 points behind {dqn}"),
+        faster_than("cross_entropy", "dqn", FITTED, level=0.9, x="steps", tasks=FAIR,
+                    text="What bandit feedback costs: {cross_entropy} has 90% of what it learns from right no later "
+                         "than {dqn}"),
     )
 
 
@@ -94,16 +119,19 @@ def quick() -> Preset:
             [reaches("nearest", 0.95, by="mean", tasks=("windows",)),
              within("nearest", 0.0, 0.6, by="mean", measure=WINDOWS, tasks=FAIR)],
             name="nearest_windows",
-            text="With overlapping windows split at random {nearest} has 95% of them right, on unseen runs at most 60%",
+            text="With windows split at random {nearest} has 95% of them right, on unseen runs at most 60%",
         ),
         leak_gains("nearest", "windows", 0.35, WINDOWS,
                    text="The random split lifts {nearest} by 35 points, of single windows"),
-        leak_gains("dqn", "windows", 0.15, WINDOWS, text="The random split lifts {dqn} by 15 points, of single windows"),
+        leak_gains("dqn", "windows", 0.35, WINDOWS,
+                   text="The random split lifts {dqn} by 35 points, of single windows"),
         reaches("nearest", 0.95, by="mean", tasks=("permuted_windows",), name="nearest_permuted_windows",
                 text="It has them right when labels are permuted too: {nearest} tells which trial a window is of"),
         *(within(method, 0.17, 0.33, by="mean", tasks=("permuted",),
                  text=f"On unseen runs and permuted labels {{{method}}} is at chance: 25 +- 8%")
           for method in ("dqn", "lda")),
+        reaches("streaming", 3.0, by="mean", measure=TIME, tasks=FAIR,
+                text="{streaming} decides half a second before the end of an unseen trial, on average"),
         elsewhere(
             reaches("dqn", 0.967, tasks=("windows",), name="published_accuracy",
                     text="{dqn} is right in 96.7% within the sessions of BCI-IV-2a, and in up to 100%"),
@@ -134,15 +162,15 @@ PAPER = Paper(
         Published(
             "RLEEGNet, BCI-IV-2a",
             "Nallani and Ramachandran 2024, arXiv 2402.09465, as others sum it up: the mean over the 9 persons of "
-            "BCI-IV-2a, within a session, 4 classes; the abstract has up to 100%. An accuracy of rewards while training, "
-            "of other persons",
+            "BCI-IV-2a, within a session, 4 classes; the abstract has up to 100%. An accuracy of rewards while "
+            "training, of other persons",
             {"dqn": {"windows": (0.967, float("nan"))}},
         ),
         Published(
             "another pipeline",
-            "measured once on these recordings by other code, filters and epochs, before this code was written: CSP and "
-            "shrinkage LDA by runs, with CSP fitted to all trials and of fists alone; 1-NN of overlapping windows of 1 s "
-            "split at random, which by runs has 39.6% of single windows",
+            "measured once on these recordings by other code, filters and epochs, before this code was written: CSP "
+            "and shrinkage LDA by runs, with CSP fitted to all trials and of fists alone; 1-NN of overlapping windows "
+            "of 1 s split at random, which by runs has 39.6% of single windows",
             {"lda": {"runs": (0.467, float("nan")), "csp": (0.711, float("nan")), "fists": (0.711, float("nan"))},
              "nearest": {"windows": (1.0, float("nan"))}},
             comparable=True,
@@ -152,8 +180,8 @@ PAPER = Paper(
         "One person's EEG: 90 imagery trials of subject 1 of PhysioNet's EEG Motor Movement/Imagery set. Nothing here "
         "is said about other people.",
         "Folds are by run: the first, second and third run of each kind. Accuracy is of the 90 trials, of which each is "
-        "judged by the learner that has not seen its run; on the protocol `windows` and `permuted_windows` it is of "
-        "single windows. Intervals of tables are over seeds; the figure's are over trials, and wider.",
+        "judged by the learner that has not seen its run; on `windows` and `permuted_windows` it is of single windows. "
+        " Intervals of tables are over seeds; the figure's are over trials, and wider.",
     ),
     figures={"protocols.png": protocols, "filters.png": filters, "curves.png": curves_of()},
 )

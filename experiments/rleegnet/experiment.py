@@ -1,4 +1,4 @@
-"""A classifier of motor imagery: learners of all folds side by side in one program, judged on what each has not seen."""
+"""A classifier of motor imagery: learners of all folds in one program, judged on what each has not seen."""
 
 import functools
 import hashlib
@@ -57,6 +57,7 @@ def program(config: ConfigDict, trials: Trials, windows: Layout, resident: dict[
     agent = None if baseline else trial_dqn(
         config.agent, num_classes, lambda fold, trial, window: observe(fold, windows, trial, window)
     )
+    learnt = resident["learnt"]  # of the host's arrays, by which `evaluate` judges
     of_folds = functools.partial(over_runs, seed_axis=default_seed_axis())
 
     def init(key: Key, resident: PyTree) -> TrainState:
@@ -112,27 +113,26 @@ def program(config: ConfigDict, trials: Trials, windows: Layout, resident: dict[
 
             fitted = state.extra["fitted"]
             mean = jnp.einsum("n,ncd->cd", resident["weights"][0], resident["covariance"][:, 0])
-            return of_folds(one)(state, resident["learnt"]), fitted["labels"][0], patterns(fitted["filters"][0, 0], mean)
+            shown = patterns(fitted["filters"][0, 0], mean)
+            return of_folds(one)(state, resident["learnt"]), fitted["labels"][0], shown
 
         return over_runs(one_run, default_seed_axis())(states.replace(step=None))
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         del key
         found, labels, shown = (np.asarray(x) for x in jax.device_get(gather(judged(state, resident))))
-        outcomes = judgement(found, labels, np.asarray(trials_learnt), config.data.protocol == "windows")
+        outcomes = judgement(found, labels, learnt, config.data.protocol == "windows")
         if config.agent.get("wait_cost", 0.0) > 0:
             ends = config.data.span[0] + (np.array(windows.starts) + windows.length) / RATE
-            outcomes |= streamed(decided(found, np.asarray(trials_learnt)), labels, ends)
+            outcomes |= streamed(decided(found, learnt), labels, ends)
         if config.agent.name == "lda" and not config.data.permute_labels:
             for place, name in enumerate(trials.classes):
                 outcomes[f"pattern/{name.replace(' ', '_')}"] = shown[:, 2 * csp.pairs * place]
         return Evaluation(outcomes=outcomes)
 
-    trials_learnt = resident["learnt"]
     made = Program(init, step, evaluate, resident)
     rewarded = not baseline and config.agent.feedback == "reward"
     return with_recent(made, ["train/right"], RECENT) if rewarded else made
-
 
 
 def decided(scores: np.ndarray, learnt: np.ndarray) -> np.ndarray:
@@ -156,7 +156,9 @@ def judgement(scores: np.ndarray, labels: np.ndarray, learnt: np.ndarray, of_win
     own, wanted = decided(scores, learnt), np.broadcast_to(labels[:, :, None], labels.shape + learnt.shape[2:])
     windows = own.argmax(-1)
     trials = own.mean(2).argmax(-1)
-    named, true = (windows.reshape(len(labels), -1), wanted.reshape(len(labels), -1)) if of_windows else (trials, labels)
+    named, true = trials, labels
+    if of_windows:
+        named, true = windows.reshape(len(labels), -1), wanted.reshape(len(labels), -1)
     fits = scores.argmax(-1) == wanted[:, None]
     return {
         "correct": (named == true).astype(np.float32),

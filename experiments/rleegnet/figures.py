@@ -36,7 +36,7 @@ def trial_interval(scores: Scores, method: str, task: str, per_trial: int = 1) -
 
 
 def protocols(scores: Scores, path: Path) -> None:
-    """Accuracy of each method under each protocol with its interval over trials, beside chance and what is published."""
+    """Accuracy of each method by protocol with its interval over trials, beside chance and what is published."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.6, 3.7), dpi=200, layout="constrained")

@@ -1,4 +1,4 @@
-"""EEG: a made EDF+ file, spatial filters against scipy and a mixture with a known answer, and splits that do not leak."""
+"""EEG: a made EDF+ file, spatial filters beside scipy and of a known mixture, and splits that do not leak."""
 
 import hashlib
 

@@ -1,7 +1,7 @@
 """One fold of a study: which windows may be learnt from, and what was fitted to them before anything learns.
 
-A window is a piece of a trial; places of windows in a trial are the same for all. Everything that is fitted, filters and
-scales, weighs trials by `weights`, so that what a protocol lets leak is one array and not a second code path.
+A window is a piece of a trial; places of windows in a trial are the same for all. What is fitted, filters and scales,
+weighs trials by an array, so that what a protocol lets leak is in that array and not in a second code path.
 """
 
 from typing import NamedTuple
