@@ -179,9 +179,9 @@ PAPER = Paper(
     notes=(
         "One person's EEG: 90 imagery trials of subject 1 of PhysioNet's EEG Motor Movement/Imagery set. Nothing here "
         "is said about other people.",
-        "Folds are by run: the first, second and third run of each kind. Accuracy is of the 90 trials, of which each is "
-        "judged by the learner that has not seen its run; on `windows` and `permuted_windows` it is of single windows. "
-        " Intervals of tables are over seeds; the figure's are over trials, and wider.",
+        "Folds are by run: the first, second and third run of each kind. Accuracy is of the 90 trials, each judged by "
+        "the learner that has not seen its run; on `windows` and `permuted_windows` it is of single windows. Intervals "
+        "of tables are over seeds; the figure's are over trials, and wider.",
     ),
     figures={"protocols.png": protocols, "filters.png": filters, "curves.png": curves_of()},
 )
