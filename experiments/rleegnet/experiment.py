@@ -127,7 +127,8 @@ def program(config: ConfigDict, trials: Trials, windows: Layout, resident: dict[
             outcomes |= streamed(decided(found, learnt), labels, ends)
         if config.agent.name == "lda" and not config.data.permute_labels:
             for place, name in enumerate(trials.classes):
-                outcomes[f"pattern/{name.replace(' ', '_')}"] = shown[:, 2 * csp.pairs * place]
+                for end, at in (("most", 0), ("least", csp.pairs)):  # of its variance in this class
+                    outcomes[f"pattern/{end}/{name.replace(' ', '_')}"] = shown[:, 2 * csp.pairs * place + at]
         return Evaluation(outcomes=outcomes)
 
     made = Program(init, step, evaluate, resident)

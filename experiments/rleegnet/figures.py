@@ -1,5 +1,6 @@
 """RLEEGNet's figures: fair against leaky accuracy of each method, and where on the head the spatial filters look."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def protocols(scores: Scores, path: Path) -> None:
             labelled.add("reward")
     axes.axhline(CHANCE, color="black", linestyle=(0, (2, 1.5)), linewidth=0.9, label="chance")
     axes.axhline(1.0, color=COLOURS[1], linestyle="--", linewidth=0.9, label="published: up to 100%")
-    axes.set_xticks(range(len(methods)), [scores.label(name) for name in methods], fontsize=SMALL)
+    axes.set_xticks(range(len(methods)), [textwrap.fill(scores.label(name), 15) for name in methods], fontsize=SMALL)
     axes.tick_params(labelsize=SMALL)
     axes.set_ylim(0.0, 1.08)
     axes.set_ylabel("accuracy, 4 classes", fontsize=SMALL)
@@ -72,28 +73,29 @@ def protocols(scores: Scores, path: Path) -> None:
 
 
 def filters(scores: Scores, path: Path) -> None:
-    """Of each class the pattern of the component that it makes strongest, from the runs of the first fold."""
+    """Of each class the patterns of the components that vary most and least in it, beside the rest; first fold."""
     from matplotlib.figure import Figure
+    from matplotlib.tri import Triangulation, UniformTriRefiner
 
     if not scores.declared("lda", "runs"):
         raise MissingScores("the patterns are those of CSP + LDA on the protocol `runs`")
     found = scores.evaluations("lda", "runs").outcomes
-    names = read_arrays(EMBEDDED)["channels"].tolist()
-    x, y = np.array([position(name) for name in names]).T
-    figure = Figure(figsize=(8.4, 2.5), dpi=200, layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(CLASSES)), CLASSES, strict=True):
-        values = found[f"pattern/{name.replace(' ', '_')}"][-1, 0]
-        values = values * np.sign(values[np.abs(values).argmax()])  # a component's sign means nothing
-        most = np.abs(values).max()
-        axes.tricontourf(x, y, values, levels=np.linspace(-most, most, 21), cmap="RdBu_r")
-        axes.plot(x, y, ".", color="black", markersize=1.5)
-        for one in ("C3", "Cz", "C4"):
-            at = position(one)
-            axes.text(at[0] + 0.03, at[1] + 0.03, one, fontsize=SMALL - 3)
-        angle = np.linspace(0.0, 2.0 * np.pi, 100)
-        axes.plot(1.03 * np.sin(angle), 1.03 * np.cos(angle), color="black", linewidth=0.9)
-        axes.plot([-0.1, 0.0, 0.1], [1.03, 1.14, 1.03], color="black", linewidth=0.9)
-        axes.set_aspect("equal")
-        axes.axis("off")
-        axes.set_title(name, fontsize=SMALL)
+    head = Triangulation(*np.array([position(name) for name in read_arrays(EMBEDDED)["channels"].tolist()]).T)
+    angle = np.linspace(0.0, 2.0 * np.pi, 100)
+    figure = Figure(figsize=(8.4, 4.6), dpi=200, layout="constrained")
+    for row, end in zip(figure.subplots(2, len(CLASSES)), ("most", "least"), strict=True):
+        for axes, name in zip(row, CLASSES, strict=True):
+            values = found[f"pattern/{end}/{name.replace(' ', '_')}"][-1, 0]
+            values = values * np.sign(values[np.abs(values).argmax()])  # a component's sign means nothing
+            fine, smooth = UniformTriRefiner(head).refine_field(values, subdiv=3)
+            most = np.abs(smooth).max()
+            axes.tricontourf(fine, smooth, levels=np.linspace(-most, most, 21), cmap="RdBu_r")
+            axes.plot(head.x, head.y, ".", color="black", markersize=1.5)
+            for one in ("C3", "Cz", "C4"):
+                axes.annotate(one, position(one), xytext=(1, 2), textcoords="offset points", fontsize=SMALL - 3)
+            axes.plot(1.03 * np.sin(angle), 1.03 * np.cos(angle), color="black", linewidth=0.9)
+            axes.plot([-0.1, 0.0, 0.1], [1.03, 1.14, 1.03], color="black", linewidth=0.9)
+            axes.set_aspect("equal")
+            axes.axis("off")
+            axes.set_title(f"{name}: {end} variance", fontsize=SMALL)
     save_figure(figure, path)

@@ -134,7 +134,7 @@ def outcomes_of(preset):
 def test_the_real_trials_give_what_another_pipeline_gave(protocol, there):
     """CSP + LDA by runs, and with CSP fitted to all; of 90 trials a standard error is 5 points."""
     found = outcomes_of(f"lda/{protocol}")
-    assert found["correct"].shape == (1, 90) and found["pattern/left_fist"].shape == (1, 64)
+    assert found["correct"].shape == (1, 90) and found["pattern/most/left_fist"].shape == (1, 64)
     assert found["correct"].mean() == pytest.approx(there, abs=0.1)
 
 
