@@ -67,12 +67,13 @@ def csp(
 
 
 def patterns(filters: jax.Array, covariance: jax.Array) -> jax.Array:
-    """How each component shows at the electrodes, [K, C]: A = S W^T (W S W^T)^-1, transposed.
+    """How each component alone shows at the electrodes, S w / w^T S w, [K, C].
 
-    Source: Haufe et al. 2014, "On the interpretation of weight vectors of linear models", NeuroImage 87, equation 6.
+    Source: Haufe et al. 2014, "On the interpretation of weight vectors of linear models", NeuroImage 87, equation 6,
+    for one component at a time: those of different classes overlap.
     """
-    spread = covariance @ filters.T
-    return jnp.linalg.solve(filters @ spread, spread.T)
+    spread = filters @ covariance
+    return spread / jnp.sum(spread * filters, 1, keepdims=True)
 
 
 def lda_scores(
