@@ -81,6 +81,10 @@ PAPERS = [
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
+    Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",
+          at_scale=("pbrl_randomization:thresholds/riverswim", "pbrl_randomization:always/freeway_10_fs30")),
+    Paper("rleegnet", {"rleegnet": ("", "cross_entropy", "streaming")}, "agent.learning_rate=0.001,0.003",
+          at_scale=("rleegnet:paper/dqn_discounted",)),
 ]
 
 
