@@ -4,7 +4,7 @@ Presets:
   quick     scenes without pixels, 5 seeds, each with a model of its own: minutes on CPU cores.
   gsm8k     corrections of one number in worked solutions, by stories260k, which learns the solutions first, 3 seeds:
             minutes on CPU cores.
-  smollm2   the same by adapters of SmolLM2: for a GPU.
+  paper     the same by adapters of SmolLM2: for a GPU.
   tiny      seconds: for tests.
 
 What was asked of the claims before rules and setting were fixed, by pilots of one seed, 100, with 200 pairs:
@@ -199,7 +199,7 @@ def texts(preset: str, model: str, judged: bool = True) -> Preset:
                   text="{ddpo} tells right numbers from wrong ones as well as {correction} does"),
     )
     if not judged:
-        claims = tuple(elsewhere(claim, "needs an accelerator: preset `smollm2`") for claim in claims)
+        claims = tuple(elsewhere(claim, "needs an accelerator: preset `paper`") for claim in claims)
     start = Run("sft", "gsm8k", "experiments.sft.train", f"configs/sft.py:{model}/gsm8k",
                 {"num_seeds": 1, "tensorboard": False})  # it leaves the folder that all arms start from
     arms = runs(("correction", "ddpo"), f"configs/rlhf_v.py:{preset}/{{preset}}", "gsm8k")
@@ -221,7 +221,7 @@ PAPER = Paper(
     measure=part_way(RATE, HALF),
     presets={
         "quick": quick, "gsm8k": lambda: texts("gsm8k", "stories260k"),
-        "smollm2": lambda: texts("smollm2", "smollm2", judged=False),
+        "paper": lambda: texts("smollm2", "smollm2", judged=False),
         "tiny": tiny,
     },
     published=(PUBLISHED,),

@@ -3,7 +3,7 @@
 Presets:
   quick   digits to sort, whose true (gold) reward is known; 5 seeds, each a pipeline of its own from supervised
           learning to the last round: minutes a stage on 2 CPU cores.
-  smollm2 people's preferences (HH-RLHF, harmless): a linear head on SmolLM2's frozen features, adapters of it by
+  paper   people's preferences (HH-RLHF, harmless): a linear head on SmolLM2's frozen features, adapters of it by
           experiments.reward_model, the pairwise model, and rounds of SmolLM2 ranked by the first: for a GPU.
   arms    what `quick` leaves out of the sorting: the authors' second script, two temperatures, best over second best,
           the true reward as the ranking.
@@ -65,7 +65,7 @@ MODELS = ("rm", "rm_biased", "pm", "features", "adapters")  # of rewards
 # The reward model that ranks the answers of each arm with rounds; Bradley and Terry's if it is not named.
 REWARD = {"tournament": "pm", "biased": "rm_biased", "penalised": "rm_biased"}
 ROUNDS = ("iterative", "iterative_previous", "offline", "max_random", "tournament", "biased", "penalised")
-GPU = "needs an accelerator: preset `smollm2`"
+GPU = "needs an accelerator: preset `paper`"
 
 PUBLISHED = Published(
     label="RLHF Workflow, LC AlpacaEval 2",
@@ -97,7 +97,7 @@ def sorting_runs(methods: Sequence[str], config: str = "configs/rlhf_workflow.py
     return tuple(run(method) for method in methods)
 
 
-def smollm2_runs() -> tuple[Run, ...]:
+def paper_runs() -> tuple[Run, ...]:
     needs, common = {"reward.run": f"features-{TEXT}"}, {"tensorboard": False}
 
     def rounds(method: str) -> Run:
@@ -161,8 +161,8 @@ def arms() -> Preset:
     ), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH))
 
 
-def smollm2() -> Preset:
-    return Preset(smollm2_runs(), (
+def paper() -> Preset:
+    return Preset(paper_runs(), (
         reaches("features", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(OF_LENGTH,), by="mean"),
         reaches("adapters", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(OF_LENGTH,), by="mean"),
         reaches("pm", 0.5, measure=final(ACCURACY), tasks=(TEXT,), beside=(AGREEMENT,), by="mean"),
@@ -186,7 +186,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="sft",
     measure=GOLD,
-    presets={"quick": quick, "arms": arms, "smollm2": smollm2, "tiny": tiny},
+    presets={"quick": quick, "arms": arms, "paper": paper, "tiny": tiny},
     published=(PUBLISHED,),
     figures={"gold.png": curves_of(GOLD), "kl.png": curves_of(KL), "length.png": curves_of(LENGTH)},
     notes=(
