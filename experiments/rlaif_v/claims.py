@@ -11,8 +11,8 @@ What was asked of the claims, by one pilot of one pipeline on seed 100, which no
   2,016 of 32 at 4e-3, leave 50% and 62% of the mentions wrong, for it has not learnt to read its scene. 2,016 of 32 at
   1e-3 leave 34%, of the demonstrator's 30%: this is the start. It came last; what follows is of the one with 62%.
 - Can the data show it? The labeller of claims orders 0.78 of held-out pairs right and that of answers 0.72, of 2,000
-  labels each: 0.05 is near what is there. Four rounds by claims bring 62% to 59, 52, 48 and 51%, by answers to 61%: far more
-  than 300 scenes of two answers move by (0.01). Long enough: the last of the four rounds gains nothing.
+  labels each: 0.05 is near what is there. Four rounds by claims bring 62% to 59, 52, 48 and 51%, by answers to 61%:
+  far more than 300 scenes of two answers move by (0.01). Long enough: the last of the four rounds gains nothing.
 - The best of 8 by the mean has 43% where one answer has 49%. The pick by the sum is longer than that by the mean here
   (10.6 and 9.5 tokens), for own answers have a log ratio above 0 in the mean: the claim is the card's, and may fail.
 - One round, confounded and unbalanced pairs had no pilot. Three seeds, paired.
