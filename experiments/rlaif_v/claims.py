@@ -2,6 +2,7 @@
 
 Presets:
   quick   scenes without pixels, 3 seeds, each with a policy and labellers of its own: minutes on CPU cores.
+  scratch the same with labellers that start from nothing.
   paper   the authors' numbers of instructions, rounds and updates for the same scenes: for a GPU.
   tiny    seconds: what the tests run.
 
@@ -33,7 +34,7 @@ LABELS = {
     "unbalanced": "divided claims, lengths not balanced", "claims": "labeller of claims",
     "answers": "labeller of answers",
 }
-RATE = Metric("eval/hallucinated", "share of a description's mentions that are wrong", "lower")
+RATE = Metric("eval/hallucinated", "share of wrong mentions", "lower")
 MENTIONS = Metric("eval/mentions", "mentions of a description")
 KL = Metric("eval/kl", "KL from the start", "lower", "nats an answer")
 ORDERED = Metric("eval/ordered", "pairs of descriptions that are ordered right")
@@ -56,12 +57,18 @@ LABELLERS = {"claims": "divide", "answers": "holistic"}
 SCENES = {"tasks": ("scenes",)}
 
 
-def stages(methods: Sequence[str], prefix: str = "") -> tuple[Run, ...]:
-    """The start, the labellers that these methods need, and the methods; `prefix` is of the presets."""
+def stages(methods: Sequence[str], prefix: str = "", tuned: bool = True) -> tuple[Run, ...]:
+    """The start, the labellers that these methods need, and the methods.
+
+    Args:
+      prefix: of the presets.
+      tuned: whether labellers start from the policy's start, or else from nothing.
+    """
     config = f"configs/rlaif_v.py:{prefix}"
     used = [name for name in LABELLERS if any(ROUNDS[method][1] == name for method in methods)]
     made = [Run("sft", "scenes", MODULE, f"{config}sft")]
-    made += [Run(name, "labels", MODULE, config + LABELLERS[name]) for name in used]
+    from_start = {"start": "sft-scenes"} if tuned else {}
+    made += [Run(name, "labels", MODULE, config + LABELLERS[name], {}, from_start) for name in used]
     for method in methods:
         preset, labeller = ROUNDS[method]
         needs = {"start": "sft-scenes"} | ({"labels.run": f"{labeller}-labels"} if labeller else {})
@@ -98,6 +105,13 @@ def preset(prefix: str = "", judged: bool = True) -> Preset:
                   beside=(MENTIONS, KL))
 
 
+def scratch() -> Preset:
+    """Without pairs of another writer: such labellers reject too few claims for a pair in every round."""
+    methods = tuple(name for name in ROUNDS if name != "confounded")
+    made = tuple(claim for claim in claims() if "confounded" not in claim.name)
+    return preset()._replace(runs=stages(methods, tuned=False), claims=made)
+
+
 def tiny() -> Preset:
     return Preset(stages(("holistic",), "tiny-"), (better_by("holistic", "sft", **SCENES),),
                   measure={"labels": ORDERED, "scenes": RATE})
@@ -108,7 +122,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="sft",
     measure=RATE,
-    presets={"quick": preset, "paper": lambda: preset("paper/", judged=False), "tiny": tiny},
+    presets={"quick": preset, "scratch": scratch, "paper": lambda: preset("paper/", judged=False), "tiny": tiny},
     published=(PUBLISHED,),
     figures={"rates.png": curves_of(RATE)},
     notes=(
