@@ -6,7 +6,8 @@ Presets:
   paper   the authors' numbers of instructions, rounds and updates for the same scenes: for a GPU.
   tiny    seconds: what the tests run.
 
-What was asked of the claims, by one pilot of one pipeline on seed 100, which no result uses:
+What was asked of the claims, by one pilot of one pipeline on seed 100, which no result uses, of labellers that start
+from nothing:
 
 - The start must be wrong where its demonstrator is, and not otherwise: 612 updates of 64 descriptions at 2e-3, or
   2,016 of 32 at 4e-3, leave 50% and 62% of the mentions wrong, for it has not learnt to read its scene. 2,016 of 32 at
@@ -17,6 +18,13 @@ What was asked of the claims, by one pilot of one pipeline on seed 100, which no
 - The best of 8 by the mean has 43% where one answer has 49%. The pick by the sum is longer than that by the mean here
   (10.6 and 9.5 tokens), for own answers have a log ratio above 0 in the mean: the claim is the card's, and may fail.
 - One round, confounded and unbalanced pairs had no pilot. Three seeds, paired.
+
+`scratch` is what was run of this first, and its labellers had learnt hardly anything: that of claims orders 0.58 right
+and five of six claims fail, while rounds labelled by the truth go from 35% to 9%. The paper's labellers are no
+beginners, and its second one is the student itself. So the labellers of `quick` start from the policy's start; rules
+and all other settings are as they were. A pilot of that on seed 101: the labeller of claims orders 0.77 right, and
+four rounds bring 34% to 22, 17, 13 and 10%; pairs of another writer bring it to 44, 49, 40 and 41%. That of answers,
+one round and unbalanced pairs had no pilot again.
 """
 
 from collections.abc import Sequence
