@@ -4,10 +4,10 @@
 
 Presets, for scenes that are described without pixels (3 seeds, a minute on a CPU core each, or less):
   quick, sft       supervised learning of a demonstrator that hallucinates 3 of 10 values and mentions 3 to 8 of them.
+The others start from --config.start=DIR, a finished run of sft, seed by seed:
   divide           the labeller of claims: yes or no to a claim about a scene, from 2,000 labelled claims.
   holistic         the labeller of answers: which of two descriptions is better, from 2,000 labelled pairs.
-The others start from --config.start=DIR, a finished run of sft, and are labelled by --config.labels.run=DIR, a finished
-run of divide or holistic, seed by seed:
+Those with rounds are labelled by --config.labels.run=DIR, a finished run of divide or holistic:
   rounds           four rounds of DPO; an answer's score is minus the number of its claims that the labeller rejects.
   rounds-holistic  the labeller of answers says which of two is better.
   rounds-truth     the true number of errors, without a labeller: what labels without errors would bring.

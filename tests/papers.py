@@ -76,7 +76,7 @@ PAPERS = [
     Paper("rlaif_v", {"rlaif_v": ("", "divide", "holistic", "rounds-truth")}, at_scale=("rlaif_v:paper/sft",)),
     Paper("rlhf_v", {"rlhf_v": ("", "ranking", "ddpo")}, "agent.learning_rate=0.0003,0.001",
           at_scale=("rlhf_v:ddpo-released", "rlhf_v:tiny-gsm8k-ddpo")),
-    Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled")},
+    Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled", "ppo")},
           "agent.learning_rate=0.0003,0.001",
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",

@@ -173,14 +173,15 @@ def draw_frontier(scores: Scores, path: Path) -> None:
     frontier, hacked = figure.subplots(1, 2, width_ratios=(1.4, 1.0))
     gold, divergence = as_curve(GOLD), as_curve(KL)
     for number, arm in enumerate(shown):
-        run, colour = scores.evaluations(arm, task), COLOURS[number % len(COLOURS)]
+        again, place = divmod(number, len(COLOURS))  # a colour's second arm is dashed
+        run, style = scores.evaluations(arm, task), {"color": COLOURS[place], "linestyle": ("-", "--")[again]}
         x, y = divergence.of(run), gold.of(run)
-        frontier.plot(x, y, color=colour, linewidth=0.6, alpha=0.35)
-        frontier.plot(x.mean(1), y.mean(1), color=colour, marker="o", markersize=2.5, label=scores.label(arm))
+        frontier.plot(x, y, linewidth=0.6, alpha=0.35, **style)
+        frontier.plot(x.mean(1), y.mean(1), marker="o", markersize=2.5, label=scores.label(arm), **style)
     frontier.axvline(LEVEL, color="black", linestyle=(0, (2, 1.5)), linewidth=1.0, zorder=1)
     frontier.set_xlabel("divergence from the start, nats an answer", fontsize=8)
     frontier.set_ylabel("gold reward of samples", fontsize=8)
-    frontier.legend(fontsize=7, frameon=False)
+    frontier.legend(fontsize=7, frameon=False, handlelength=3.5)
     run = scores.evaluations("bt_raw", task)
     lines = ((GOLD, COLOURS[0], hacked), (REWARD, COLOURS[1], hacked.twinx()))
     for metric, colour, axes in lines:

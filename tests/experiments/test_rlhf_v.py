@@ -120,6 +120,10 @@ def test_arms_differ_in_what_they_say():
         "preset", "pairs.gamma", "pairs.normalised", "pairs.shortest", "pairs.one_sided", "agent.beta"
     }
     assert (base["pairs.gamma"], base["agent.beta"], base["agent.score"]) == (5.0, 0.5, "weighted")
+    assert set(changed("wide/ddpo")) == {
+        "preset", "decoder.width", "decoder.head_dim", "decoder.hidden_width", "batch_size", "agent.learning_rate",
+        "agent.beta",
+    }
 
 
 # Programs

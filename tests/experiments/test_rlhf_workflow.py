@@ -7,9 +7,9 @@ import pytest
 
 from configs import rlhf_workflow
 from experiments.rlhf_workflow import experiment as paper
-from experiments.rlhf_workflow import features
+from experiments.rlhf_workflow import features, rankings, tasks
 from rl_jax.core.main import run
-from rl_jax.language import sorting
+from rl_jax.language import pairs, sorting
 from rl_jax.language.decoder import init_decoder
 from rl_jax.language.own_answers import Drawn
 from rl_jax.language.sampler import Samples
@@ -41,24 +41,24 @@ SCORES = np.array([[0.2, 0.9, 0.5, 0.1], [0.3, 0.3, 0.3, 0.3]])
 SAME = np.arange(8).reshape(2, 4)
 
 
-@pytest.mark.parametrize("selector, pairs", [
+@pytest.mark.parametrize("selector, wanted", [
     ("max_min", {(1, 3)}), ("max_max", {(1, 2)}), ("max_random", {(1, 0), (1, 2), (1, 3)}),
 ])
-def test_selectors_choose_by_hand_and_drop_ties(selector, pairs):
-    found = [paper.selected(selector, SCORES, SAME, np.random.default_rng(seed)) for seed in range(20)]
-    assert {(int(x.better[0]), int(x.worse[0])) for x in found} == pairs
+def test_selectors_choose_by_hand_and_drop_ties(selector, wanted):
+    found = [rankings.selected(selector, SCORES, SAME, np.random.default_rng(seed)) for seed in range(20)]
+    assert {(int(x.better[0]), int(x.worse[0])) for x in found} == wanted
     assert all(x.prompt.tolist() == [0] for x in found)  # the second prompt's answers are equally good
     equal = SAME.copy()
     equal[0] = 0
-    assert all(len(paper.selected(selector, SCORES, equal, np.random.default_rng(0))) == 0 for _ in range(2))
+    assert all(len(rankings.selected(selector, SCORES, equal, np.random.default_rng(0))) == 0 for _ in range(2))
 
 
 def compared(texts, scores, fields={}, cut=()):
     config = configured("tiny-gold", {"data.digits": 3, "rounds.samples": len(texts), **fields})
-    task = paper.sorting_task(config)
+    task = tasks.sorting_task(config)
     digits = task.train.rows[0]["digits"]
     samples = answered(digits, [text.format("".join(sorted(digits))) for text in texts], cut)
-    compare = paper.comparing(config, task, lambda *_: np.array([scores]))
+    compare = rankings.comparing(config, task, lambda *_: np.array([scores]))
     return compare(np.array([0]), Drawn(samples, np.zeros(len(texts))), np.random.default_rng(0))
 
 
@@ -91,12 +91,12 @@ def test_a_knockout_finds_best_and_worst_by_comparisons_of_pairs(monkeypatch):
             return (first[0][:, 0] > second[0][:, 0]).astype(float)
         return say
 
-    monkeypatch.setattr(paper, "judge_of", judge_of)
+    monkeypatch.setattr(rankings, "judge_of", judge_of)
     config = configured("tiny-tournament", {"data.digits": 3})
-    task = paper.sorting_task(config)
+    task = tasks.sorting_task(config)
     samples = answered("312", ["200", "900", "100", "500", "123", "99999", "023", "700"])
     config.rounds.max_new_tokens = samples.tokens.shape[1] - 4
-    scores = paper.by_knockout(config, task, None)(samples, task.train, np.zeros(8, int), 4)
+    scores = rankings.by_knockout(config, task, None)(samples, task.train, np.zeros(8, int), 4)
     np.testing.assert_array_equal(scores, [[np.nan, 1, -1, np.nan], [np.nan, 1, -1, np.nan]])
     assert sum(asked) == 2 * 2 * (4 - 1)  # n - 1 for the best, as many for the worst, of two questions
 
@@ -105,7 +105,7 @@ def test_an_annotator_of_length_prefers_long_answers_and_a_sharp_one_the_better_
     """Pairs are of pi_0's own answers; both parts have the sizes asked for."""
     def lead(fields, **others):
         config = configured("tiny-rm", {"num_seeds": 1, "annotator.sharpness": 1e6, **fields})
-        ((train, held_out),) = paper.annotated_pairs(config, paper.sorting_task(config)._replace(**others))
+        ((train, held_out),) = tasks.annotated_pairs(config, tasks.sorting_task(config)._replace(**others))
         assert len(train) == 16 and [pair.chosen.group for pair in held_out] == list(range(8))
         lengths = [len(pair.chosen.tokens) - len(pair.rejected.tokens) for pair in train]
         said = [[sorting.decode(x.tokens).partition("=")[::2] for x in pair[:2]] for pair in train]
@@ -122,11 +122,11 @@ def test_an_annotator_of_length_prefers_long_answers_and_a_sharp_one_the_better_
 
 def test_features_are_of_the_last_token_whatever_fills_the_rows():
     config = configured("tiny-rm", {"num_seeds": 1})
-    task = paper.sorting_task(config)
-    ((train, _),) = paper.annotated_pairs(config, task)
+    task = tasks.sorting_task(config)
+    ((train, _),) = tasks.annotated_pairs(config, task)
     own, params = Trainable(task.decoder, config.agent), task.starts[0]
-    found = features.features_of(own, params, paper.compared(train, 8), at_once=5)
-    wider = features.features_of(own, params, paper.compared(train, 11), at_once=16)
+    found = features.features_of(own, params, pairs.compared(train, 8), at_once=5)
+    wider = features.features_of(own, params, pairs.compared(train, 11), at_once=16)
     np.testing.assert_allclose(found.chosen, wider.chosen, rtol=1e-4, atol=1e-5)
     tokens = train[3].rejected.tokens[None]
     state = own.hidden_of(params, tokens, np.arange(tokens.shape[1])[None], np.ones_like(tokens))[0, -1]
@@ -175,11 +175,11 @@ def test_stages_pass_on_what_each_seed_has_trained(tmp_path):
     outcomes = np.load(tmp_path / "iterative" / "outcomes.npz")
     assert {"gold", "reward", "kl", "answer_length"} <= set(outcomes.files)
     config = configured("tiny-iterative", {"start": str(tmp_path / "sft"), "reward.run": str(tmp_path / "rm")})
-    task = paper.sorting_task(config)
+    task = tasks.sorting_task(config)
     fresh = jax.device_get(init_decoder(task.decoder, jax.random.key(0)))
     assert not np.allclose(task.starts[0]["norm"]["scale"], fresh["norm"]["scale"], atol=1e-6)
     samples = answered("31", ["13", "31", "1", "3"])
-    one, other = (rank(samples, task.train, np.zeros(4, int), 4) for rank in paper.rankings(config, task))
+    one, other = (rank(samples, task.train, np.zeros(4, int), 4) for rank in rankings.rankings(config, task))
     assert one.shape == (1, 4) and not np.allclose(one, other)
 
 
