@@ -13,8 +13,8 @@ Presets:
   image_reward       TD3+BC, one agent a prompt, whose reward is the cosine of picture and clip.
   encoder            the contrastive encoder, for --config.embedder.path.
   exact              the identities of the representation in a maze of 11 x 11 cells, in float64.
-  paper              FB at the authors' sizes and lengths: 3,000,000 updates of 1,024; for an accelerator.
-  full               FB of Hopper's body, judged in Hopper-v4 (experiments/rlzero/body.py); for an accelerator.
+  paper              FB at the authors' sizes and lengths: 3,000,000 updates of 1,024; for an accelerator. What starts
+                     from it: paper-infer/<method>.
   tiny               seconds: what the tests run, and so tiny-<method>, tiny-image_reward, tiny-encoder and tiny-exact.
 """
 
@@ -45,12 +45,14 @@ METHODS = {
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {
-        "quick": pretrain, "image_reward": image_reward, "encoder": encoder, "exact": exact, "paper": paper,
+        "quick": pretrain, "image_reward": image_reward, "encoder": encoder, "exact": exact,
+        "paper": lambda: authors(pretrain()),
         "tiny": lambda: tiny(pretrain()), "tiny-image_reward": lambda: tiny(image_reward()),
         "tiny-encoder": lambda: tiny(encoder()), "tiny-exact": lambda: tiny(exact()),
     }
     for method in METHODS:
         presets[f"infer/{method}"] = functools.partial(infer, method)
+        presets[f"paper-infer/{method}"] = lambda method=method: authors(infer(method))
         presets[f"tiny-{method}"] = lambda method=method: tiny(infer(method))
     return from_preset("rlzero", presets, preset)
 
@@ -65,7 +67,7 @@ def base(task: str) -> ConfigDict:
         "backward_learning_rate": 5e-4, "actor_learning_rate": 5e-4, "discount": 0.96,
     })
     config.dataset = {"context_length": 0}  # single transitions
-    config.maze = {"episodes": 2000, "episode_steps": 50, "seed": 0}  # of uniform actions from uniform starts
+    config.maze = {"episodes": 2000, "episode_steps": 50, "seed": 0}  # uniform actions from uniform starts
     config.imagine = {
         "arm": "projected",  # or "true", "reward", "goal", "random": experiments/rlzero/experiment.py
         "sprite": "own",  # the body in the clips: rl_jax/envs/velocity_maze.py
@@ -75,7 +77,7 @@ def base(task: str) -> ConfigDict:
     }
     config.embedder = {
         "name": "random_conv",  # or "contrastive", "pixels", "clip": rl_jax/generative/embedders.py
-        "path": "",  # clip: its folder; contrastive: the file that a run of preset encoder wrote
+        "path": "",  # clip: its folder; contrastive: the folder of a finished run of preset encoder
         "states": 5000,  # of the data whose pictures may be found
         "window": 1,  # pictures that are compared together; a point's position is all of its state
         "pixels": 32,
@@ -133,17 +135,18 @@ def exact() -> ConfigDict:
     return config
 
 
-def paper() -> ConfigDict:
-    """The authors' settings of the point mass."""
-    config = pretrain()
+def authors(config: ConfigDict) -> ConfigDict:
+    """FB's settings of the authors' point mass, networks and lengths."""
     config.agent = fb.default_config()
     config.agent.update({
         "latent_dim": 100, "discount": 0.99, "backward_learning_rate": 1e-6, "actor_learning_rate": 1e-6,
     })
     config.maze.update({"episodes": 5000, "episode_steps": 1000})
-    config.num_steps, config.batch_size, config.num_seeds = 3_000_000, 1024, 4
-    config.loop.update({"log_every": 10_000, "eval_every": 100_000})
-    config.checkpoint.every = 100_000
+    config.batch_size, config.num_seeds = 1024, 4
+    if config.task == "pretrain":
+        config.num_steps = 3_000_000
+        config.loop.update({"log_every": 10_000, "eval_every": 100_000})
+        config.checkpoint.every = 100_000
     return config
 
 

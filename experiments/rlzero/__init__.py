@@ -1,1 +1,1 @@
-"""RLZero: sentences to behaviours by imagining, projecting and imitating, without labels and without test-time training."""
+"""RLZero: sentences to behaviours by imagining, projecting and imitating, without labels."""

@@ -1,4 +1,4 @@
-"""The identities of forward-backward representations where they are exact: a maze, D = S, float64; nothing is learned."""
+"""The identities of forward-backward representations where they are exact: a maze, D = S, float64."""
 
 import jax
 import jax.numpy as jnp

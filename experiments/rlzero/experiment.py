@@ -20,7 +20,7 @@ from rl_jax.control.agents import make_agent
 from rl_jax.control.offline import AgentData, offline_program
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.program import Evaluate, Evaluation, Key, Program, PyTree, TrainState
+from rl_jax.core.program import Evaluation, Key, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample
 from rl_jax.envs.velocity_maze import observed, position
 from rl_jax.losses.forward_backward import imitation_latent, on_sphere, reward_latent
@@ -76,9 +76,10 @@ def pretraining(config: ConfigDict) -> Experiment:
 def inference(config: ConfigDict) -> Experiment:
     """Prompts to policies of a trained FB by `config.imagine.arm`; nothing is trained.
 
-    Outcomes: "obeyed", "random" (of random latents) and "expert" (of the oracle), the share of a roll-out's steps in the
-    prompt's region, [S, P * E]; "projection_error" [S, P * L], in cells; "path_row" and "path_column" [S, P * steps] of
-    the roll-outs from the first start, and "shown_row", "shown_column" [S, P * L], the states that are imitated.
+    Outcomes: "obeyed", "random" (of random latents) and "expert" (of the oracle), the share of a roll-out's steps in
+    the prompt's region, [S, P * E]; "projection_error" [S, P * L], in cells. For the film "imagined_*" and "shown_*"
+    [S, P * L], what is drawn and the states that are imitated, and "path_*" [S, P * steps] from the first start, each
+    as rows and columns.
 
     Raises:
       ValueError: there is no such arm.
@@ -126,10 +127,9 @@ def inference(config: ConfigDict) -> Experiment:
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
             found = of_runs(judged, state)
-            row, column = position(MAZE, shown).reshape(-1, 2).T
-            same = {
-                "expert": expert, "projection_error": error, "shown_row": row, "shown_column": column
-            }
+            same = {"expert": expert, "projection_error": error}
+            for name, places in {"imagined": clips.positions, "shown": position(MAZE, shown)}.items():
+                same |= dict(zip((f"{name}_row", f"{name}_column"), places.reshape(-1, 2).T, strict=True))
             count = len(found["obeyed"])
             return Evaluation(outcomes=found | {name: np.tile(x, (count, 1)) for name, x in same.items()})
 

@@ -47,7 +47,7 @@ MAZE = drawn(FOUR_ROOMS)
 
 
 def obeyed(positions: jax.Array) -> jax.Array:
-    """1.0 where positions [P, ..., 2], or [1, ..., 2] of all prompts, are in the prompt's region, else 0.0: [P, ...]."""
+    """1.0 where positions [P, ..., 2], or [1, ..., 2] for all prompts, are in the region, else 0.0: [P, ...]."""
     shape = (len(PROMPTS), *[1] * (positions.ndim - 2), 2)
     low = jnp.array([prompt.region[:2] for prompt in PROMPTS], jnp.float32).reshape(shape)
     high = jnp.array([prompt.region[2:] for prompt in PROMPTS], jnp.float32).reshape(shape) + 1.0
@@ -75,4 +75,3 @@ def expert_paths(starts: np.ndarray, steps: int) -> np.ndarray:
 
     of_prompt = jax.vmap(path, (None, 0))
     return np.asarray(jax.jit(jax.vmap(of_prompt, (0, None)))(ways, jnp.asarray(starts, jnp.float32)))
-

@@ -1,12 +1,13 @@
 """What RLZero is held against, and an encoder of pictures for it: both train in the core's loop."""
 
+from pathlib import Path
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
-from pathlib import Path
-from typing import Any
 
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.world import Judge, frames, make_clips, make_world, of_runs
@@ -19,13 +20,12 @@ from rl_jax.data.shifts import random_shift
 from rl_jax.data.transitions import sample
 from rl_jax.envs.velocity_maze import SPRITES, picture, position
 from rl_jax.generative.contrastive import contrastive_loss
-from rl_jax.generative.embedders import KIND, PictureEncoder, domain, init_encoder
+from rl_jax.generative.embedders import ENCODER, KIND, PictureEncoder, domain, init_encoder
 from rl_jax.networks.model_file import save_model
 from rl_jax.networks.trained import Networks, Trained
 
 OBEYED = Metric("eval/obeyed", "share of steps that obey")
 ACCURACY = Metric("eval/accuracy", "share of pictures that are found")
-ENCODER = "encoder.npz"
 
 
 def image_reward_experiment(config: ConfigDict) -> Experiment:

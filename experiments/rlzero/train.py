@@ -1,7 +1,8 @@
-"""Trains FB in a maze without rewards, or turns prompts into policies of a trained one, or trains what it is held against.
+r"""Trains FB in a maze without rewards, turns prompts into policies of it, or trains what that is held against.
 
     python -m experiments.rlzero.train --config=configs/rlzero.py:quick --workdir=runs/fb
-    python -m experiments.rlzero.train --config=configs/rlzero.py:infer/rlzero --config.init_from.run=runs/fb --workdir=runs/rlzero
+    python -m experiments.rlzero.train --config=configs/rlzero.py:infer/rlzero --config.init_from.run=runs/fb \
+        --workdir=runs/rlzero
     python -m experiments.rlzero.train --config=configs/rlzero.py:image_reward --workdir=runs/image_reward
     python -m experiments.reproduce --paper=rlzero --preset=quick --jobs=2      all methods
 

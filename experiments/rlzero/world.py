@@ -1,4 +1,4 @@
-"""What RLZero reads: data of a maze, drawn clips in the place of imagined ones, and the states that they are projected on."""
+"""What RLZero reads: data of a maze, drawn clips in the place of imagined ones, the states nearest to them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.rlzero.prompts import MAZE, expert_paths, obeyed
+from experiments.rlzero.prompts import MAZE, expert_paths
 from rl_jax.agents.agent import Agent
 from rl_jax.core.config import unknown
 from rl_jax.core.fused import default_seed_axis, over_runs
@@ -123,6 +123,7 @@ class Judge(NamedTuple):
 
         return roll
 
+
 def of_runs(fn: Callable[[PyTree], Any], state: TrainState) -> Any:
     """`fn` of each run's parameters, host arrays [S, ...], on one device whatever the mesh."""
     params = jax.device_put(gather(state.params), jax.local_devices()[0])
@@ -137,4 +138,3 @@ def with_latents(agent: Agent) -> Callable[[PyTree, jax.Array, jax.Array], jax.A
         return agent.act(params, (observations, wide), jax.random.key(0), 0.0)
 
     return act
-

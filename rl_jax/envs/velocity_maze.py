@@ -74,7 +74,7 @@ def position(free: np.ndarray, observations: jax.Array | np.ndarray) -> jax.Arra
 
 
 def moved(free: jax.Array, place: jax.Array, action: jax.Array) -> jax.Array:
-    """The position [2] after an action [2] in [-1, 1]^2: rows first, then columns; a wall stops the point at its face."""
+    """The position [2] after an action [2] in [-1, 1]^2: rows first, then columns; a wall stops the point."""
     for axis in range(2):
         cell = jnp.floor(place).astype(jnp.int32)
         ahead = place.at[axis].add(SPEED * jnp.clip(action[axis], -1.0, 1.0))

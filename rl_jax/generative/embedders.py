@@ -1,8 +1,8 @@
 """What turns pictures into vectors whose cosines say how alike they are, and the nearest of a table of pictures.
 
-RLZero (Sikchi et al. 2024, arXiv 2412.05718) uses SigLIP, pretrained on images and text of the web. `clip` reads the image
-encoder of such a model, CLIP's, from a local folder. The others are stand-ins for it, made here without any pretraining:
-`random_conv`, random convolutions and PCA; `contrastive`, convolutions trained on the agent's own pictures; and `pixels`.
+RLZero (Sikchi et al. 2024, arXiv 2412.05718) uses SigLIP, pretrained on images and text of the web. `clip` reads the
+image encoder of such a model, CLIP's, from a local folder. The others are stand-ins for it that know nothing but the
+agent's own pictures: `random_conv`, random convolutions and PCA; `contrastive`, trained convolutions; and `pixels`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ Embedder = Callable[[np.ndarray], np.ndarray]
 EMBEDDERS = ("random_conv", "contrastive", "pixels", "clip")
 AT_ONCE = 512  # pictures that are embedded at once
 COMPONENTS = 64  # of the PCA
-KIND = "picture encoder"
+KIND, ENCODER = "picture encoder", "encoder.npz"
 
 
 class PictureEncoder(nn.Module):
@@ -53,7 +53,7 @@ def make_embedder(name: str, pictures: np.ndarray, path: str = "") -> Embedder:
     Args:
       pictures: uint8 [N, H, W, 3], the agent's own: what `random_conv` fits its PCA to, and the size of all.
       path: `clip`: the folder of a CLIP model or of its image encoder (config.json and safetensors). `contrastive`: the
-        file that a run of the encoder wrote.
+        folder in which a run of the encoder left ENCODER.
 
     Raises:
       ValueError: there is no such embedder, or a file is not of this model.
@@ -62,7 +62,7 @@ def make_embedder(name: str, pictures: np.ndarray, path: str = "") -> Embedder:
     if name not in EMBEDDERS:
         raise ValueError(unknown("embedder in config.embedder.name", name, EMBEDDERS))
     if name in ("clip", "contrastive") and not path:
-        raise ValueError(f"config.embedder.path is empty: {name} needs the {'folder' if name == 'clip' else 'file'}")
+        raise ValueError(f"config.embedder.path is empty: {name} needs a folder")
     if name == "pixels":
         return lambda pictures: np.asarray(unit(pictures.reshape(len(pictures), -1) / 255.0 - 0.5))
     if name == "clip":
@@ -72,7 +72,8 @@ def make_embedder(name: str, pictures: np.ndarray, path: str = "") -> Embedder:
             lambda images: VisionEncoder(encoder.config).apply({"params": encoder.params}, pixels(images, size))
         )
     if name == "contrastive":
-        params = load_model(Path(path), KIND, domain(pictures), lambda key: init_encoder(key, pictures))
+        file = Path(path).expanduser() / ENCODER
+        params = load_model(file, KIND, domain(pictures), lambda key: init_encoder(key, pictures))
         return in_batches(lambda images: PictureEncoder().apply(params, images))
     module = PictureEncoder(0)
     params = module.init(jax.random.key(0), pictures[:1] / 255.0)
