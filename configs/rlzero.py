@@ -3,7 +3,7 @@
     python -m experiments.rlzero.train --config=configs/rlzero.py:PRESET --workdir=DIR
 
 Presets:
-  quick              FB in the four rooms without rewards, 3 seeds: what every other preset starts from.
+  quick              FB in the four alcoves without rewards, 3 seeds: what every other preset starts from.
   infer/<method>     3 seeds; nothing is trained, --config.init_from.run=DIR is a finished run of `quick`. Methods:
                      rlzero (drawn clips, random convolutions and PCA, z_imit), rlzero_discounted (frames weighted by
                      gamma^k), true_states (z_imit of the drawn states, without pictures), square and cross (clips of
@@ -58,15 +58,14 @@ def get_config(preset: str = "quick") -> ConfigDict:
 
 
 def base(task: str) -> ConfigDict:
-    """FB at a CPU's size in the four rooms."""
+    """FB at a CPU's size in the four alcoves."""
     config = core_config()
     config.task = task
     config.agent = fb.default_config()
     config.agent.update({
-        "latent_dim": 32, "hidden_dim": 64, "backward_hidden_dim": 64, "learning_rate": 5e-4,
-        "backward_learning_rate": 5e-4, "actor_learning_rate": 5e-4, "discount": 0.96,
+        "latent_dim": 32, "hidden_dim": 64, "backward_hidden_dim": 64, "learning_rate": 1e-3,
+        "backward_learning_rate": 1e-3, "actor_learning_rate": 1e-3, "discount": 0.94,
     })
-    config.dataset = {"context_length": 0}  # single transitions
     config.maze = {"episodes": 2000, "episode_steps": 50, "seed": 0}  # uniform actions from uniform starts
     config.imagine = {
         "arm": "projected",  # or "true", "reward", "goal", "random": experiments/rlzero/experiment.py
@@ -86,16 +85,16 @@ def base(task: str) -> ConfigDict:
     config.batch_size = 256
     config.num_seeds = 3
     config.eval_episodes = 4  # starts of each prompt, and of each goal
-    config.side_by_side = ("agent.tau", "agent.policy_noise")
+    config.side_by_side = ("agent.*", "!agent.value_weight")
     config.tensorboard = False
-    config.loop.update({"chunk": 500, "log_every": 1000, "eval_every": 2500, "eval_at_start": True})
+    config.loop.update({"chunk": 500, "log_every": 1000, "eval_every": 2000, "eval_at_start": True})
     return config
 
 
 def pretrain() -> ConfigDict:
     config = base("pretrain")
-    config.num_steps = 15_000
-    config.checkpoint.every = 15_000
+    config.num_steps = 12_000
+    config.checkpoint.every = 12_000
     return config
 
 
@@ -110,7 +109,7 @@ def infer(method: str) -> ConfigDict:
 def image_reward() -> ConfigDict:
     config = base("image_reward")
     config.agent = td3_bc.default_config()
-    config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "discount": 0.96})
+    config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "discount": 0.94})
     config.num_steps = 1500
     config.loop.update({"chunk": 250, "log_every": 500, "eval_every": 500})
     config.checkpoint.every = 1500

@@ -3,7 +3,7 @@
 In all of them the video model is replaced by drawn clips and SigLIP by random convolutions or a small encoder.
 
 Presets:
-  quick   FB in the four rooms, then twelve prompts by every way to a latent, TD3+BC on a similarity reward; 3 seeds.
+  quick   FB in the four alcoves, then twelve prompts by every way to a latent, TD3+BC on a similarity reward; 3 seeds.
   full    the same at the authors' lengths: for an accelerator.
   tiny    seconds: what the tests run.
 

@@ -15,12 +15,11 @@ from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.rivals import encoder_experiment, image_reward_experiment
 from experiments.rlzero.world import Judge, World, make_clips, make_world, of_runs, with_latents
 from rl_jax.agents.agent import Agent
-from rl_jax.agents.fb import embed
-from rl_jax.control.agents import make_agent
-from rl_jax.control.offline import AgentData, offline_program
+from rl_jax.agents.fb import embed, fb
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.program import Evaluation, Key, Program, PyTree, TrainState
+from rl_jax.core.mesh import shard_batch
+from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample
 from rl_jax.envs.velocity_maze import observed, position
 from rl_jax.losses.forward_backward import imitation_latent, on_sphere, reward_latent
@@ -44,8 +43,17 @@ def experiment(config: ConfigDict) -> Experiment:
 
 def fb_program(config: ConfigDict, world: World) -> tuple[Agent, Program]:
     """FB on the maze's transitions, without an evaluation."""
-    data = AgentData(world.transitions, sample, {}, world.transitions.actions.shape[1:])
-    return make_agent(config, *data.action), offline_program(config, data)
+    agent = fb(config.agent, world.transitions.actions.shape[1])
+
+    def init(key: Key, resident: PyTree) -> TrainState:
+        return agent.init(key, sample(resident, key, 1))
+
+    def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
+        del batch
+        batch_key, update_key = jax.random.split(key)
+        return agent.update(state, shard_batch(sample(resident, batch_key, config.batch_size)), update_key)
+
+    return agent, Program(init, step, resident=world.transitions)
 
 
 def pretraining(config: ConfigDict) -> Experiment:

@@ -1,4 +1,4 @@
-"""Twelve prompts for the four rooms, written by hand, and an oracle that draws what each of them says.
+"""Twelve prompts for four alcoves about a hall, written by hand, and an oracle that draws what each of them says.
 
 The oracle stands in for the text-to-video model of the paper: it knows what a prompt means (the cells to visit) and
 draws a clip of a point that goes there. Whatever is said of "imagined" frames here is said of drawn ones.
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rl_jax.envs.velocity_maze import FOUR_ROOMS, drawn, moved, towards, ways_to
+from rl_jax.envs.velocity_maze import ALCOVES, drawn, moved, towards, ways_to
 
 PACE = 8  # steps between two stations
 
@@ -34,16 +34,16 @@ PROMPTS = (
     Prompt("wait in the upper right corner", ((1, 7),), (1, 6, 2, 7)),
     Prompt("wait in the lower left corner", ((7, 1),), (6, 1, 7, 2)),
     Prompt("wait in the lower right corner", ((7, 7),), (6, 6, 7, 7)),
-    Prompt("stand in the upper doorway", ((2, 4),), (2, 3, 2, 5)),
-    Prompt("stand in the lower doorway", ((6, 4),), (6, 3, 6, 5)),
-    Prompt("stand in the left doorway", ((4, 2),), (3, 2, 5, 2)),
-    Prompt("stand in the right doorway", ((4, 6),), (3, 6, 5, 6)),
-    Prompt("pace along the upper wall of the first room", ((1, 1), (1, 3)), (1, 1, 1, 3)),
-    Prompt("pace along the right wall of the upper room", ((1, 7), (3, 7)), (1, 7, 3, 7)),
-    Prompt("pace along the left wall of the lower room", ((5, 1), (7, 1)), (5, 1, 7, 1)),
-    Prompt("pace along the bottom wall of the last room", ((7, 5), (7, 7)), (7, 5, 7, 7)),
+    Prompt("stand in the middle of the hall", ((4, 4),), (4, 3, 4, 5)),
+    Prompt("stand between the upper alcoves", ((3, 4),), (3, 3, 3, 5)),
+    Prompt("stand between the alcoves on the left", ((4, 2),), (3, 2, 5, 2)),
+    Prompt("stand between the alcoves on the right", ((4, 6),), (3, 6, 5, 6)),
+    Prompt("pace along the upper wall of the first alcove", ((1, 1), (1, 3)), (1, 1, 1, 3)),
+    Prompt("pace along the right wall of the second alcove", ((1, 7), (3, 7)), (1, 7, 3, 7)),
+    Prompt("pace along the left wall of the third alcove", ((5, 1), (7, 1)), (5, 1, 7, 1)),
+    Prompt("pace along the bottom wall of the last alcove", ((7, 5), (7, 7)), (7, 5, 7, 7)),
 )
-MAZE = drawn(FOUR_ROOMS)
+MAZE = drawn(ALCOVES)
 
 
 def obeyed(positions: jax.Array) -> jax.Array:

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.world import Judge, frames, make_clips, make_world, of_runs
-from rl_jax.control.agents import make_agent
+from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
 from rl_jax.core.mesh import first_run
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.shifts import random_shift
-from rl_jax.data.transitions import sample
+from rl_jax.data.transitions import sample, sample_rows
 from rl_jax.envs.velocity_maze import SPRITES, picture, position
 from rl_jax.generative.contrastive import contrastive_loss
 from rl_jax.generative.embedders import ENCODER, KIND, PictureEncoder, domain, init_encoder
@@ -42,7 +42,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
     expert = np.asarray(obeyed(jnp.asarray(expert_paths(judge.starts, judge.steps)))).mean(-1).reshape(-1)
 
     def program(config: ConfigDict) -> Program:
-        agent = make_agent(config, 2)
+        agent = td3_bc(config.agent, world.transitions.actions.shape[1])
         resident = {"transitions": world.transitions, "rewards": rewards}
 
         def init(key: Key, resident: PyTree) -> TrainState:
@@ -53,7 +53,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
         def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
             del batch
             keys = jax.random.split(key, len(PROMPTS) + 1)
-            drawn = sample(resident, keys[0], config.batch_size)
+            drawn = sample_rows(resident, keys[0], config.batch_size, len(resident["rewards"]))
 
             def one(inputs: Any) -> tuple[TrainState, Metrics]:
                 own, reward, key = inputs

@@ -11,7 +11,6 @@ from rl_jax.agents.discrete_bc import discrete_bc
 from rl_jax.agents.discrete_cql import discrete_cql
 from rl_jax.agents.dt import dt
 from rl_jax.agents.edac import edac
-from rl_jax.agents.fb import fb
 from rl_jax.agents.fdvl import fdvl
 from rl_jax.agents.iq_learn import iq_learn
 from rl_jax.agents.iql import iql
@@ -30,7 +29,7 @@ from rl_jax.core.config import unknown
 AGENTS = {
     "bc": bc, "td3_bc": td3_bc, "awac": awac, "cql": cql, "iql": iql, "xql": xql, "rebrac": rebrac, "sac": sac,
     "edac": edac, "dt": dt, "fdvl": fdvl, "recoil": recoil, "recoil_v": recoil_v, "smodice": smodice, "oril": oril,
-    "iq_learn": iq_learn, "rlpd": rlpd, "cpl": cpl, "piql": piql, "fb": fb,
+    "iq_learn": iq_learn, "rlpd": rlpd, "cpl": cpl, "piql": piql,
     "discrete_bc": discrete_bc, "discrete_cql": discrete_cql,
 }
 IMITATORS = ("recoil", "recoil_v", "smodice", "oril", "iq_learn")  # they learn from Demonstrations

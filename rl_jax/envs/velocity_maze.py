@@ -16,16 +16,16 @@ from rl_jax.data.episodes import Episodes
 from rl_jax.envs.environment import Environment, Key, TimeStep
 
 WALL, FREE = "#", "."
-SPEED = 0.5  # cells a step at most along each axis
+SPEED = 0.7  # cells a step at most along each axis, below 1 so that no wall is jumped over
 GAP = 0.1  # cells between a wall and a point that has run into it
-FOUR_ROOMS = (
+ALCOVES = (
     "#########",
     "#...#...#",
-    "#.......#",
-    "#...#...#",
-    "##.###.##",
     "#...#...#",
     "#.......#",
+    "##.....##",
+    "#.......#",
+    "#...#...#",
     "#...#...#",
     "#########",
 )
