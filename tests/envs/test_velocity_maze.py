@@ -22,6 +22,7 @@ from rl_jax.envs.velocity_maze import (
 )
 
 FREE = drawn(ALCOVES)
+MOVED = jax.jit(lambda place, action: moved(jnp.asarray(FREE), place, action))
 
 
 @pytest.mark.parametrize(("start", "action", "expected"), [
@@ -33,7 +34,7 @@ FREE = drawn(ALCOVES)
     ((2.9, 3.8), (0.6, 1.0), (3.32, 4.5)),  # and here past it
 ])
 def test_moves_by_hand(start, action, expected):
-    np.testing.assert_allclose(moved(jnp.asarray(FREE), jnp.array(start), jnp.array(action)), expected, atol=1e-6)
+    np.testing.assert_allclose(MOVED(jnp.array(start), jnp.array(action)), expected, atol=1e-6)
 
 
 def test_data_cover_the_maze_and_stay_in_it():
@@ -52,8 +53,9 @@ def test_shortest_ways_lead_there():
     ways = ways_to(FREE, (7, 7))
     assert ways[7, 7].tolist() == [7, 7] and ways[6, 7].tolist() == [7, 7]
     place = jnp.array([1.2, 1.2])
+    step = jax.jit(lambda place: moved(jnp.asarray(FREE), place, towards(jnp.asarray(ways), place)))
     for _ in range(40):
-        place = moved(jnp.asarray(FREE), place, towards(jnp.asarray(ways), place))
+        place = step(place)
     np.testing.assert_allclose(place, [7.5, 7.5], atol=1e-5)
     with pytest.raises(ValueError, match=r"\(4, 1\) is a wall"):
         ways_to(FREE, (4, 1))
@@ -70,10 +72,11 @@ def test_an_episode_ends_by_time_alone():
 
 def test_pictures_show_where_the_body_is():
     place = jnp.array([[2.5, 1.5], [6.5, 6.5]])
-    plain = np.asarray(picture(FREE, jnp.array([-5.0, -5.0]), 36, SPRITES["own"])).astype(int)
+    draw = jax.jit(lambda place, body: picture(FREE, place, 36, SPRITES[body]), static_argnums=1)
+    plain = np.asarray(draw(jnp.array([[-5.0, -5.0]] * 2), "own"))[0].astype(int)
     assert set(plain.ravel()) == {64, 237} and (plain[..., 0] == 64).sum() == 16 * (~FREE).sum()
-    for sprite in SPRITES.values():
-        images = np.asarray(picture(FREE, place, 36, sprite)).astype(int)
+    for name, sprite in SPRITES.items():
+        images = np.asarray(draw(place, name)).astype(int)
         for image, (row, column) in zip(images, np.asarray(place)):
             weight = np.abs(image - plain).sum(-1)
             centre = [(weight.sum(axis) * (np.arange(36) + 0.5)).sum() / weight.sum() / 4 for axis in (1, 0)]

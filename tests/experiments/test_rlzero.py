@@ -10,19 +10,20 @@ from experiments.rlzero.claims import ABOVE_RANDOM, OF_EXPERT
 from experiments.rlzero.experiment import experiment
 from experiments.rlzero.figure import draw_film, track
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
-from experiments.rlzero.world import Judge, make_clips, make_world
+from experiments.rlzero.world import Judge, frames, make_clips, make_world
 from rl_jax.agents.fb import default_config, embed, fb
 from rl_jax.data.transitions import Transitions
-from rl_jax.envs.velocity_maze import position
+from rl_jax.envs.velocity_maze import SPEED, position
 from rl_jax.losses.forward_backward import (
-    on_sphere,
     orthonormality_loss,
     successor_loss,
     successor_target,
     value_loss,
     value_target,
 )
+from rl_jax.networks.forward_backward import ForwardMap
 from rl_jax.reports.measures import Evaluations
+from tests.agents.cases import QUICK
 
 
 def configured(preset, fields={}):
@@ -52,37 +53,38 @@ def batch_of(count):
 def test_an_update_is_the_formulas_step():
     """F, B and the policy move by Adam's first step, which is the sign of their gradients, taken here by hand."""
     config = default_config()
-    config.update({"latent_dim": 4, "hidden_dim": 8, "backward_hidden_dim": 8, "policy_noise": 0.0, "goal_share": 1.0,
+    config.update({"latent_dim": 8, "hidden_dim": 8, "backward_hidden_dim": 8, "policy_noise": 0.0, "goal_share": 1.0,
                    "value_weight": 0.1, "learning_rate": 1e-2, "backward_learning_rate": 1e-2, "tau": 0.5})
-    agent, batch = fb(config, 2), batch_of(6)
-    state = agent.init(jax.random.key(0), batch)
-    new, metrics = jax.jit(agent.update)(state, batch, jax.random.key(1))
+    agent, batch, forward = fb(config, 2), batch_of(6), ForwardMap(8)
 
-    from rl_jax.networks.forward_backward import ForwardMap
+    def by_hand(state, key):
+        goals = embed(config, state.params, batch.next_observations)
+        latents = goals[jax.random.permutation(jax.random.split(jax.random.split(key, 3)[0], 3)[1], jnp.arange(6))]
+        actions = agent.policy(state.params, (batch.next_observations, latents)).mode()
 
-    forward = ForwardMap(8)
-    goals = embed(config, state.params, batch.next_observations)
-    latent_key = jax.random.split(jax.random.key(1), 3)[0]
-    latents = goals[jax.random.permutation(jax.random.split(latent_key, 3)[1], jnp.arange(6))]
-    actions = agent.policy(state.params, (batch.next_observations, latents)).mode()
+        def loss(params):
+            f = forward.apply(params["forward"], batch.observations, batch.actions, latents)
+            b = embed(config, params, batch.next_observations)
+            ahead = forward.apply(state.params["forward"], batch.next_observations, actions, latents)
+            discounts = config.discount * batch.masks
+            total = successor_loss(f, b, successor_target(ahead, goals, discounts))[0] + orthonormality_loss(b)[0]
+            return total + 0.1 * value_loss(f, latents, value_target(ahead, b, latents, discounts))[0]
 
-    def loss(params):
-        f = forward.apply(params["forward"], batch.observations, batch.actions, latents)
-        b = embed(config, params, batch.next_observations)
-        ahead = forward.apply(state.params["forward"], batch.next_observations, actions, latents)
-        discounts = config.discount * batch.masks
-        total = successor_loss(f, b, successor_target(ahead, goals, discounts))[0] + orthonormality_loss(b)[0]
-        return total + 0.1 * value_loss(f, latents, value_target(ahead, b, latents, discounts))[0]
+        return goals, *jax.value_and_grad(loss)({name: state.params[name] for name in ("forward", "backward")})
 
-    value, gradients = jax.value_and_grad(loss)({name: state.params[name] for name in ("forward", "backward")})
+    def both(key):
+        state = agent.init(key, batch)
+        return state, agent.update(state, batch, key), by_hand(state, key)
+
+    state, (new, metrics), (goals, value, gradients) = jax.jit(both, compiler_options=QUICK)(jax.random.key(0))
+    np.testing.assert_allclose(np.linalg.norm(goals, axis=1), 8**0.5, rtol=1e-5)
     np.testing.assert_allclose(metrics["fb/loss"], value, rtol=1e-5)
     for name, gradient in gradients.items():
-        for g, old, moved in zip(*(jax.tree.leaves(x) for x in (gradient, state.params[name], new.params[name]))):
+        trees = [jax.tree.leaves(x[name]) for x in (gradients, state.params, new.params, new.target_params)]
+        for g, old, moved, target in jax.tree.map(np.asarray, list(zip(*trees, strict=True))):
             clear = np.abs(g) > 1e-4  # where Adam's epsilon does not show
             np.testing.assert_allclose((moved - old)[clear], -1e-2 * np.sign(g)[clear], rtol=1e-3)
-        target, own, was = (jax.tree.leaves(x[name])[0] for x in (new.target_params, new.params, state.params))
-        np.testing.assert_allclose(target, (own + was) / 2, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(goals, axis=1), 2.0, rtol=1e-5)
+            np.testing.assert_allclose(target, (old + moved) / 2, rtol=1e-4, atol=1e-7)
     assert not np.array_equal(*(jax.tree.leaves(x.params["actor"])[0] for x in (new, state)))
 
 
@@ -98,8 +100,9 @@ def test_the_oracle_obeys_every_prompt():
     assert everywhere.shape == (len(PROMPTS), MAZE.sum()) and (everywhere.sum(1) <= 4).all()  # no prompt is easy
 
 
+@pytest.mark.slow
 def test_own_pictures_are_projected_on_states_near_by():
-    config = configured("infer/rlzero", {"maze.episodes": 40, "embedder.states": 2000, "imagine.frames": 12})
+    config = configured("infer/rlzero", {"maze.episodes": 40, "embedder.states": 2000})
     world = make_world(config)
     clips = make_clips(config, world)
     error = np.abs(position(MAZE, clips.projected) - clips.positions).max(-1)
@@ -108,6 +111,7 @@ def test_own_pictures_are_projected_on_states_near_by():
     assert {tuple(row) for row in clips.projected.reshape(-1, 2).tolist()} <= rows  # the data's own states
 
 
+@pytest.mark.slow
 def test_outcomes_of_an_untrained_run():
     found = evaluated(configured("tiny-rlzero"))
     frames, steps, starts, prompts = 4, 12, 2, len(PROMPTS)
@@ -117,9 +121,10 @@ def test_outcomes_of_an_untrained_run():
     assert (found["expert"][0] == found["expert"][1]).all() and found["expert"].mean() > found["random"].mean()
     run = Evaluations(np.array([0]), np.array([0.0]), {name: x[None] for name, x in found.items()})
     np.testing.assert_allclose(OF_EXPERT.of(run), found["obeyed"].mean(1)[None] / found["expert"][0].mean(), rtol=1e-5)
-    assert ABOVE_RANDOM.of(run | {} if isinstance(run, dict) else run).shape == (1, 2)
+    assert ABOVE_RANDOM.of(run).shape == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["true", "reward", "goal", "random"])
 def test_each_arm_makes_latents_of_its_own(arm):
     own, other = (evaluated(configured("tiny-rlzero", {"imagine.arm": name, "num_seeds": 1}))
@@ -129,6 +134,7 @@ def test_each_arm_makes_latents_of_its_own(arm):
         np.testing.assert_array_equal(own["obeyed"], own["random"])
 
 
+@pytest.mark.slow  # the tiny run draws it too
 def test_the_film_is_drawn_from_the_outcomes(tmp_path):
     outcomes = {f"{name}_{axis}": np.full((1, 2, len(PROMPTS) * 5), 1.5 + place)
                 for name in ("imagined", "shown", "path") for place, axis in enumerate(("row", "column"))}
@@ -142,22 +148,16 @@ def test_the_film_is_drawn_from_the_outcomes(tmp_path):
 @pytest.mark.parametrize(("fields", "message"), [
     ({"task": "inferr"}, "task in config.task 'inferr': did you mean infer"),
     ({"imagine.arm": "projects"}, "arm in config.imagine.arm 'projects': did you mean projected"),
-    ({"imagine.sprite": "crosses"}, "sprite in config.imagine.sprite 'crosses': did you mean cross"),
-    ({"embedder.name": "pixel"}, "embedder in config.embedder.name 'pixel': did you mean pixels"),
 ])
 def test_errors_name_the_field(fields, message):
     with pytest.raises(ValueError, match=message):
         experiment(configured("tiny-rlzero", fields))
+    with pytest.raises(ValueError, match="sprite in config.imagine.sprite 'crosses': did you mean cross"):
+        frames(configured("tiny"), np.zeros((1, 2)), "crosses")
 
 
 def test_paths_of_a_policy_that_goes_right():
     judge = Judge(np.array([[3.5, 1.5]], np.float32), 4)
     paths = judge.paths(lambda params, seen: jnp.broadcast_to(params, seen.shape), 1)(jnp.array([0.0, 1.0]))
-    from rl_jax.envs.velocity_maze import SPEED
-
     np.testing.assert_allclose(paths[0, 0, :, 1], 1.5 + SPEED * np.arange(1, 5), rtol=1e-6)
     np.testing.assert_allclose(paths[0, 0, :, 0], 3.5)
-
-
-def test_sphere_latents_are_what_the_policy_is_given():
-    assert float(jnp.linalg.norm(on_sphere(jnp.arange(1.0, 10.0)))) == pytest.approx(3.0, rel=1e-5)

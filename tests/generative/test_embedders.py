@@ -41,11 +41,12 @@ def test_windows_do_not_reach_into_the_episode_before():
 def test_clip_is_read_from_a_folder(tmp_path):
     config = VisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, image_size=16,
                           patch_size=8, projection_dim=4)
-    keys = jax.random.key(0)
-    params = jax.tree.map(lambda x: jax.random.normal(keys, x.shape), parameter_shapes(VISION, config))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), parameter_shapes(VISION, config))
     save_part(Part(config, params), VISION, tmp_path)
     found = make_embedder("clip", PICTURES, str(tmp_path))(PICTURES[:3])
-    expected = VisionEncoder(config).apply({"params": params}, pixels(PICTURES[:3] / 255.0, 16))
+    encode = jax.jit(lambda images: VisionEncoder(config).apply({"params": params}, pixels(images, 16)))
+    expected = encode(PICTURES[:3] / np.float32(255.0))
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-4)
 
 
