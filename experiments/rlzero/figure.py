@@ -14,6 +14,7 @@ from rl_jax.reports.scores import Scores
 
 FRAMES = 3  # of a clip, of what it was projected on, and of a behaviour
 PIXELS = 64
+BODIES = {"own": "its own body", "square": "another body", "cross": "a third body"}
 
 
 def film_of(method: str, sprite: str) -> Callable[[Scores, Path], None]:
@@ -41,11 +42,12 @@ def draw_film(strips: list[tuple[np.ndarray, np.ndarray, np.ndarray]], sprite: s
     """
     from matplotlib.figure import Figure
 
-    heads = (f"imagined (drawn, {sprite} body)", "nearest in the data", "done")
-    half, width = -(-len(strips) // 2), 3 * FRAMES + 1
-    figure = Figure(figsize=(13.5, 0.92 * half + 0.4), dpi=130, layout="constrained")
-    ratios = ([1.0] * FRAMES + [0.12]) * 3 + [1.0, 0.4]
-    panels = figure.subplots(half, 2 * len(ratios), width_ratios=ratios * 2)
+    heads = (f"imagined (drawn, {BODIES[sprite]})", "nearest in the data", "done")
+    half = -(-len(strips) // 2)
+    figure = Figure(figsize=(13.0, 0.88 * half + 0.35), dpi=130)
+    ratios = ([1.0] * FRAMES + [0.15]) * 3 + [1.0, 0.3]
+    place = {"left": 0.01, "right": 0.995, "bottom": 0.01, "top": 0.9, "wspace": 0.06, "hspace": 0.28}
+    panels = figure.subplots(half, 2 * len(ratios), width_ratios=ratios * 2, gridspec_kw=place)
     for axes in panels.ravel():
         axes.axis("off")
     draw = jax.jit(lambda positions, body: picture(MAZE, positions, PIXELS, SPRITES[body]), static_argnums=1)
@@ -57,9 +59,9 @@ def draw_film(strips: list[tuple[np.ndarray, np.ndarray, np.ndarray]], sprite: s
                 axes = panels[row, first + part * (FRAMES + 1) + i]
                 axes.imshow(image)
                 if i == 1 and row == 0:
-                    axes.set_title(heads[part], fontsize=8, pad=14)
-        panels[row, first].set_title(f"“{prompt.text}”", fontsize=7, loc="left", pad=2)
-        draw_way(panels[row, first + width + 2], parts[2])
+                    axes.set_title(heads[part], fontsize=8, pad=16, fontweight="bold")
+        panels[row, first].set_title(f"“{prompt.text}”", fontsize=8, loc="left", pad=2)
+        draw_way(panels[row, first + len(ratios) - 2], parts[2])
     save_figure(figure, path)
 
 
