@@ -15,7 +15,11 @@ Presets:
   exact              the identities of the representation in a maze of 11 x 11 cells, in float64.
   paper              FB at the authors' sizes and lengths: 3,000,000 updates of 1,024; for an accelerator. What starts
                      from it: paper-infer/<method>.
-  tiny               seconds: what the tests run, and so tiny-<method>, tiny-image_reward, tiny-encoder and tiny-exact.
+  full               FB of Hopper's body from the replay of a training, standardised, judged in Hopper-v4 by z of its
+                     reward; and full-infer/<method>: reward, rlzero (a clip of TRPO's policy, windows of 3 pictures of
+                     64 pixels), square (the same in another colour and thicker), true_states. For an accelerator.
+  tiny               seconds: what the tests run, and so tiny-<method>, tiny-image_reward, tiny-encoder, tiny-exact and
+                     tiny-body.
 """
 
 import functools
@@ -40,16 +44,19 @@ METHODS = {
     "goal": {"imagine.arm": "goal"},
     "random": {"imagine.arm": "random"},
 }
+BODIES = ("reward", "rlzero", "square", "true_states")  # of Hopper
 
 
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {
         "quick": pretrain, "image_reward": image_reward, "encoder": encoder, "exact": exact,
-        "paper": lambda: authors(pretrain()),
+        "paper": lambda: authors(pretrain()), "full": body, "tiny-body": lambda: tiny(body("rlzero")),
         "tiny": lambda: tiny(pretrain()), "tiny-image_reward": lambda: tiny(image_reward()),
         "tiny-encoder": lambda: tiny(encoder()), "tiny-exact": lambda: tiny(exact()),
     }
+    for method in BODIES:
+        presets[f"full-infer/{method}"] = functools.partial(body, method, 0)
     for method in METHODS:
         presets[f"infer/{method}"] = functools.partial(infer, method)
         presets[f"paper-infer/{method}"] = lambda method=method: authors(infer(method))
@@ -149,6 +156,28 @@ def authors(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def body(method: str = "reward", num_steps: int = 3_000_000) -> ConfigDict:
+    """The authors' settings of DeepMind Control, with Gymnasium's Hopper."""
+    config = pretrain()
+    config.task = "body"
+    config.agent = fb.default_config()
+    config.dataset = {
+        "name": "locomotion-2/hopper-medium-replay", "path": "", "num_steps": 0, "seed": 0, "env_id": "",
+        "reference_returns": (), "data_dir": "~/.cache/rl_jax",
+    }
+    config.update_from_flattened_dict(METHODS[method])
+    config.imagine.policy = "trpo_hopper_it0500"  # whom the clip is of
+    config.imagine.frames = 200
+    # States are of the first `stretch` steps of episodes of all ages.
+    config.embedder.update({"window": 3, "pixels": 64, "stretch": 200})
+    config.num_steps, config.batch_size, config.num_seeds, config.eval_episodes = num_steps, 1024, 4, 10
+    config.loop.update({"log_every": 10_000, "eval_every": 100_000, "eval_at_start": False})
+    config.checkpoint.every = 100_000
+    if not num_steps:
+        config.init_from.names = "params/"
+    return config
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     """Seconds: what the tests run."""
     config.maze.update({"episodes": 20, "episode_steps": 10})
@@ -159,7 +188,9 @@ def tiny(config: ConfigDict) -> ConfigDict:
         config.agent.hidden_dims = (8, 8)
     else:
         config.agent.update({"latent_dim": 8, "hidden_dim": 16, "backward_hidden_dim": 16})
-    if config.task in ("pretrain", "image_reward", "encoder"):
+    if config.task == "body":
+        config.dataset.update({"name": "locomotion-2/hopper-medium", "num_steps": 1000})
+    if config.task in ("pretrain", "image_reward", "encoder", "body"):
         config.num_steps = 40
         config.loop.update({"chunk": 10, "log_every": 10, "eval_every": 20})
         config.checkpoint.every = 10

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.rlzero.body import body_experiment
 from experiments.rlzero.exact import exact_experiment
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.rivals import encoder_experiment, image_reward_experiment
@@ -34,7 +35,7 @@ def experiment(config: ConfigDict) -> Experiment:
     """What a configuration of configs/rlzero.py says."""
     tasks = {
         "pretrain": pretraining, "infer": inference, "image_reward": image_reward_experiment,
-        "encoder": encoder_experiment, "exact": exact_experiment,
+        "encoder": encoder_experiment, "exact": exact_experiment, "body": body_experiment,
     }
     if config.task not in tasks:
         raise ValueError(unknown("task in config.task", config.task, tasks))

@@ -1,17 +1,22 @@
 """RLZero's experiment: prompts and their oracle, projection, ways to a latent, rivals, the film, errors."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import rlzero
+from experiments.rlzero.body import clip_states
 from experiments.rlzero.claims import ABOVE_RANDOM, OF_EXPERT
 from experiments.rlzero.experiment import experiment
 from experiments.rlzero.figure import draw_film, track
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.world import Judge, frames, make_clips, make_world
 from rl_jax.agents.fb import default_config, embed, fb
+from rl_jax.control.offline import load
+from rl_jax.core import loop
 from rl_jax.data.transitions import Transitions
 from rl_jax.envs.velocity_maze import SPEED, position
 from rl_jax.losses.forward_backward import (
@@ -145,8 +150,26 @@ def test_the_film_is_drawn_from_the_outcomes(tmp_path):
     assert (tmp_path / "film.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
+def test_a_clip_of_a_body_is_projected_on_states_that_look_alike(tmp_path):
+    """From the data to an evaluation in Hopper; the nearest states have nearly the clip's angles."""
+    config = configured("tiny-body", {"dataset.data_dir": os.environ["RL_JAX_TEST_DATA"], "num_seeds": 1,
+                                      "imagine.frames": 20, "embedder.states": 400, "embedder.pixels": 32})
+    episodes = load(config.dataset).episodes
+    config.imagine.arm = "true"
+    truth = clip_states(config, episodes, "Hopper-v4")
+    config.imagine.arm = "projected"
+    shown = clip_states(config, episodes, "Hopper-v4")
+    assert truth.shape == shown.shape == (20, 11)
+    off = np.abs(shown[:, :5] - truth[:, :5]).mean()
+    assert off < 0.5 * np.abs(episodes.observations[:400, None, :5] - truth[None, :, :5]).mean()
+    result = loop.run(experiment(config), config, tmp_path / "run")
+    assert np.isfinite(np.ravel(result.evaluations[-1]["eval/return"])).all()
+
+
 @pytest.mark.parametrize(("fields", "message"), [
     ({"task": "inferr"}, "task in config.task 'inferr': did you mean infer"),
+    ({"task": "body", "imagine.arm": "goal"}, "arm in config.imagine.arm 'goal': known are projected, reward, true"),
     ({"imagine.arm": "projects"}, "arm in config.imagine.arm 'projects': did you mean projected"),
 ])
 def test_errors_name_the_field(fields, message):
