@@ -70,8 +70,8 @@ def base(task: str) -> ConfigDict:
     config.task = task
     config.agent = fb.default_config()
     config.agent.update({
-        "latent_dim": 32, "hidden_dim": 64, "backward_hidden_dim": 64, "learning_rate": 1e-3,
-        "backward_learning_rate": 1e-3, "actor_learning_rate": 1e-3, "discount": 0.94,
+        "latent_dim": 32, "hidden_dim": 64, "backward_hidden_dim": 64, "frequencies": 3, "learning_rate": 1e-3,
+        "backward_learning_rate": 1e-3, "actor_learning_rate": 3e-4, "discount": 0.94,
     })
     config.maze = {"episodes": 2000, "episode_steps": 50, "seed": 0}  # uniform actions from uniform starts
     config.imagine = {
@@ -100,8 +100,8 @@ def base(task: str) -> ConfigDict:
 
 def pretrain() -> ConfigDict:
     config = base("pretrain")
-    config.num_steps = 12_000
-    config.checkpoint.every = 12_000
+    config.num_steps = 10_000
+    config.checkpoint.every = 10_000
     return config
 
 
@@ -145,7 +145,8 @@ def authors(config: ConfigDict) -> ConfigDict:
     """FB's settings of the authors' point mass, networks and lengths."""
     config.agent = fb.default_config()
     config.agent.update({
-        "latent_dim": 100, "discount": 0.99, "backward_learning_rate": 1e-6, "actor_learning_rate": 1e-6,
+        "latent_dim": 100, "frequencies": 3, "discount": 0.99, "backward_learning_rate": 1e-6,
+        "actor_learning_rate": 1e-6,
     })
     config.maze.update({"episodes": 5000, "episode_steps": 1000})
     config.batch_size, config.num_seeds = 1024, 4

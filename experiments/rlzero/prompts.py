@@ -35,7 +35,7 @@ PROMPTS = (
     Prompt("wait in the lower left corner", ((7, 1),), (6, 1, 7, 2)),
     Prompt("wait in the lower right corner", ((7, 7),), (6, 6, 7, 7)),
     Prompt("stand in the middle of the hall", ((4, 4),), (4, 3, 4, 5)),
-    Prompt("stand between the upper alcoves", ((3, 4),), (3, 3, 3, 5)),
+    Prompt("stand between the upper alcoves", ((2, 4),), (2, 3, 2, 5)),
     Prompt("stand between the alcoves on the left", ((4, 2),), (3, 2, 5, 2)),
     Prompt("stand between the alcoves on the right", ((4, 6),), (3, 6, 5, 6)),
     Prompt("pace along the upper wall of the first alcove", ((1, 1), (1, 3)), (1, 1, 1, 3)),

@@ -17,7 +17,7 @@ from rl_jax.core.program import PyTree, TrainState
 from rl_jax.data.cache import content_checksum
 from rl_jax.data.transitions import Transitions
 from rl_jax.envs.velocity_maze import SPRITES, collect, moved, observed, picture, position, random_positions
-from rl_jax.generative.embedders import Embedder, make_embedder, nearest, stacked
+from rl_jax.generative.embedders import AT_ONCE, Embedder, make_embedder, nearest, stacked
 
 STARTS, CLIP_STARTS = jax.random.key(1), jax.random.key(2)  # of roll-outs and of clips, the same for all runs
 
@@ -67,7 +67,11 @@ def frames(config: ConfigDict, positions: np.ndarray, sprite: str) -> np.ndarray
     """
     if sprite not in SPRITES:
         raise ValueError(unknown("sprite in config.imagine.sprite", sprite, SPRITES))
-    return np.asarray(jax.jit(lambda x: picture(MAZE, x, config.embedder.pixels, SPRITES[sprite]))(positions))
+
+    def draw(place: jax.Array) -> jax.Array:
+        return picture(MAZE, place, config.embedder.pixels, SPRITES[sprite])
+
+    return np.asarray(jax.jit(lambda places: jax.lax.map(draw, places, batch_size=AT_ONCE))(positions))
 
 
 def make_clips(config: ConfigDict, world: World) -> Clips:

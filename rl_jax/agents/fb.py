@@ -30,8 +30,8 @@ from rl_jax.networks.trained import Networks, Trained
 
 def fb(config: ConfigDict, action_dim: int) -> Agent:
     """Makes FB; `config` has the fields of `default_config`."""
-    forward = ForwardMap(config.hidden_dim)
-    actor = LatentPolicy(config.hidden_dim, action_dim)
+    forward = ForwardMap(config.hidden_dim, config.frequencies)
+    actor = LatentPolicy(config.hidden_dim, action_dim, config.frequencies)
     networks = Networks({
         "forward": Trained(forward.init, optax.adam(config.learning_rate), config.tau),
         "backward": Trained(backward_map(config).init, optax.adam(config.backward_learning_rate), config.tau),
@@ -107,7 +107,7 @@ def fb(config: ConfigDict, action_dim: int) -> Agent:
 
 
 def backward_map(config: ConfigDict) -> BackwardMap:
-    return BackwardMap(config.backward_hidden_dim, config.latent_dim)
+    return BackwardMap(config.backward_hidden_dim, config.latent_dim, config.frequencies)
 
 
 def embed(config: ConfigDict, params: PyTree, observations: jax.Array) -> jax.Array:
@@ -123,6 +123,7 @@ def default_config() -> ConfigDict:
             "latent_dim": 50,  # D; 100 in walker and the point mass
             "hidden_dim": 1024,  # of F and of the policy, whose streams end in half of it
             "backward_hidden_dim": 256,
+            "frequencies": 0,  # of waves beside the observations, ours: rl_jax/networks/forward_backward.py
             "learning_rate": 1e-4,  # of F
             "backward_learning_rate": 1e-4,  # 1e-6 in the point mass, and so the next
             "actor_learning_rate": 1e-4,

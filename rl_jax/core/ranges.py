@@ -112,7 +112,7 @@ RANGES: dict[str, Range] = {
     "backward_hidden_dim": COUNT, "backward_learning_rate": POSITIVE, "goal_share": SHARE, "orthonormality": NOT_NEGATIVE,
     "value_weight": NOT_NEGATIVE, "pessimism": NOT_NEGATIVE, "actor_pessimism": NOT_NEGATIVE, "maze.seed": SEED,
     "episode_steps": COUNT, "frames": COUNT, "states": COUNT, "window": COUNT, "pixels": Range(8), "goals": COUNT,
-    "recolour": NOT_NEGATIVE, "stretch": COUNT, "imagine.horizon": COUNT,
+    "recolour": NOT_NEGATIVE, "frequencies": COUNT_OR_NONE, "stretch": COUNT, "imagine.horizon": COUNT,
     "dots": Range(0.0, 1.0, high_open=True),
     "sigma_reward": NOT_NEGATIVE, "sigma_transitions": NOT_NEGATIVE, "ridge": POSITIVE, "alpha_low": NOT_NEGATIVE,
     "alpha_high": NOT_NEGATIVE, "epsilon": NOT_NEGATIVE, "rounds.share": SHARE, "newton_steps": COUNT,

@@ -79,7 +79,7 @@ def make_embedder(name: str, pictures: np.ndarray, path: str = "") -> Embedder:
     params = module.init(jax.random.key(0), pictures[:1] / 255.0)
     features = in_batches(lambda images: module.apply(params, images), normalise=False)
     mean, axes = principal_axes(features(pictures), COMPONENTS)
-    return lambda pictures: np.asarray(unit((features(pictures) - mean) @ axes))
+    return in_batches(lambda images: (module.apply(params, images) - mean) @ axes)
 
 
 def init_encoder(key: jax.Array, pictures: np.ndarray) -> dict:

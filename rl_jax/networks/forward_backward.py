@@ -9,25 +9,37 @@ import jax
 import jax.numpy as jnp
 
 from rl_jax.networks.distributions import Deterministic
-from rl_jax.networks.initializers import Initializer, orthogonal
+from rl_jax.networks.initializers import torch_default
 from rl_jax.networks.mlp import MLP
 
 
-def tanh_layer(x: jax.Array, width: int, initializer: Initializer) -> jax.Array:
-    """tanh(LayerNorm(Dense(x))), [..., width]; to be called inside a module."""
-    return jnp.tanh(nn.LayerNorm(epsilon=1e-5)(nn.Dense(width, **initializer(x.shape[-1]))(x)))
+def with_waves(observations: jax.Array, frequencies: int) -> jax.Array:
+    """Observations [..., O] in [-1, 1] beside sin and cos of pi 2^k times them, k < `frequencies`: [..., O (1 + 2 n)].
+
+    An MLP of few inputs is smooth, and takes two sides of a thin wall for one place (Fourier features: Tancik et al.
+    2020, arXiv 2006.10739). With 0, as the authors, they are left as they are.
+    """
+    angles = [jnp.pi * 2.0**k * observations for k in range(frequencies)]
+    return jnp.concatenate([observations, *map(jnp.sin, angles), *map(jnp.cos, angles)], -1)
+
+
+def tanh_layer(x: jax.Array, width: int) -> jax.Array:
+    """tanh(LayerNorm(Dense(x))), [..., width]; to be called inside a module.
+
+    Its biases are drawn, not 0 as the authors': LayerNorm of a layer without a bias sees the direction of its input
+    alone, which is little where an input has two numbers.
+    """
+    return jnp.tanh(nn.LayerNorm(epsilon=1e-5)(nn.Dense(width, **torch_default(x.shape[-1]))(x)))
 
 
 class Stream(nn.Module):
     """An embedding of its input: [..., I] -> [..., width // 2]."""
 
     width: int
-    initializer: Initializer = orthogonal()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        first = tanh_layer(x, self.width, self.initializer)
-        return MLP((self.width // 2,), activate_final=True, initializer=self.initializer)(first)
+        return MLP((self.width // 2,), activate_final=True)(tanh_layer(x, self.width))
 
 
 class TwoStreams(nn.Module):
@@ -50,9 +62,11 @@ class ForwardMap(nn.Module):
     """F(s, a, z) of two networks: observations [..., O], actions [..., A], latents [..., D] -> [2, ..., D]."""
 
     hidden_dim: int
+    frequencies: int = 0
 
     @nn.compact
     def __call__(self, observations: jax.Array, actions: jax.Array, latents: jax.Array) -> jax.Array:
+        observations = with_waves(observations, self.frequencies)
         one = jnp.concatenate([observations, actions], -1)
         other = jnp.concatenate([observations, latents], -1)
         return jnp.stack([
@@ -65,11 +79,12 @@ class BackwardMap(nn.Module):
 
     hidden_dim: int
     latent_dim: int
+    frequencies: int = 0
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        first = tanh_layer(observations, self.hidden_dim, orthogonal())
-        return MLP((self.hidden_dim, self.latent_dim))(first)
+        observations = with_waves(observations, self.frequencies)
+        return MLP((self.hidden_dim, self.latent_dim))(tanh_layer(observations, self.hidden_dim))
 
 
 class LatentPolicy(nn.Module):
@@ -77,8 +92,10 @@ class LatentPolicy(nn.Module):
 
     hidden_dim: int
     action_dim: int
+    frequencies: int = 0
 
     @nn.compact
     def __call__(self, observations: jax.Array, latents: jax.Array) -> Deterministic:
+        observations = with_waves(observations, self.frequencies)
         other = jnp.concatenate([observations, latents], -1)
         return Deterministic(jnp.tanh(TwoStreams(self.hidden_dim, self.action_dim)(observations, other)))

@@ -30,8 +30,8 @@ MOVED = jax.jit(lambda place, action: moved(jnp.asarray(FREE), place, action))
     ((1.5, 3.8), (0.0, 1.0), (1.5, 4.0 - GAP)),  # a wall stops at its face
     ((3.5, 3.8), (0.0, 1.0), (3.5, 4.5)),  # the hall
     ((1.2, 1.5), (-3.0, 0.0), (1.0 + GAP, 1.5)),  # actions are clipped
-    ((3.1, 3.8), (-0.6, 1.0), (2.68, 4.0 - GAP)),  # rows first: it is beside the wall when it goes right
-    ((2.9, 3.8), (0.6, 1.0), (3.32, 4.5)),  # and here past it
+    ((2.1, 3.8), (-0.6, 1.0), (1.68, 4.0 - GAP)),  # rows first: it is beside the wall when it goes right
+    ((1.9, 3.8), (0.6, 1.0), (2.32, 4.5)),  # and here past it
 ])
 def test_moves_by_hand(start, action, expected):
     np.testing.assert_allclose(MOVED(jnp.array(start), jnp.array(action)), expected, atol=1e-6)
