@@ -127,7 +127,7 @@ def encoder() -> ConfigDict:
     config = base("encoder")
     config.encoder = {
         "learning_rate": 1e-3,
-        "recolour": 0.3,  # standard deviation of the random mixing of colour channels
+        "recolour": 0.3,  # standard deviation of the random mixing of the body's colour channels
     }
     config.num_seeds, config.num_steps, config.batch_size = 1, 600, 64
     config.loop.update({"chunk": 100, "log_every": 100, "eval_every": 200})

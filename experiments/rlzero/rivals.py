@@ -20,7 +20,7 @@ from rl_jax.data.shifts import random_shift
 from rl_jax.data.transitions import sample, sample_rows
 from rl_jax.envs.velocity_maze import SPRITES, picture, position
 from rl_jax.generative.contrastive import contrastive_loss
-from rl_jax.generative.embedders import ENCODER, KIND, PictureEncoder, domain, init_encoder
+from rl_jax.generative.embedders import ENCODER, KIND, PictureEncoder, domain, init_encoder, mean_picture
 from rl_jax.networks.model_file import save_model
 from rl_jax.networks.trained import Networks, Trained
 
@@ -85,13 +85,14 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
 
 
 def encoder_experiment(config: ConfigDict) -> Experiment:
-    """A contrastive encoder of the agent's own pictures: a picture is found again when it is shifted and recoloured.
+    """A contrastive encoder of the agent's own pictures: one is found again when it is shifted and the body recoloured.
 
     The finished run leaves ENCODER in its folder. Chen et al. 2020 (SimCLR), arXiv 2002.05709; the loss is CLIP's.
     """
     world, size = make_world(config), config.embedder.pixels
     encoder = PictureEncoder()
-    example = frames(config, position(MAZE, world.transitions.next_observations[:1]), "own")
+    example = frames(config, position(MAZE, world.transitions.next_observations[: config.embedder.states]), "own")
+    mean = mean_picture(example)
 
     def start(key: Key) -> PyTree:
         return {"encoder": init_encoder(key, example), "scale": jnp.asarray(2.0)}
@@ -99,11 +100,10 @@ def encoder_experiment(config: ConfigDict) -> Experiment:
     networks = Networks({"encoder": Trained(start, optax.adam(config.encoder.learning_rate))})
 
     def changed(pictures: jax.Array, key: Key) -> jax.Array:
-        """Shifted by a pixel, and each colour channel mixed and scaled at random."""
+        """What is not the mean picture, shifted by a pixel, its colour channels mixed at random."""
         shift_key, mix_key = jax.random.split(key)
         mixing = jnp.eye(3) + config.encoder.recolour * jax.random.normal(mix_key, (len(pictures), 3, 3))
-        shifted = random_shift(pictures, shift_key, 1) / 255.0
-        return jnp.clip(jnp.einsum("nhwc,ncd->nhwd", shifted, mixing), 0.0, 1.0)
+        return jnp.einsum("nhwc,ncd->nhwd", random_shift(pictures / 255.0 - mean, shift_key, 1), mixing)
 
     def loss(params: PyTree, first: jax.Array, second: jax.Array) -> tuple[jax.Array, Metrics]:
         one, two = (encoder.apply(params["encoder"], views) for views in (first, second))

@@ -30,7 +30,7 @@ KIND, ENCODER = "picture encoder", "encoder.npz"
 
 
 class PictureEncoder(nn.Module):
-    """Two 3x3 convolutions of stride 2 with ReLUs, and a dense layer: pictures [N, H, W, 3] in [0, 1] -> [N, width].
+    """Two 3x3 convolutions of stride 2 with ReLUs, and a dense layer: centred pictures [N, H, W, 3] -> [N, width].
 
     Attributes:
       width: of the dense layer; 0 hands out the features of the convolutions.
@@ -40,7 +40,7 @@ class PictureEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, pictures: jax.Array) -> jax.Array:
-        x = pictures - 0.5
+        x = pictures
         for features in (16, 32):
             x = nn.relu(Conv(features, (3, 3), (2, 2), padding=1, **orthogonal()(9 * x.shape[-1]))(x))
         x = x.reshape(len(x), -1)
@@ -74,17 +74,23 @@ def make_embedder(name: str, pictures: np.ndarray, path: str = "") -> Embedder:
     if name == "contrastive":
         file = Path(path).expanduser() / ENCODER
         params = load_model(file, KIND, domain(pictures), lambda key: init_encoder(key, pictures))
-        return in_batches(lambda images: PictureEncoder().apply(params, images))
+        mean = mean_picture(pictures)
+        return in_batches(lambda images: PictureEncoder().apply(params, images - mean))
     module = PictureEncoder(0)
     params = module.init(jax.random.key(0), pictures[:1] / 255.0)
-    features = in_batches(lambda images: module.apply(params, images), normalise=False)
+    features = in_batches(lambda images: module.apply(params, images - 0.5), normalise=False)
     mean, axes = principal_axes(features(pictures), COMPONENTS)
-    return in_batches(lambda images: (module.apply(params, images) - mean) @ axes)
+    return in_batches(lambda images: (module.apply(params, images - 0.5) - mean) @ axes)
 
 
 def init_encoder(key: jax.Array, pictures: np.ndarray) -> dict:
     """Fresh parameters of the `contrastive` encoder for pictures of this size."""
     return PictureEncoder().init(key, jnp.zeros((1, *pictures.shape[1:])))
+
+
+def mean_picture(pictures: np.ndarray) -> np.ndarray:
+    """[H, W, 3] in [0, 1], of uint8 pictures [N, H, W, 3]: the background, where bodies are small."""
+    return (pictures.mean(0) / 255.0).astype(np.float32)
 
 
 def domain(pictures: np.ndarray) -> str:
