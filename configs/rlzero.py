@@ -94,14 +94,14 @@ def base(task: str) -> ConfigDict:
     config.eval_episodes = 4  # starts of each prompt, and of each goal
     config.side_by_side = ("agent.*", "!agent.value_weight")
     config.tensorboard = False
-    config.loop.update({"chunk": 500, "log_every": 1000, "eval_every": 2000, "eval_at_start": True})
+    config.loop.update({"chunk": 500, "log_every": 1000, "eval_every": 1500, "eval_at_start": True})
     return config
 
 
 def pretrain() -> ConfigDict:
     config = base("pretrain")
-    config.num_steps = 10_000
-    config.checkpoint.every = 10_000
+    config.num_steps = 6000
+    config.checkpoint.every = 6000
     return config
 
 
@@ -117,9 +117,9 @@ def image_reward() -> ConfigDict:
     config = base("image_reward")
     config.agent = td3_bc.default_config()
     config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "discount": 0.94})
-    config.num_steps = 1500
+    config.num_steps = 1000
     config.loop.update({"chunk": 250, "log_every": 500, "eval_every": 500})
-    config.checkpoint.every = 1500
+    config.checkpoint.every = 1000
     return config
 
 

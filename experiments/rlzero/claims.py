@@ -17,7 +17,7 @@ uses:
   a third 0.79, z of the true reward and of the last frame 0.83, random z 0.13; projections were off by 0.04 to 0.14
   cells. With walls of one cell, waves beside the observations and a slower policy FB is at 0.90 of all cells after
   2,000 updates. Those are the runs' settings.
-- Is it long enough? Goals had levelled after 2,000 updates in the first maze; the runs are of 10,000.
+- Is it long enough? Goals had levelled after 2,000 updates in the first maze; the runs are of 6,000.
 - Is it strong enough? By means over 3 seeds of 48 roll-outs each; clips of another body may miss a prompt, which
   moves a mean by 0.08. TD3+BC on similarity and the contrastive encoder had no pilot.
 """
