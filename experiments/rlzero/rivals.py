@@ -14,7 +14,7 @@ from experiments.rlzero.world import Judge, frames, make_clips, make_world, of_r
 from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run
+from rl_jax.core.mesh import first_run, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.shifts import random_shift
 from rl_jax.data.transitions import sample, sample_rows
@@ -53,7 +53,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
         def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
             del batch
             keys = jax.random.split(key, len(PROMPTS) + 1)
-            drawn = sample_rows(resident, keys[0], config.batch_size, len(resident["rewards"]))
+            drawn = shard_batch(sample_rows(resident, keys[0], config.batch_size, len(resident["rewards"])))
 
             def one(inputs: Any) -> tuple[TrainState, Metrics]:
                 own, reward, key = inputs
