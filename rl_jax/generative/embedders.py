@@ -26,6 +26,7 @@ Embedder = Callable[[np.ndarray], np.ndarray]
 EMBEDDERS = ("random_conv", "contrastive", "pixels", "clip")
 AT_ONCE = 512  # pictures that are embedded at once
 COMPONENTS = 64  # of the PCA
+OVERSAMPLED, POWER = 16, 6  # further directions, and iterations, that find them
 KIND, ENCODER = "picture encoder", "encoder.npz"
 
 
@@ -113,11 +114,16 @@ def in_batches(encode: Callable[[jax.Array], jax.Array], normalise: bool = True)
 
 
 def principal_axes(rows: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [F], the axes of the largest variances [F, components]) of rows [N, F]."""
+    """(mean [F], the axes of the largest variances [F, components]) of rows [N, F], where F may be thousands.
+
+    By a random start and power iterations (Halko, Martinsson and Tropp 2011, arXiv 0909.4061, algorithm 4.4).
+    """
     mean = rows.mean(0)
-    covariance = (rows - mean).T @ (rows - mean) / len(rows)
-    _, vectors = np.linalg.eigh(covariance)
-    return mean, vectors[:, ::-1][:, :components]
+    centred, axes = rows - mean, np.random.default_rng(0).normal(size=(rows.shape[1], components + OVERSAMPLED))
+    for _ in range(POWER):
+        axes, _ = np.linalg.qr(centred.T @ (centred @ axes.astype(rows.dtype)))
+    _, _, within = np.linalg.svd(centred @ axes, full_matrices=False)
+    return mean, (axes @ within.T)[:, :components]
 
 
 def stacked(vectors: np.ndarray, starts: Sequence[int], window: int) -> np.ndarray:

@@ -27,6 +27,10 @@ def test_principal_axes_are_those_of_an_svd():
     mean, axes = principal_axes(rows, 3)
     expected = np.linalg.svd(rows - rows.mean(0))[2][:3]
     np.testing.assert_allclose(np.abs(np.sum(axes.T * expected, -1)), 1.0, rtol=1e-10)
+    wide = np.random.default_rng(0).normal(size=(200, 100)) * 0.9 ** np.arange(100)
+    found = (wide - wide.mean(0)) @ principal_axes(wide, 8)[1]
+    best = np.linalg.svd(wide - wide.mean(0))[1][:8]
+    np.testing.assert_allclose(np.sum(found**2), np.sum(best**2), rtol=1e-6)  # no eight axes hold more
     np.testing.assert_allclose(mean, rows.mean(0))
 
 
