@@ -109,11 +109,11 @@ RANGES: dict[str, Range] = {
     "cost_limit": SHARE, "multiplier_rate": NOT_NEGATIVE, "world.error": SHARE, "data.pairs": COUNT_OR_NONE,
     "thoughts": COUNT_OR_NONE,
     "draws": COUNT, "folds": COUNT, "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
-    "backward_hidden_dim": COUNT, "backward_learning_rate": POSITIVE, "goal_share": SHARE, "orthonormality":
-    NOT_NEGATIVE, "value_weight": NOT_NEGATIVE, "pessimism": NOT_NEGATIVE, "actor_pessimism": NOT_NEGATIVE,
-    "maze.seed": SEED, "episode_steps": COUNT, "frames": COUNT, "states": COUNT, "window": COUNT, "pixels":
-    Range(8), "goals": COUNT, "recolour": NOT_NEGATIVE, "frequencies": COUNT_OR_NONE, "stretch": COUNT,
-    "imagine.horizon": COUNT,
+    "backward_hidden_dim": COUNT, "backward_learning_rate": POSITIVE, "goal_share": SHARE,
+    "orthonormality": NOT_NEGATIVE, "value_weight": NOT_NEGATIVE, "pessimism": NOT_NEGATIVE,
+    "actor_pessimism": NOT_NEGATIVE, "maze.seed": SEED, "episode_steps": COUNT, "frames": COUNT, "states": COUNT,
+    "window": COUNT, "pixels": Range(8), "goals": COUNT, "recolour": NOT_NEGATIVE, "frequencies": COUNT_OR_NONE,
+    "stretch": COUNT, "imagine.horizon": COUNT,
     "dots": Range(0.0, 1.0, high_open=True),
     "sigma_reward": NOT_NEGATIVE, "sigma_transitions": NOT_NEGATIVE, "ridge": POSITIVE, "alpha_low": NOT_NEGATIVE,
     "alpha_high": NOT_NEGATIVE, "epsilon": NOT_NEGATIVE, "rounds.share": SHARE, "newton_steps": COUNT,
