@@ -79,6 +79,8 @@ PAPERS = [
     Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled", "ppo")},
           "agent.learning_rate=0.0003,0.001",
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
+    Paper("rlzero", {"rlzero": ("", "rlzero", "image_reward", "encoder")}, "agent.tau=0.01,0.1",
+          at_scale=("rlzero:paper", "rlzero:full-infer/rlzero")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
     Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",

@@ -108,6 +108,49 @@ def write_animation(rollout: Rollout, path: str | os.PathLike, *, frames_per_sec
         write_atomically(path, (Path(folder) / "film.gif").read_bytes())
 
 
+def body_pictures(
+    env_id: str, observations: np.ndarray, size: int, colour: tuple[float, float, float], thickness: float = 1.0
+) -> np.ndarray:
+    """What a body looks like from the side where observations are made: uint8 [N, size, size, 3], the ground in grey.
+
+    Args:
+      env_id: a MuJoCo task whose observations begin with the positions without the first, which is the place along the
+        ground: Hopper, HalfCheetah, Walker2d.
+      observations: [N, O].
+      thickness: times the radii of the body's own geoms.
+
+    Raises:
+      ValueError: there is no such task, or observations are shorter than the positions.
+    """
+    mujoco = require("mujoco", "mujoco")
+    env = make_env(find_spec(env_id), {})
+    try:
+        model, data = env.unwrapped.model, env.unwrapped.data
+        geoms, count = _geoms(model), model.nq - 1
+        if observations.shape[1] < count:
+            raise ValueError(f"{env_id} has {count} positions beside its place, and observations {observations.shape}")
+        ends = np.empty((len(observations), len(geoms), 2, 2))
+        for i, positions in enumerate(observations[:, :count]):
+            data.qpos[:] = 0.0, *positions
+            mujoco.mj_kinematics(model, data)
+            ends[i] = _ends(model, data, geoms)
+        radii = model.geom_size[geoms, 0] * thickness
+    finally:
+        env.close()
+    side = (np.arange(size) + 0.5) / size * 1.9 - 0.95  # metres; a body of 1.6 m fits
+    place = np.stack(np.meshgrid(side, -side + 0.75), -1)  # (x, z) of each pixel
+    ground = np.where(place[..., 1:] < 0.0, 0.6, 0.95) * np.ones(3)
+    pictures = np.empty((len(ends), size, size, 3), np.uint8)
+    for i, segments in enumerate(ends):
+        start, along = segments[:, None, None, 0], (segments[:, 1] - segments[:, 0])[:, None, None]
+        share = ((place - start) * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-12)
+        distance = np.linalg.norm(place - start - np.clip(share, 0.0, 1.0)[..., None] * along, axis=-1)
+        outside = (distance - radii[:, None, None]).min(0)
+        cover = np.clip(0.5 - outside * size / 1.9, 0.0, 1.0)[..., None]  # softened over a pixel
+        pictures[i] = np.round(255.0 * ((1.0 - cover) * ground + cover * np.array(colour)))
+    return pictures
+
+
 def _geoms(model) -> np.ndarray:
     mujoco = require("mujoco", "mujoco")
     round_ones = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_SPHERE)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from rl_jax.evaluation.render import draw_film_strips, record_rollout, write_animation
+from rl_jax.evaluation.render import body_pictures, draw_film_strips, record_rollout, write_animation
 
 LENGTHS = [0.4, 0.45, 0.5, 0.39]  # torso, thigh, leg, foot: from and to in hopper.xml
 
@@ -49,3 +49,20 @@ def test_pictures_are_written_whole(rollout, tmp_path):
 def test_a_task_without_a_body_is_named():
     with pytest.raises(ValueError, match="CartPole-v1 is not simulated by MuJoCo"):
         record_rollout("CartPole-v1", lambda observation: 0)
+
+
+def test_a_body_is_seen_where_its_observation_puts_it():
+    """Hopper upright, and the same 0.2 m higher: a column of the colour on the ground, and 0.2 m above it."""
+    standing = np.zeros((2, 11), np.float32)
+    standing[:, 0] = 1.25, 1.45
+    colour = (0.0, 0.0, 1.0)
+    low, high = (picture.astype(int) for picture in body_pictures("Hopper-v4", standing, 38, colour))
+    body = [(picture[..., 2] - picture[..., 0]) > 128 for picture in (low, high)]
+    rows = [np.flatnonzero(one.any(1)) for one in body]
+    assert (rows[1] == rows[0] - 4).all()  # 38 pixels are 1.9 m
+    assert abs(np.argwhere(body[0])[:, 1].mean() - 19.5) < 2.5 and rows[0][-1] - rows[0][0] > 20
+    assert (low[-1] == 153).all() and (low[0] == 242).all()  # ground and sky
+    thick = body_pictures("Hopper-v4", standing[:1], 38, colour, 2.0)[0].astype(int)
+    assert ((thick[..., 2] - thick[..., 0]) > 128).sum() > 1.4 * body[0].sum()
+    with pytest.raises(ValueError, match="Hopper-v4 has 5 positions beside its place"):
+        body_pictures("Hopper-v4", standing[:, :3], 38, colour)

@@ -1,0 +1,1 @@
+"""RLZero: sentences to behaviours by imagining, projecting and imitating, without labels."""
