@@ -110,6 +110,15 @@ RANGES: dict[str, Range] = {
     "thoughts": COUNT_OR_NONE,
     "draws": COUNT, "folds": COUNT, "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
     "dots": Range(0.0, 1.0, high_open=True),
+    # Of molecules
+    "judged_targets": COUNT, "dataset.targets": COUNT_OR_NONE, "dataset.molecules": COUNT_OR_NONE,
+    "judging.molecules": COUNT, "min_atoms": COUNT,
+    "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
+    "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,
+    "profiles.noise": NOT_NEGATIVE, "binder_at": Range(), "policy.temperature": POSITIVE, "baseline_decay": SHARE,
+    "targets_per_batch": COUNT, "threshold": Range(), "inactive": Range(), "midpoint": Range(), "potent": Range(),
+    "reward.toxicity": NOT_NEGATIVE, "drug_likeness": NOT_NEGATIVE, "accessibility": NOT_NEGATIVE,
+    "reward.solubility": NOT_NEGATIVE, "reward.alerts": NOT_NEGATIVE,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.
