@@ -263,6 +263,7 @@ def evaluation(
     """Molecules for each judged target, and what they are worth. Outcomes, [S, targets] where nothing else is said:
 
       predicted, judged: the mean prediction of the predictor and of the judge over the valid molecules.
+      reward: the mean of what the prediction is worth, the same for all arms.
       effective, judged_effective: the share predicted below 0 (1 micromol), or above 0 (a binder).
       swapped, swapped_effective: the predictor's mean and share for the molecules written for the next judged target.
       validity, uniqueness, novelty, drug_likeness, accessibility, diversity, alerts: guards, as in `science.molecules`.
@@ -309,6 +310,7 @@ def evaluation(
             prints) and len(ligands[place]) else 0.0
         own_values = {
             "predicted": mean(predicted[good]), "judged": mean(judged[good]), "swapped": mean(other),
+            "reward": mean(np.asarray(effect_reward(jnp.asarray(predicted), config.reward))[good]),
             "effective": mean(sign * predicted[good] > 0), "judged_effective": mean(sign * judged[good] > 0),
             "swapped_effective": mean(sign * other > 0), "validity": mean(good),
             "uniqueness": len(set(texts)) / max(len(texts), 1),

@@ -263,7 +263,7 @@ def predictor_stage(config: ConfigDict) -> tuple[Pretraining, str]:
     train = data.rows(own.role)
     seen = ~np.isin(data.part[data.molecule], (0, *sets.ROLES[own.role])) & ~data.held_out[data.target]
     cold = data.held_out[data.target]
-    judged = {name: np.random.RandomState(0).permutation(np.flatnonzero(kind))[:JUDGED_ROWS]
+    judged = {name: np.random.default_rng(0).permutation(np.flatnonzero(kind))[:JUDGED_ROWS]
               for name, kind in {"": cold, "seen_": seen}.items()}
     resident = {
         "inputs": inputs, "profiles": data.profiles,
