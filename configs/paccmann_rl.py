@@ -10,7 +10,7 @@ Presets on ChEMBL's activities with ligand profiles, which stand in for cell lin
   moving_average      the same with a moving average as baseline.
   official            as the authors' code: no baseline, no mask, temperature 0.7 in sampling alone, invalid dropped.
   balanced            ours with a reward for drug-likeness and accessibility too.
-  paper/<stage>       the authors' sizes on GDSC and CCLE, --config.dataset.path=DIR, and so paper/ours, paper/official.
+  paper/<stage>       the authors' sizes on GDSC and CCLE, --config.activities.path=DIR; and so paper/ours.
   tiny, tiny-<stage>  seconds: what the tests run.
 """
 
@@ -38,7 +38,7 @@ STAGES = {  # task, then dotted fields
 }
 # Authors' code: paccmann_chemistry, paccmann_omics, paccmann_predictor, paccmann_generator.
 PAPER = {
-    "dataset.name": "gdsc", "molecules.length": 100, "generator.width": 512,
+    "activities.name": "gdsc", "molecules.length": 100, "generator.width": 512,
     "generator.num_layers": 2, "generator.latent": 256, "generator.stack_depth": 50, "generator.every_step": False,
     "generator.dropout": 0.2, "generator.kl_max": 1.0, "profiles.features": (1024, 512, 256, 200),
     "profiles.latent": 128, "predictor.form": "attention", "predictor.features": (1024, 512), "reward.midpoint": 0.0,
@@ -103,10 +103,10 @@ def paper(name: str) -> ConfigDict:
 def tiny(config: ConfigDict, attention: bool = False) -> ConfigDict:
     config.update_from_flattened_dict({
         "num_seeds": 2 if config.task == "policy" else 1, "num_steps": 4, "batch_size": 8, "targets_per_batch": min(
-            config.targets_per_batch, 2), "dataset.molecules": 64, "molecules.length": 20, "generator.width": 16,
+            config.targets_per_batch, 2), "activities.molecules": 64, "molecules.length": 20, "generator.width": 16,
         "generator.latent": 8, "profiles.features": (16,), "profiles.latent": 4, "predictor.features": (16,),
         "judging.molecules": 8, "loop.chunk": 1, "loop.log_every": 2, "checkpoint.every": 2,
-        "dataset.judged_targets": 2, "dataset.targets": 6, "molecules.min_atoms": 1,
+        "activities.judged_targets": 2, "activities.targets": 6, "molecules.min_atoms": 1,
     })
     if attention:
         config.predictor.form = "attention"

@@ -21,5 +21,5 @@ def experiment(config: ConfigDict) -> Experiment:
     if config.task != "policy":
         raise ValueError(unknown("config.task", config.task, (*STAGES, "policy")))
     design = load_design(config)
-    inputs = {"dataset": config.dataset.name, "path": config.dataset.path, "models": dict(config.models)}
+    inputs = {"activities": config.activities.name, "path": config.activities.path, "models": dict(config.models)}
     return Experiment(lambda config: design_program(config, design), inputs, PREDICTED, finish(config, design))

@@ -111,7 +111,7 @@ RANGES: dict[str, Range] = {
     "draws": COUNT, "folds": COUNT, "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
     "dots": Range(0.0, 1.0, high_open=True),
     # Of molecules
-    "judged_targets": COUNT, "dataset.targets": COUNT_OR_NONE, "dataset.molecules": COUNT_OR_NONE,
+    "judged_targets": COUNT, "activities.targets": COUNT_OR_NONE, "activities.molecules": COUNT_OR_NONE,
     "judging.molecules": COUNT, "min_atoms": COUNT,
     "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
     "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,

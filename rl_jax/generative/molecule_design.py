@@ -6,6 +6,7 @@ the step rewards them by frozen predictors and makes an update. All is judged on
 by the predictor that rewards and by a second one, which learned from other molecules.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from rl_jax.generative.molecule_stages import (
     toxicity_predictor,
 )
 from rl_jax.science import molecules
-from rl_jax.science.activities import Activities, drug_like
+from rl_jax.science.activities import Activities, chembl_proteins, drug_like
 from rl_jax.science.molecule_vae import init_molecule_vae
 
 EFFECTS = ("sensitivity", "binding")
@@ -63,6 +64,7 @@ def default_config() -> ConfigDict:
             "judging": {
                 "molecules": 200,  # of each held-out target; authors 1000 and 200
                 "target": "",  # judged alone; "" for all that are held out
+                "family": "",  # regex of proteins' names: they alone are left out of training, not all held out
                 "potent": -2.302585,  # a known ligand counts as active up to this value
             },
         }
@@ -144,14 +146,21 @@ def load_design(config: ConfigDict) -> Design:
         )
     if shape.latent % config.profiles.latent:
         raise ValueError(
-            f"config.generator.latent={shape.latent} is no multiple of config.profiles.latent={config.profiles.latent}: "
-            "a profile's code is repeated until it fills the decoder's latent"
+            f"config.generator.latent={shape.latent} is no multiple of config.profiles.latent="
+            f"{config.profiles.latent}: a profile's code is repeated until it fills the decoder's latent"
         )
     judged = np.flatnonzero(data.held_out)
     if config.judging.target:
         if config.judging.target not in data.targets or not data.held_out[data.targets.index(config.judging.target)]:
             raise ValueError(f"config.judging.target={config.judging.target!r} is no held-out target of the data set")
         judged = np.asarray([data.targets.index(config.judging.target)])
+    trained = np.flatnonzero(~data.held_out)
+    if config.judging.family:  # leave one family out: the policy may learn for all others
+        names = [chembl_proteins()[name].name if name in chembl_proteins() else name for name in data.targets]
+        left_out = np.asarray([re.search(config.judging.family, name) is not None for name in names])
+        if not left_out[judged].all():
+            raise ValueError(f"config.judging.family={config.judging.family!r} does not find config.judging.target")
+        trained = np.flatnonzero(~left_out)
     autoencoder, module = profile_vae(config, data.profiles.shape[1]), predictor_of(config)
     toxic, profiles = toxicity_predictor(config.predictor.features), jnp.asarray(data.profiles)
     one = inputs_of(config, data.smiles[:1], data.prints[:1])
@@ -167,7 +176,7 @@ def load_design(config: ConfigDict) -> Design:
         "toxicity": load(config, "toxicity", lambda key: toxic.init(
             key, jnp.asarray(data.prints[:1]), none)["params"]) if config.reward.toxicity else {},
     }
-    return Design(data, resident, np.flatnonzero(~data.held_out), judged)
+    return Design(data, resident, trained, judged)
 
 
 class Judges(NamedTuple):
@@ -265,17 +274,18 @@ def evaluation(
       predicted, judged: the mean prediction of the predictor and of the judge over the valid molecules.
       reward: the mean of what the prediction is worth, the same for all arms.
       effective, judged_effective: the share predicted below 0 (1 micromol), or above 0 (a binder).
-      swapped, swapped_effective: the predictor's mean and share for the molecules written for the next judged target.
+      swapped, swapped_effective: the predictor's mean and share for the molecules written for another held-out target.
       validity, uniqueness, novelty, drug_likeness, accessibility, diversity, alerts: guards, as in `science.molecules`.
-      nearest: the mean similarity to the nearest known active ligand of the target; swapped_nearest, that of the next
-        target's molecules.
+      nearest: the mean similarity to the nearest known active ligand of the target; swapped_nearest, that of the
+        other target's molecules.
       harmless: the share that no assay of Tox21 calls toxic, where that is a part of the reward.
       predictions [S, targets * molecules]: of valid molecules, target by target, NaN at the others.
     """
     sign = 1.0 if config.reward.effect == "binding" else -1.0
     count, data, known = config.judging.molecules, design.data, set(drug_like())
     others = np.flatnonzero(data.held_out)
-    following = {place: others[(number + 1) % len(others)] for number, place in enumerate(others)}
+    # Half way around the ring of held-out targets: of families, whose names are near, another one.
+    following = {place: others[(number + len(others) // 2) % len(others)] for number, place in enumerate(others)}
     places = sorted({*design.judged, *(following[place] for place in design.judged)})
     ligands = {
         place: data.prints[np.unique(data.molecule[(data.target == place) & (data.values <= config.judging.potent)])]
@@ -371,7 +381,8 @@ def finish(config: ConfigDict, design: Design) -> Callable[[Result, Path], dict[
             for stage, params in models.items():
                 tokens = written_for(config, resident, params, [place], count, jax.random.key(0))[place]
                 found, at = read_all(config, tokens), jnp.full(count, place)
-                values = [np.asarray(judges.predict(resident, name, found.inputs, at)) for name in ("predictor", "judge")]
+                names = ("predictor", "judge")
+                values = [np.asarray(judges.predict(resident, name, found.inputs, at)) for name in names]
                 good = [i for i, text in enumerate(found.smiles) if text]
                 lines += [
                     f"{design.data.targets[place]},{stage},{found.smiles[i]},{values[0][i]:.3f},{values[1][i]:.3f}"

@@ -118,7 +118,8 @@ def reinforce(config: ConfigDict, shape: MoleculeConfig) -> Reinforce:
     networks = Networks({"model": Trained(copied, tx)})
 
     def init(params: PyTree) -> TrainState:
-        return networks.init(jax.random.key(0), {"model": (params,)}, {"baseline": jnp.zeros(()), "seen": jnp.zeros(())})
+        extra = {"baseline": jnp.zeros(()), "seen": jnp.zeros(())}
+        return networks.init(jax.random.key(0), {"model": (params,)}, extra)
 
     def loss(params: PyTree, batch: Written, advantages: jax.Array, counted: jax.Array) -> tuple[jax.Array, Metrics]:
         temperature = config.temperature if config.match_temperature else 1.0

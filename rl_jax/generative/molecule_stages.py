@@ -46,7 +46,7 @@ def default_config() -> ConfigDict:
     return ConfigDict(
         {
             "task": "policy",  # or "generator", "profile", "predictor", "toxicity"
-            "dataset": {
+            "activities": {
                 "name": "ligands",  # or "proteins", of ChEMBL; "gdsc", "kiba", "davis" by path
                 "path": "",
                 "targets": 0,  # of ChEMBL, as many as that with the fewest activities; 0 for all
@@ -88,20 +88,20 @@ def default_config() -> ConfigDict:
 
 
 def load_activities(config: ConfigDict) -> Activities:
-    """The set that `config.dataset` names.
+    """The set that `config.activities` names.
 
     Raises:
       ValueError: the name is unknown, or a set that is read by path has none.
     """
-    own, known = config.dataset, ("ligands", "proteins", "gdsc", *sets.DEEPDTA)
+    own, known = config.activities, ("ligands", "proteins", "gdsc", *sets.DEEPDTA)
     if own.name not in known:
-        raise ValueError(unknown("config.dataset.name", own.name, known))
+        raise ValueError(unknown("config.activities.name", own.name, known))
     if own.name == "ligands":
         return sets.ligand_activities(own.judged_targets, own.targets)
     if own.name == "proteins":
         return sets.protein_activities(tuple(own.families), own.targets)
     if not own.path:
-        raise ValueError(f"config.dataset.name={own.name} is read from a folder: give --config.dataset.path")
+        raise ValueError(f"config.activities.name={own.name} is read from a folder: give --config.activities.path")
     if own.name == "gdsc":
         return sets.read_gdsc(Path(own.path), own.held_out)
     return sets.read_deepdta(Path(own.path), own.name, own.held_out)
@@ -154,7 +154,7 @@ def domain_of(config: ConfigDict, name: str) -> str:
         return config.molecules.representation
     if name == "toxicity":
         return "tox21"
-    return config.dataset.name if name == "profile" else f"{config.dataset.name} {config.predictor.labels}"
+    return config.activities.name if name == "profile" else f"{config.activities.name} {config.predictor.labels}"
 
 
 # The stages: each makes what is trained and says which outcome is shown
@@ -164,7 +164,7 @@ def generator_stage(config: ConfigDict) -> tuple[Pretraining, str]:
     """The molecules' autoencoder on drug-like molecules; 300 molecules written from the prior are judged."""
     vocabulary, shape = shape_of(config)
     every = sets.drug_like()
-    count = min(config.dataset.molecules or len(every), len(every) - HELD_OUT_MOLECULES)
+    count = min(config.activities.molecules or len(every), len(every) - HELD_OUT_MOLECULES)
     own, length = config.generator, config.molecules.length
     tokens = vocabulary.encode(every[:count], length)
     held_out = vocabulary.encode(every[-HELD_OUT_MOLECULES:][:count], length)
@@ -361,4 +361,5 @@ def stage_experiment(config: ConfigDict) -> Experiment:
         save_model(file, first_run(result.state.target_params["model"]), kind=kind, domain=domain_of(config, kind))
         return {"model": str(file)}
 
-    return Experiment(program, {"dataset": config.dataset.name, "path": config.dataset.path}, HEADLINES[outcome], finish)
+    inputs = {"activities": config.activities.name, "path": config.activities.path}
+    return Experiment(program, inputs, HEADLINES[outcome], finish)

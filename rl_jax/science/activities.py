@@ -95,7 +95,8 @@ def _assembled(
     places = {name: place for place, name in enumerate(targets)}
     out, prints = np.isin(targets, list(held_out)), prints or _fingerprints_of(smiles)
     return Activities(
-        smiles, np.stack([prints[text] for text in smiles]), targets, standardised(np.stack([profiles[name] for name in targets]), ~out),
+        smiles, np.stack([prints[text] for text in smiles]), targets,
+        standardised(np.stack([profiles[name] for name in targets]), ~out),
         np.asarray([numbers[pair[0]] for pair in pairs], np.int32),
         np.asarray([places[pair[1]] for pair in pairs], np.int32),
         np.asarray([pair[2] for pair in pairs], np.float32), out, np.asarray([part_of(text) for text in smiles]),
@@ -190,7 +191,7 @@ def protein_activities(held_out: tuple[str, ...], targets: int = 0) -> Activitie
     proteins = {name: chembl_proteins()[name] for name in sorted({pair[1] for pair in pairs})}
     for pattern in held_out:
         if not any(re.search(pattern, own.name) for own in proteins.values()):
-            raise ValueError(f"config.dataset.families: {pattern!r} is in no name of {DATA / 'proteins.csv.xz'}")
+            raise ValueError(f"config.activities.families: {pattern!r} is in no name of {DATA / 'proteins.csv.xz'}")
     out = [name for name, own in proteins.items() if any(re.search(pattern, own.name) for pattern in held_out)]
     features = {name: protein_features(own.sequence) for name, own in proteins.items()}
     return _assembled(pairs, features, out)

@@ -2,8 +2,8 @@
 
 Born et al. 2021 (PaccMann^RL), iScience 24:102269. The decoder starts from a latent and writes token after token; in
 reinforcement learning the latent comes from elsewhere, such as the profile of a target, and the decoder alone trains.
-The stack is that of Joulin and Mikolov 2015, arXiv 1503.01007, section 3.2: a memory that a cell pushes to and pops from
-by shares, so that it is differentiable, and whose top row it reads.
+The stack is that of Joulin and Mikolov 2015, arXiv 1503.01007, section 3.2: a memory that a cell pushes to and pops
+from by shares, so that it is differentiable, and whose top row it reads.
 """
 
 import dataclasses

@@ -3,8 +3,8 @@
 RDKit and selfies do the chemistry; both are of the extra `science` and are imported where they are used. A molecule is
 its canonical SMILES without stereochemistry, the same for all models: `canonical`.
 
-Sources: SELFIES (Krenn et al. 2020, arXiv 1905.13741); Morgan fingerprints (Rogers and Hahn 2010); QED (Bickerton et al.
-2012); synthetic accessibility (Ertl and Schuffenhauer 2009); solubility (Delaney 2004, J. Chem. Inf. Comput. Sci.
+Sources: SELFIES (Krenn et al. 2020, arXiv 1905.13741); Morgan fingerprints (Rogers and Hahn 2010); QED (Bickerton et
+al. 2012); synthetic accessibility (Ertl and Schuffenhauer 2009); solubility (Delaney 2004, J. Chem. Inf. Comput. Sci.
 44:1000, equation 1); alerts (Brenk et al. 2008; Baell and Holloway 2010), as RDKit has them.
 """
 
@@ -56,11 +56,14 @@ class Vocabulary(NamedTuple):
         return SPECIAL + ALPHABETS[self.representation]
 
     def split(self, smiles: str) -> list[str]:
-        """The tokens of a canonical SMILES in this representation."""
-        if self.representation == "smiles":
+        """The tokens of a canonical SMILES in this representation; an unknown one where selfies cannot say it."""
+        if self.representation == "smiles" or not smiles:
             return SMILES_TOKEN.findall(smiles)
         selfies = chemistry("selfies")
-        return list(selfies.split_selfies(selfies.encoder(smiles)))
+        try:
+            return list(selfies.split_selfies(selfies.encoder(smiles)))
+        except selfies.EncoderError:
+            return [SPECIAL[UNKNOWN]]
 
     def encode(self, smiles: Iterable[str], length: int) -> np.ndarray:
         """Token numbers int32 [N, 1 + length]: the start, the molecule, the stop, and padding.
@@ -136,7 +139,7 @@ def fingerprints(smiles: Iterable[str]) -> np.ndarray:
 
 
 def tanimoto(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Shared bits over all bits of two sets of fingerprints [N, F] and [M, F], float32 [N, M]; 0 where there is none."""
+    """Shared bits over all bits of two sets of fingerprints [N, F] and [M, F], float32 [N, M]; 0 where none is set."""
     one, other = one.astype(np.float32), other.astype(np.float32)
     shared = one @ other.T
     return shared / np.maximum(one.sum(1)[:, None] + other.sum(1)[None] - shared, 1.0)
