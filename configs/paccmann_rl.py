@@ -30,7 +30,7 @@ ARMS = {
     "balanced": {"reward.drug_likeness": 0.5, "reward.accessibility": 0.5},
 }
 STAGES = {  # task, then dotted fields
-    "generator": ("generator", {"num_steps": 3000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
+    "generator": ("generator", {"num_steps": 2000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
     "profile": ("profile", {"num_steps": 1500, "batch_size": 64}),
     "predictor": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "predictor"}),
     "judge": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
@@ -82,11 +82,11 @@ def stage(name: str) -> ConfigDict:
 
 def policy(arm: str) -> ConfigDict:
     config = base({
-        "num_seeds": 3, "num_steps": 80, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
+        "num_seeds": 3, "num_steps": 100, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
         "reward.midpoint": -4.0, **ARMS[arm],
     })
     config.loop.update({"chunk": 1, "log_every": 10, "eval_every": 0, "eval_at_start": True})
-    config.checkpoint.every = 40
+    config.checkpoint.every = 50
     return config
 
 
