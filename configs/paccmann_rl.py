@@ -46,7 +46,7 @@ PAPER = {
 }
 PAPER_STAGES = {
     "generator": {"num_steps": 6000, "batch_size": 256, "pretraining.learning_rate": 5e-4},
-    "profiles": {"num_steps": 20_000, "batch_size": 64, "pretraining.learning_rate": 3e-3},
+    "profile": {"num_steps": 20_000, "batch_size": 64, "pretraining.learning_rate": 3e-3},
     "predictor": {"num_steps": 10_000, "batch_size": 2048}, "judge": {"num_steps": 10_000, "batch_size": 2048},
     "policy": {"num_steps": 120, "batch_size": 256},
 }

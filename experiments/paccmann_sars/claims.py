@@ -105,7 +105,7 @@ def over_proteins(
 
     def check(scores: Scores) -> Finding:
         values = np.asarray([measure.of(scores.evaluations("ours", one)).values.mean() for one in proteins])
-        low, high = bootstrap_interval(values[:, None])
+        low, high = bootstrap_interval(values[:, None]) if len(values) > 1 else (values, values)
         detail = ", ".join(f"{one} {value:.2g}" for one, value in zip(proteins, values))
         return Finding(float(values.mean()), (float(low[0]), float(high[0])), bool(values.mean() >= least), detail)
 
