@@ -2,24 +2,12 @@
 
 from ml_collections import ConfigDict
 
-from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.generative.molecule_design import design_program, finish, load_design
-from rl_jax.generative.molecule_stages import STAGES, stage_experiment
+from rl_jax.generative.molecule_design import molecule_experiment
 
 PREDICTED = Metric("eval/predicted", "predicted ln IC50 on held-out targets", "lower", "ln uM")
 
 
 def experiment(config: ConfigDict) -> Experiment:
-    """A stage of `config.task`, or "policy".
-
-    Raises:
-      ValueError, FileNotFoundError or MissingExtraError: a field names what does not exist, or RDKit is not there.
-    """
-    if config.task in STAGES:
-        return stage_experiment(config)
-    if config.task != "policy":
-        raise ValueError(unknown("config.task", config.task, (*STAGES, "policy")))
-    design = load_design(config)
-    inputs = {"activities": config.activities.name, "path": config.activities.path, "models": dict(config.models)}
-    return Experiment(lambda config: design_program(config, design), inputs, PREDICTED, finish(config, design))
+    """As `molecule_experiment`, with this paper's headline."""
+    return molecule_experiment(config, PREDICTED)

@@ -6,6 +6,7 @@ the step rewards them by frozen predictors and makes an update. All is judged on
 by the predictor that rewards and by a second one, which learned from other molecules.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
+from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.files import write_atomically
 from rl_jax.core.fused import default_seed_axis, over_runs
 from rl_jax.core.loop import Result
@@ -25,17 +27,19 @@ from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, Train
 from rl_jax.generative import molecule_policy
 from rl_jax.generative.molecule_policy import DECODER, Written, reinforce, sample
 from rl_jax.generative.molecule_stages import (
+    STAGES,
     inputs_of,
     load,
     load_activities,
     predictor_of,
     profile_vae,
     shape_of,
+    stage_experiment,
     toxicity_predictor,
 )
 from rl_jax.science import molecules
 from rl_jax.science.activities import Activities, chembl_proteins, drug_like
-from rl_jax.science.molecule_vae import init_molecule_vae
+from rl_jax.science.molecule_vae import MoleculeConfig, init_molecule_vae
 
 EFFECTS = ("sensitivity", "binding")
 TERMS = {  # of the reward, computed on the host: about 1 is good
@@ -178,6 +182,21 @@ def load_design(config: ConfigDict) -> Design:
             key, jnp.asarray(data.prints[:1]), none)["params"]) if config.reward.toxicity else {},
     }
     return Design(data, resident, trained, judged)
+
+
+def molecule_experiment(config: ConfigDict, headline: Metric) -> Experiment:
+    """A stage of `config.task`, or "policy", which has that headline.
+
+    Raises:
+      ValueError, FileNotFoundError or MissingExtraError: a field names what does not exist, or RDKit is not there.
+    """
+    if config.task in STAGES:
+        return stage_experiment(config)
+    if config.task != "policy":
+        raise ValueError(unknown("config.task", config.task, (*STAGES, "policy")))
+    design = load_design(config)
+    inputs = {"activities": config.activities.name, "path": config.activities.path, "models": dict(config.models)}
+    return Experiment(lambda config: design_program(config, design), inputs, headline, finish(config, design))
 
 
 class Judges(NamedTuple):
@@ -352,18 +371,15 @@ def written_for(
     }
 
 
-def _writer(shape: Any, length: int, count: int) -> Callable[..., jax.Array]:
+@functools.cache
+def _writer(shape: MoleculeConfig, length: int, count: int) -> Callable[..., jax.Array]:
     """One compiled sampler a shape."""
-    if (shape, length, count) not in _WRITERS:
-        _WRITERS[shape, length, count] = jax.jit(
-            lambda params, latent, temperature, key: sample(
-                shape, params, jnp.broadcast_to(latent, (count, len(latent))), length, temperature, key
-            ).final
-        )
-    return _WRITERS[shape, length, count]
 
+    def write(params: PyTree, latent: jax.Array, temperature: float, key: Key) -> jax.Array:
+        latents = jnp.broadcast_to(latent, (count, len(latent)))
+        return sample(shape, params, latents, length, temperature, key).final
 
-_WRITERS: dict[tuple, Callable[..., jax.Array]] = {}
+    return jax.jit(write)
 
 
 def finish(config: ConfigDict, design: Design) -> Callable[[Result, Path], dict[str, Any]]:

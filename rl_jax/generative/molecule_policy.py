@@ -9,6 +9,7 @@ over the valid molecules of a batch, without a baseline, over all tokens with th
 log-probabilities at temperature 1 of tokens that were drawn at another. Each of the four is a setting here.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
@@ -97,8 +98,8 @@ class Reinforce(NamedTuple):
       update: (state, Written, group) -> (state, metrics), `group` being the number of molecules a target.
     """
 
-    init: object
-    update: object
+    init: Callable[[PyTree], TrainState]
+    update: Callable[[TrainState, Written, int], tuple[TrainState, Metrics]]
 
 
 def reinforce(config: ConfigDict, shape: MoleculeConfig) -> Reinforce:
