@@ -42,7 +42,7 @@ class Activities(NamedTuple):
       smiles: [N], canonical.
       prints: uint8 [N, F], their fingerprints.
       targets: [C], names.
-      profiles: float32 [C, P], zero mean and unit deviation over the targets that are not held out.
+      profiles: float32 [C, P], see `standardised`.
       molecule, target: int32 [R].
       values: float32 [R], less is more potent.
       held_out: bool [C], the targets that no model is trained on.
@@ -76,9 +76,14 @@ def part_of(smiles: str) -> int:
 
 
 def standardised(profiles: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Profiles [C, P] with zero mean and unit deviation over those that are known, bool [C]; constant columns are 0."""
+    """Profiles [C, P] with zero mean and unit deviation over those that are known, bool [C]; constant columns are 0.
+
+    Numbers are clipped to 3 deviations: of a held-out target a rare column may lie far outside, where a predictor says
+    anything.
+    """
     mean, deviation = profiles[known].mean(0), profiles[known].std(0)
-    return ((profiles - mean) / np.where(deviation > 1e-6, deviation, np.inf)).astype(np.float32)
+    scaled = (profiles - mean) / np.where(deviation > 1e-6, deviation, np.inf)
+    return np.clip(scaled, -3.0, 3.0).astype(np.float32)
 
 
 def _fingerprints_of(smiles: Iterable[str]) -> dict[str, np.ndarray]:
