@@ -32,8 +32,8 @@ ARMS = {
 STAGES = {  # task, then dotted fields
     "generator": ("generator", {"num_steps": 2000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
     "profile": ("profile", {"num_steps": 1500, "batch_size": 64}),
-    "predictor": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "predictor"}),
-    "judge": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
+    "predictor": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "predictor"}),
+    "judge": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
     "toxicity": ("toxicity", {"num_steps": 1000, "batch_size": 256}),
 }
 # Authors' code: paccmann_chemistry, paccmann_omics, paccmann_predictor, paccmann_generator.
@@ -76,13 +76,13 @@ def stage(name: str) -> ConfigDict:
     task, fields = STAGES[name]
     config = base({"task": task, **fields})
     config.loop.update({"chunk": 50, "log_every": 100, "eval_every": 0})
-    config.checkpoint.every = 500
+    config.checkpoint.every = 400
     return config
 
 
 def policy(arm: str) -> ConfigDict:
     config = base({
-        "num_seeds": 3, "num_steps": 100, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
+        "num_seeds": 3, "num_steps": 80, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
         "reward.midpoint": -4.0, **ARMS[arm],
     })
     config.loop.update({"chunk": 1, "log_every": 10, "eval_every": 0, "eval_at_start": True})

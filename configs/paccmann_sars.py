@@ -46,8 +46,8 @@ ARMS = {
 STAGES = {  # task, then dotted fields
     "generator": ("generator", {"num_steps": 2000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
     "protein": ("profile", {"num_steps": 1500, "batch_size": 64}),
-    "affinity": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "predictor"}),
-    "judge": ("predictor", {"num_steps": 2500, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
+    "affinity": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "predictor"}),
+    "judge": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
     "toxicity": ("toxicity", {"num_steps": 1000, "batch_size": 256}),
 }
 # Authors' code: paccmann_sarscov2 and the parts that it drives; their protein features are a transformer's of 768.
