@@ -8,8 +8,8 @@ Presets:
 
 What was asked of the claims before rules and setting were fixed. The rules are the card's: 0.5 on 8 of 10 targets,
 validity 0.95 and uniqueness 0.5, a baseline not below the authors' form, half of the fall seen by the judge. The only
-pilot, on seed 100, was far smaller than the runs: 40 targets, 200 updates of the generator, 300 of each predictor, 40 of
-the policy.
+pilot, on seed 100, was far smaller than the runs: 40 targets, 200 updates of the generator, 300 of each predictor, 40
+of the policy.
 
 - Can this data show it? With 300 updates the predictor tells what a molecule does to which target, of targets that it
   has not seen (correlation 0.31 to 0.32 within a molecule), and molecules of seen ones apart (0.55 within a target),
@@ -17,6 +17,8 @@ the policy.
   unseen targets lay from -8.4 to 2.0 on average, so that profiles are clipped to three deviations since.
 - Long enough? In 40 updates at 1e-3 the training reward rose from 0.12 to 0.17 and was still rising, validity from
   0.69 to 0.88, while QED fell from 0.40 to 0.11: the guards have something to say. Runs make 80 updates.
+- The authors' form at the same learning rate collapsed: after 40 updates a third of its molecules were different
+  (uniqueness 0.35 from 1.00, diversity 0.30 from 0.91), where ours stayed at 1.00 and 0.88.
 - Strong enough? Not asked: three seeds share the generator and the predictors, so that an interval over them says
   nothing about other predictors. The judge is the answer to that.
 """
@@ -118,6 +120,10 @@ def claims() -> tuple[Claim, ...]:
         *(better_by(name, "official", by="mean", measure=final(REWARD), tasks=(TARGETS,), name=f"{name}_above_official",
                     beside=GUARDS, text=f"A baseline and masks: {{{name}}} ends at a higher reward than {{official}}")
           for name in ("moving_average", "ours")),
+        better_by("ours", "official", 0.2, by="every", measure=final(UNIQUENESS), tasks=(TARGETS,),
+                  name="official_collapses", beside=(DIVERSITY,),
+                  text="Without baseline and masks everything written is pushed up: {official} repeats itself more "
+                  "than {ours}"),
         reaches("ours", 0.5, by="every", measure=SURVIVES, name="survives_the_judge", **ours,
                 text="{ours}: at least half of what the predictor promises is seen by a judge from other molecules"),
         reaches("ours", 0.0, measure=SWAPPED, name="conditional", tasks=(TARGETS,),
