@@ -94,6 +94,8 @@ PAPERS = [
           at_scale=("paccmann_sars:paper/generator",), module="rdkit"),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
+    Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",
+          at_scale=("pbrl_randomization:thresholds/riverswim", "pbrl_randomization:always/freeway_10_fs30")),
 ]
 
 

@@ -110,6 +110,9 @@ RANGES: dict[str, Range] = {
     "thoughts": COUNT_OR_NONE,
     "draws": COUNT, "folds": COUNT, "data_seed": SEED, "length_bias": NOT_NEGATIVE, "length_penalty": NOT_NEGATIVE,
     "dots": Range(0.0, 1.0, high_open=True),
+    "sigma_reward": NOT_NEGATIVE, "sigma_transitions": NOT_NEGATIVE, "ridge": POSITIVE, "alpha_low": NOT_NEGATIVE,
+    "alpha_high": NOT_NEGATIVE, "epsilon": NOT_NEGATIVE, "rounds.share": SHARE, "newton_steps": COUNT,
+    "mdp.dimension": COUNT, "mdp.count": COUNT,
     # Of molecules
     "judged_targets": COUNT, "activities.targets": COUNT_OR_NONE, "activities.molecules": COUNT_OR_NONE,
     "judging.molecules": COUNT, "min_atoms": COUNT,

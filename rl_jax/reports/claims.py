@@ -46,7 +46,7 @@ from rl_jax.reports.judging import (
 from rl_jax.reports.measures import Curve, Values, as_curve, change, first, sign, spent_until, words
 from rl_jax.reports.scores import Method, Scores
 
-RESAMPLES = 10_000  # of tasks, for a correlation
+RESAMPLES = 10_000  # of tasks for a correlation, of seeds for a ratio
 
 
 # Comparisons of two methods
@@ -144,6 +144,36 @@ def better_by(
     return make_claim(
         f"{ident(method)}_better_by_than_{ident(other)}", f"{named(method)} better than {named(other)}",
         f"advantage, seeds paired, {how} {beyond} {least:g}", check, (method, other), about,
+    )
+
+
+def within_factor(
+    method: Method, other: Method, factor: float, by: Literal["interval", "mean"] = "interval", **about: Unpack[About]
+) -> Claim:
+    """The method's mean over seeds and tasks is at most `factor` of the other's; at least, where higher is better.
+
+    The value is the ratio of the means, its interval of a bootstrap over seeds, which are resampled together. Both
+    methods' values are above 0.
+
+    Args:
+      by: whether the whole interval has to be, or the ratio itself.
+    """
+
+    def check(scores: Scores) -> Finding:
+        measure, x, y = pair(scores, method, other, about)
+        x, y = x.mean(1), y.mean(1)
+        rows = np.random.default_rng(0).integers(0, len(x), (RESAMPLES, len(x)))
+        low, high = np.percentile(x[rows].mean(1) / y[rows].mean(1), [2.5, 97.5])
+        ratio = x.mean() / y.mean()
+        worst = ratio if by == "mean" else high if measure.sign < 0 else low
+        return Finding(float(ratio), (float(low), float(high)), bool(measure.sign * worst >= measure.sign * factor))
+
+    return make_claim(
+        f"{ident(method)}_within_factor_of_{ident(other)}{suffix(about.get('measure'))}",
+        f"{named(method)}: {{measure}} {{at_least}} {_share(factor)} of {named(other)}'s",
+        "ratio of the means over seeds of {measure} {how}: "
+        + ("its whole 95% interval " if by == "interval" else "") + f"{{at_least}} {_share(factor)}",
+        check, (method, other), about,
     )
 
 

@@ -224,11 +224,14 @@ def plot_improvement(
 # Figures of a preset: functions of (scores, path), as `Paper.figures` takes them
 
 
-def curves_of(metric: Metric | Curve | None = None) -> Callable[[Scores, Path], None]:
+def curves_of(
+    metric: Metric | Curve | None = None, x_label: str = "gradient steps"
+) -> Callable[[Scores, Path], None]:
     """A figure of learning curves, one panel a task that has several evaluations.
 
     Args:
       metric: what is drawn; None for what the tables show.
+      x_label: what a step is.
     """
 
     def draw(scores: Scores, path: Path) -> None:
@@ -254,7 +257,7 @@ def curves_of(metric: Metric | Curve | None = None) -> Callable[[Scores, Path], 
         plot_curves(
             panels, path, labels=[scores.label(method) for method in scores.paper.labels], references=references,
             reference_label=scores.paper.reference.label if scores.paper.reference else "",
-            score=next(iter(names.values())) if len(set(names.values())) == 1 else names,
+            score=next(iter(names.values())) if len(set(names.values())) == 1 else names, x_label=x_label,
         )
 
     return draw

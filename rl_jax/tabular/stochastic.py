@@ -75,6 +75,14 @@ def policy_value(mdp: StochasticMDP, policy: np.ndarray, discount: float) -> flo
     return float(mdp.start @ (policy * action_values(mdp, policy, discount)[0]).sum(-1))
 
 
+def best_value(mdp: StochasticMDP) -> float:
+    """max J over all policies, undiscounted: value iteration over the steps."""
+    value = np.zeros(len(mdp.start))
+    for _ in range(mdp.horizon):
+        value = (mdp.rewards + mdp.transitions @ value).max(-1)
+    return float(mdp.start @ value)
+
+
 def state_visitations(mdp: StochasticMDP, policy: np.ndarray) -> np.ndarray:
     """Pr(s_t = s) of a policy [S, A], [T, S]."""
     policy, found = check_policy(mdp, policy), [mdp.start]

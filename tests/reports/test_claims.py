@@ -114,6 +114,14 @@ def test_comparisons_by_hand():
     assert verdict(better_by("b", "a", by="mean"), found) == ("pass", pytest.approx((11 + 11 - 2.25) / 3))
     assert verdict(better_by("b", "a", by="worst"), found) == ("fail", -2.25)
     assert verdict(better_by("b", "a", 1.0, by="worst", over="tasks"), found) == ("fail", 0.0)
+    assert verdict(claims.within_factor("b", "a", 9.0), found) == ("fail", pytest.approx(234.5 / 195.0))
+    lower = scores(
+        {"a-t": evaluations([4.0, 6.0]), "b-t": evaluations([9.0, 11.0])}, measure=SCORE._replace(better="lower")
+    )
+    assert verdict(claims.within_factor("a", "b", 0.6), lower) == ("pass", pytest.approx(0.5))
+    assert verdict(claims.within_factor("a", "b", 0.5), lower)[0] == "fail"  # a resample has 6 over 11
+    assert verdict(claims.within_factor("a", "b", 0.5, by="mean"), lower)[0] == "pass"
+    assert verdict(claims.within_factor("b", "a", 1.5, measure=SCORE), lower)[0] == "pass"
     # b's gains: -47 -46 -45 -8.5 10 11, a's: -49 -48 -41 -10 -9 -8.
     judged = judge(claims.best_above_reference(["a", "b"]), found)
     assert judged["value"] == pytest.approx((-46 - 45 - 8.5 + 10) / 4) and judged["detail"] == "best: B"

@@ -1,0 +1,1 @@
+"""Preference-based RL made efficient by randomisation: PR-LSVI and PbTS."""
