@@ -76,14 +76,14 @@ def stage(name: str) -> ConfigDict:
     task, fields = STAGES[name]
     config = base({"task": task, **fields})
     config.loop.update({"chunk": 50, "log_every": 100, "eval_every": 0})
-    config.checkpoint.every = 400
+    config.checkpoint.every = 1000
     return config
 
 
 def policy(arm: str) -> ConfigDict:
     config = base({
-        "num_seeds": 3, "num_steps": 80, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
-        "reward.midpoint": -4.0, **ARMS[arm],
+        "num_seeds": 3, "num_steps": 300, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
+        "reward.midpoint": -2.0, **ARMS[arm],
     })
     config.loop.update({"chunk": 1, "log_every": 10, "eval_every": 0, "eval_at_start": True})
     config.checkpoint.every = 50

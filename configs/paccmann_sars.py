@@ -102,11 +102,11 @@ def stage(name: str) -> ConfigDict:
 def policy(arm: str, name: str) -> ConfigDict:
     target, family = HELD_OUT[name]
     config = base({
-        "num_steps": 70, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0, "judging.target": target,
+        "num_steps": 200, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0, "judging.target": target,
         "judging.family": family, **ARMS[arm],
     })
     config.loop.update({"chunk": 1, "log_every": 10, "eval_every": 0, "eval_at_start": True})
-    config.checkpoint.every = 35
+    config.checkpoint.every = 100
     return config
 
 

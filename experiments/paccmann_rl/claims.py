@@ -7,18 +7,22 @@ Presets:
   tiny    seconds: what the tests run.
 
 What was asked of the claims before rules and setting were fixed. The rules are the card's: 0.5 on 8 of 10 targets,
-validity 0.95 and uniqueness 0.5, a baseline not below the authors' form, half of the fall seen by the judge. The only
-pilot, on seed 100, was far smaller than the runs: 40 targets, 200 updates of the generator, 300 of each predictor, 40
-of the policy.
+validity 0.95 and uniqueness 0.5, a baseline not below the authors' form, half of the fall seen by the judge. The
+first pilot, on seed 100, was far smaller than the runs: 40 targets, 200 updates of the generator, 300 of each
+predictor, 40 of the policy.
 
 - Can this data show it? With 300 updates the predictor tells what a molecule does to which target, of targets that it
   has not seen (correlation 0.31 to 0.32 within a molecule), and molecules of seen ones apart (0.55 within a target),
   but not within an unseen target (0.00 to 0.02): what rises there may be the profile's share alone. Predictions of
   unseen targets lay from -8.4 to 2.0 on average, so that profiles are clipped to three deviations since.
 - Long enough? In 40 updates at 1e-3 the training reward rose from 0.12 to 0.17 and was still rising, validity from
-  0.69 to 0.88, while QED fell from 0.40 to 0.11: the guards have something to say. Runs make 80 updates.
+  0.69 to 0.88, while QED fell from 0.40 to 0.11: the guards have something to say.
 - The authors' form at the same learning rate collapsed: after 40 updates a third of its molecules were different
   (uniqueness 0.35 from 1.00, diversity 0.30 from 0.91), where ours stayed at 1.00 and 0.88.
+- A whole run of 80 updates with the midpoint at -4 on seeds 0 to 2, which no result uses either, was too short: rewards
+  still rose at its end. Of ours the mean ln IC50 fell from -0.30 to -0.77, by the judge from -0.52 to -0.96, a target's
+  own molecules were at -0.77 and another's at -0.83, and the authors' form ended at 0.94 with a uniqueness of 0.02. The
+  unseen targets' means lay from -3.7 to 1.9, where a sigmoid around -4 is flat: results are of 300 updates around -2.
 - Strong enough? Not asked: three seeds share the generator and the predictors, so that an interval over them says
   nothing about other predictors. The judge is the answer to that.
 """
@@ -142,7 +146,7 @@ def runs(config: str, arms: tuple[str, ...], overrides: dict[str, Any] = {}) -> 
     """The stages, then the arms that read their models; `config` is a template with {method}."""
     module = "experiments.paccmann_rl.train"
     needs = {f"models.{name}": f"{name}-{task}" for name, (task, _) in STAGES.items()}
-    made = [Run(name, task, module, config.format(method=name), overrides) for name, (task, _) in STAGES.items()]
+    made = [Run(name, task, module, config.format(method=name)) for name, (task, _) in STAGES.items()]
     return (*made, *(Run(name, TARGETS, module, config.format(method=name), overrides, needs) for name in arms))
 
 
@@ -174,7 +178,7 @@ def draw_predictions(scores: Scores, path: Path) -> None:
     for stage, colour, at, shift in zip(stages, ("0.6", COLOURS[0]), (0, -1), (-0.18, 0.18)):
         for line in range(lines):
             points = values[at, :, line].ravel()
-            low, first, middle, third, high = np.nanquantile(points, (0.05, 0.25, 0.5, 0.75, 0.95))
+            low, first, middle, third, high = np.quantile(points, (0.05, 0.25, 0.5, 0.75, 0.95))
             left.plot([line + shift] * 2, [low, high], color=colour, linewidth=0.9)
             left.plot([line + shift] * 2, [first, third], color=colour, linewidth=4.5, solid_capstyle="butt",
                       label=stage if line == 0 else None)
@@ -213,7 +217,7 @@ def quick() -> Preset:
         reaches("ours", 8, by="every", measure=lines_lowered(0.5), name="cell_lines", tasks=(TARGETS,),
                 text="Cell lines (GDSC, CCLE): the mean ln IC50 falls by 0.5 on 8 of 10 of those held out"), GPU)
     return Preset(
-        runs("configs/paccmann_rl.py:{method}", tuple(ARMS)), (*claims(), published), MEASURES,
+        runs("configs/paccmann_rl.py:{method}", tuple(ARMS), {"seed": 10}), (*claims(), published), MEASURES,
         (JUDGED, EFFECTIVE, *GUARDS),
         ("Targets are proteins of ChEMBL and profiles are of their ligands: they stand in for cell lines and gene "
          "expression. ln IC50 is (6 - pChEMBL) ln 10, IC50 in micromol per litre.",),

@@ -299,7 +299,7 @@ def evaluation(
       nearest: the mean similarity to the nearest known active ligand of the target; swapped_nearest, that of the
         other target's molecules.
       harmless: the share that no assay of Tox21 calls toxic, where that is a part of the reward.
-      predictions [S, targets * molecules]: of valid molecules, target by target, NaN at the others.
+      predictions [S, targets * molecules]: target by target; the target's mean where a text is no molecule.
     """
     sign = 1.0 if config.reward.effect == "binding" else -1.0
     count, data, known = config.judging.molecules, design.data, set(drug_like())
@@ -323,8 +323,7 @@ def evaluation(
         names = [name for name in runs[0][0] if name != "predictions"]
         outcomes = {name: np.asarray([[one[name] for one in run] for run in runs]) for name in names}
         rows = [np.concatenate([one["predictions"] for one in run]) for run in runs]
-        return Evaluation(outcomes=outcomes | {"predictions": np.stack(rows)}, metrics={"eval/predictions": np.asarray(
-            [np.nanmean(row) for row in rows])})
+        return Evaluation(outcomes=outcomes | {"predictions": np.stack(rows)})
 
     def measured(resident: PyTree, place: int, read_for: Mapping[int, Read]) -> dict[str, Any]:
         own, swapped = read_for[place], read_for[following[place]]
@@ -350,7 +349,7 @@ def evaluation(
             "alerts": mean([float(bool(molecules.alerts(one))) for one in found]),
             "diversity": molecules.diversity(own.prints[good]),
             "nearest": near(own.prints[good]), "swapped_nearest": near(swapped.prints[there]),
-            "predictions": np.where(good, predicted, np.nan),
+            "predictions": np.where(good, predicted, mean(predicted[good])),
         }
         if config.reward.toxicity:
             own_values["harmless"] = mean(np.asarray(judges.harmless(resident, own.prints))[good])
