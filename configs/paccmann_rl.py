@@ -30,7 +30,7 @@ ARMS = {
     "balanced": {"reward.drug_likeness": 0.5, "reward.accessibility": 0.5},
 }
 STAGES = {  # task, then dotted fields
-    "generator": ("generator", {"num_steps": 2000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
+    "generator": ("generator", {"num_steps": 4000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
     "profile": ("profile", {"num_steps": 1500, "batch_size": 64}),
     "predictor": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "predictor"}),
     "judge": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "judge", "seed": 1}),

@@ -44,7 +44,7 @@ ARMS = {
     "alerts": {"reward.toxicity": 0.0, "reward.alerts": 0.5},
 }
 STAGES = {  # task, then dotted fields
-    "generator": ("generator", {"num_steps": 2000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
+    "generator": ("generator", {"num_steps": 4000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
     "protein": ("profile", {"num_steps": 1500, "batch_size": 64}),
     "affinity": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "predictor"}),
     "judge": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "judge", "seed": 1}),

@@ -23,6 +23,7 @@ predictor, 40 of the policy.
   still rose at its end. Of ours the mean ln IC50 fell from -0.30 to -0.77, by the judge from -0.52 to -0.96, a target's
   own molecules were at -0.77 and another's at -0.83, and the authors' form ended at 0.94 with a uniqueness of 0.02. The
   unseen targets' means lay from -3.7 to 1.9, where a sigmoid around -4 is flat: results are of 300 updates around -2.
+  Its generator, of 2,000 updates, was at 32.3 nats a molecule and wrote many large rings: results are of 4,000.
 - Strong enough? Not asked: three seeds share the generator and the predictors, so that an interval over them says
   nothing about other predictors. The judge is the answer to that.
 """
