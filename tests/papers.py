@@ -96,6 +96,8 @@ PAPERS = [
           at_scale=("obs_history:paper/cql_bisim",)),
     Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",
           at_scale=("pbrl_randomization:thresholds/riverswim", "pbrl_randomization:always/freeway_10_fs30")),
+    Paper("rleegnet", {"rleegnet": ("", "cross_entropy", "streaming")}, "agent.learning_rate=0.001,0.003",
+          at_scale=("rleegnet:paper/dqn_discounted",)),
 ]
 
 

@@ -113,6 +113,9 @@ RANGES: dict[str, Range] = {
     "sigma_reward": NOT_NEGATIVE, "sigma_transitions": NOT_NEGATIVE, "ridge": POSITIVE, "alpha_low": NOT_NEGATIVE,
     "alpha_high": NOT_NEGATIVE, "epsilon": NOT_NEGATIVE, "rounds.share": SHARE, "newton_steps": COUNT,
     "mdp.dimension": COUNT, "mdp.count": COUNT,
+    # Of electroencephalograms
+    "window.length": POSITIVE, "window.hop": POSITIVE, "csp.pairs": COUNT, "shrinkage": SHARE, "split_seed": SEED,
+    "agent.pool": COUNT, "agent.memory": COUNT, "wait_cost": NOT_NEGATIVE, "collected": COUNT,
     # Of molecules
     "judged_targets": COUNT, "activities.targets": COUNT_OR_NONE, "activities.molecules": COUNT_OR_NONE,
     "judging.molecules": COUNT, "min_atoms": COUNT,
