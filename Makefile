@@ -75,7 +75,7 @@ smollm2: $(STAMP)  ## fetch SmolLM2-135M-Instruct, a chat model, into the data c
 .PHONY: lock
 lock:  ## write requirements.lock again from setup.cfg (needs uv; LOCK_FLAGS=--upgrade takes the newest versions)
 	@$(UV) pip compile --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" --quiet \
-		--extra mujoco --extra adroit --extra metaworld --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra language --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
+		--extra mujoco --extra adroit --extra metaworld --extra atari --extra minigrid --extra datasets --extra analysis --extra generative --extra language --extra science --extra slurm --extra notebooks --extra test $(LOCK_FLAGS) --output-file requirements.lock setup.cfg
 
 .PHONY: clean
 clean:  ## remove .venv and the caches; runs/ stays

@@ -6,6 +6,7 @@ revision chooses; `make test-slow` runs all.
 
 import hashlib
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ class Paper(NamedTuple):
       binaries: its modules that train.
       at_scale: presets at the authors' scale, as "<file of configs/>:<preset>": they compile and take two steps in
         `make test-slow`.
+      module: of an extra that its programs need; where it is not installed, they are skipped.
     """
 
     name: str
@@ -37,6 +39,13 @@ class Paper(NamedTuple):
     sweep: str = ""
     binaries: Sequence[str] = ("train",)
     at_scale: Sequence[str] = ()
+    module: str = ""
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """What its programs are marked with."""
+        absent = self.module and importlib.util.find_spec(self.module) is None
+        return [pytest.mark.skip(f"{self.module} is not installed, which {self.name} needs")] if absent else []
 
 
 _OFFLINE = ("iql", "bc", "bc10", "td3_bc", "awac", "xql", "cql", "cal_ql", "sac_n", "edac", "rebrac", "dt")
@@ -81,6 +90,10 @@ PAPERS = [
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("rlzero", {"rlzero": ("", "rlzero", "image_reward", "encoder")}, "agent.tau=0.01,0.1",
           at_scale=("rlzero:paper", "rlzero:full-infer/rlzero")),
+    Paper("paccmann_rl", {"paccmann_rl": ("", "official", "generator", "profile", "predictor", "attention")},
+          at_scale=("paccmann_rl:paper/generator",), module="rdkit"),
+    Paper("paccmann_sars", {"paccmann_sars": ("", "official", "affinity")},
+          at_scale=("paccmann_sars:paper/generator",), module="rdkit"),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
     Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",
@@ -133,7 +146,11 @@ def parameters(chosen: Callable[[Case], bool] | None = None) -> list:
     """All cases as pytest parameters; those that are not chosen, by default not `in_make_test`, are slow."""
     quick = in_make_test()
     chosen = chosen or (lambda case: case.name in quick)
-    return [pytest.param(case, id=case.name, marks=[] if chosen(case) else [pytest.mark.slow]) for case in CASES]
+    marks = {paper.name: paper.marks for paper in PAPERS}
+    return [
+        pytest.param(case, id=case.name, marks=marks[case.paper] + ([] if chosen(case) else [pytest.mark.slow]))
+        for case in CASES
+    ]
 
 
 def get_config(name: str, preset: str, fields: Mapping[str, Any] = {}) -> ConfigDict:

@@ -25,7 +25,7 @@ FLOORS = [
     {"networks", "losses"},
     {"data"},
     {"envs"},
-    {"tabular", "evaluation"},
+    {"tabular", "evaluation", "science"},
     {"agents", "language", "generative"},
     {"control"},
     {"reports"},
@@ -33,11 +33,11 @@ FLOORS = [
 HEIGHT = {package: height for height, packages in enumerate(FLOORS) for package in packages}
 OPTIONAL = [
     "gymnasium", "mujoco", "minari", "h5py", "tensorflow_datasets", "tensorflow", "matplotlib", "safetensors", "wandb",
-    "tokenizers", "jinja2", "gguf",
+    "tokenizers", "jinja2", "gguf", "rdkit", "selfies",
 ]
 LOCKED_EXTRAS = [
-    "mujoco", "adroit", "metaworld", "atari", "minigrid", "datasets", "analysis", "generative", "language", "notebooks",
-    "test",
+    "mujoco", "adroit", "metaworld", "atari", "minigrid", "datasets", "analysis", "generative", "language", "science",
+    "notebooks", "test",
 ]
 LOCAL_RANDOM = {"default_rng", "SeedSequence", "Generator", "BitGenerator", "PCG64", "PCG64DXSM", "Philox", "SFC64"}
 

@@ -121,6 +121,15 @@ RANGES: dict[str, Range] = {
     # Of electroencephalograms
     "window.length": POSITIVE, "window.hop": POSITIVE, "csp.pairs": COUNT, "shrinkage": SHARE, "split_seed": SEED,
     "agent.pool": COUNT, "agent.memory": COUNT, "wait_cost": NOT_NEGATIVE, "collected": COUNT,
+    # Of molecules
+    "judged_targets": COUNT, "activities.targets": COUNT_OR_NONE, "activities.molecules": COUNT_OR_NONE,
+    "judging.molecules": COUNT, "min_atoms": COUNT,
+    "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
+    "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,
+    "profiles.noise": NOT_NEGATIVE, "binder_at": Range(), "policy.temperature": POSITIVE, "baseline_decay": SHARE,
+    "targets_per_batch": COUNT, "threshold": Range(), "inactive": Range(), "midpoint": Range(), "potent": Range(),
+    "reward.toxicity": NOT_NEGATIVE, "drug_likeness": NOT_NEGATIVE, "accessibility": NOT_NEGATIVE,
+    "reward.solubility": NOT_NEGATIVE, "reward.alerts": NOT_NEGATIVE,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

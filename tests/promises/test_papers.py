@@ -138,7 +138,10 @@ IN_TURN = in_turn(sorted({case.paper for case in CASES if case.name in FAMILIES.
 
 
 @pytest.mark.parametrize(
-    "paper", [pytest.param(one, id=one.name, marks=[] if one.name == IN_TURN else [pytest.mark.slow]) for one in PAPERS]
+    "paper", [
+        pytest.param(one, id=one.name, marks=one.marks + ([] if one.name == IN_TURN else [pytest.mark.slow]))
+        for one in PAPERS
+    ]
 )
 def test_the_tiny_preset_goes_from_run_to_verdict(paper, tmp_path):
     launcher, declared = Here(), load_paper(paper.name)
@@ -230,7 +233,9 @@ def test_claims_on_invented_scores(paper, preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("paper, text", [(paper.name, text) for paper in PAPERS for text in paper.at_scale])
+@pytest.mark.parametrize(
+    "paper, text", [pytest.param(paper.name, text, marks=paper.marks) for paper in PAPERS for text in paper.at_scale]
+)
 def test_a_preset_at_scale_compiles_and_takes_two_steps(paper, text, tmp_path):
     fields = {"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0, "tensorboard": False}
     config = get_config(*text.split(":", 1), fields)
@@ -245,11 +250,12 @@ def test_a_preset_at_scale_compiles_and_takes_two_steps(paper, text, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("paper, preset", [own for own in DECLARED if own[1] in ("paper", "emoji-large")])
 def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
-    """One run a method that needs no other run and no model that must be fetched, on the first task that it is declared
-    on; ways that others take are those of presets with the smallest language model, `at_scale`."""
+    """One run a method that needs no other run and no model or data that must be fetched, on the first task that it is
+    declared on; ways that others take are those of presets with the smallest language model, `at_scale`."""
     runs = {run.method: run for run in reversed(load_preset(load_paper(paper), preset).runs) if not run.needs}
     configs = {run.name: config_of(run) for run in runs.values()}
     configs = {name: config for name, config in configs.items() if flat(config).get("model.name", "") == ""}
+    configs = {name: own for name, own in configs.items() if "activities" not in own or own.activities.name != "gdsc"}
     if not configs:
         pytest.skip("all of its runs need a model that must be fetched, or another run")
     for name, config in configs.items():

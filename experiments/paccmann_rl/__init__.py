@@ -1,0 +1,1 @@
+"""PaccMann^RL."""

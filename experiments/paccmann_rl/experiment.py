@@ -1,0 +1,13 @@
+"""What a configuration of configs/paccmann_rl.py says: a stage before the policy, or the policy."""
+
+from ml_collections import ConfigDict
+
+from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.generative.molecule_design import molecule_experiment
+
+PREDICTED = Metric("eval/predicted", "predicted ln IC50 on held-out targets", "lower", "ln uM")
+
+
+def experiment(config: ConfigDict) -> Experiment:
+    """As `molecule_experiment`, with this paper's headline."""
+    return molecule_experiment(config, PREDICTED)

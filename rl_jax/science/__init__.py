@@ -1,0 +1,1 @@
+"""Toolkits of the sciences whose problems the papers solve: molecules and what they do."""

@@ -1,0 +1,66 @@
+"""PaccMann^RL on SARS-CoV-2: which proteins nothing has seen, the reward of both parts, the verdicts by hand."""
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rdkit", reason="rdkit is of the extra science")
+
+from configs import paccmann_sars  # noqa: E402
+from experiments.paccmann_sars import claims  # noqa: E402
+from experiments.paccmann_sars.experiment import experiment  # noqa: E402
+from rl_jax.generative.molecule_design import TERMS, load_design  # noqa: E402
+from rl_jax.reports.measures import Evaluations  # noqa: E402
+from rl_jax.science import molecules  # noqa: E402
+from rl_jax.science.activities import chembl_proteins  # noqa: E402
+
+
+def config(preset="tiny", **fields):
+    made = paccmann_sars.get_config(preset)
+    made.update_from_flattened_dict(fields)
+    return made
+
+
+def test_each_held_out_protein_is_of_its_family_and_of_no_other():
+    proteins = chembl_proteins()
+    for name, (target, family) in paccmann_sars.HELD_OUT.items():
+        found = [other for other, (_, own) in paccmann_sars.HELD_OUT.items() if re.search(own, proteins[target].name)]
+        assert found == [name], proteins[target].name
+
+
+def test_the_policy_learns_for_all_but_the_family_and_no_affinity_for_any_of_the_ten():
+    own = config()
+    design = load_design(own)
+    names = {place: chembl_proteins()[name].name for place, name in enumerate(design.data.targets)}
+    assert [design.data.targets[place] for place in design.judged] == ["CHEMBL2885"]
+    left_out = {place for place, name in names.items() if "Carbonic" in name}
+    assert left_out and set(design.trained) == set(names) - left_out
+    unseen = design.data.rows("predictor")
+    assert not design.data.held_out[design.data.target[unseen]].any()
+    assert set(np.flatnonzero(design.data.held_out)) >= left_out
+    own.judging.family = "Cyclooxygenase"
+    with pytest.raises(ValueError, match="config.judging.family=.Cyclooxygenase. does not find"):
+        load_design(own)
+
+
+def test_alerts_stand_where_tox21_is_not_wanted():
+    quinone, ethanol = molecules.read("O=C1C=CC(=O)C=C1"), molecules.read("CCO")
+    assert TERMS["alerts"](quinone) == 0.0 and TERMS["alerts"](ethanol) == 1.0
+
+
+def test_the_sign_test_and_the_increase_by_hand():
+    assert claims.sign_test(7, 10) == pytest.approx(176 / 1024) and claims.sign_test(10, 10) == pytest.approx(1 / 1024)
+    outcomes = {
+        "effective": np.array([[[0.2]], [[0.3]]]), "swapped_effective": np.array([[[0.1]], [[0.25]]]),
+        "predicted": np.array([[[0.0]], [[1.0]]]), "judged": np.array([[[0.0]], [[0.75]]]),
+    }
+    run = Evaluations(np.array([0, 1]), np.zeros(2), outcomes)
+    assert claims.INCREASE.of(run).values == pytest.approx([0.5])
+    assert claims.SURVIVES.of(run).values == pytest.approx([0.75])
+    assert claims.SPECIFIC.of(run).values == pytest.approx([0.1 - 0.15])  # own gain less the other protein's
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(ValueError, match="unknown config.task 'affinities'"):
+        experiment(config(task="affinities"))
