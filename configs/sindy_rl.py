@@ -4,9 +4,9 @@
 
 Presets:
   quick             SINDy-RL in the cart-pole swing-up, 3 seeds: a minute on a CPU.
-  <method>/<world>  Methods: sindy_rl, network_dyna (an ensemble of networks for a model), ppo (on the real environment).
+  <method>/<world>  Methods: sindy_rl, network_dyna (networks for a model), ppo (on the real environment alone).
                     Worlds: swingup (dm_control's cart-pole as pure functions), dm_control (the same in the simulator,
-                    extra dm_control), swimmer (Gymnasium's Swimmer-v5; the reward is fitted too).
+                    extra dm_control), swimmer (Gymnasium's Swimmer-v5, whose reward is fitted too).
   distil/<world>    the policy of --config.init_from.run as a polynomial of degree 3.
   <model>/<size>    a model of 500, 2000 or 8000 random steps of the swing-up, judged by its roll-outs. Models: sindy,
                     linear, network_next, network_difference.
@@ -45,7 +45,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
             presets[f"paper/{method}/{world}"] = functools.partial(paper, method, world)
         presets[f"distil/{world}"] = functools.partial(distil, world)
     presets |= {f"{model}/{size}": functools.partial(modelling, model, size) for model in MODELS for size in SIZES}
-    presets["tiny"] = lambda: tiny(learning("sindy_rl", "swingup"))
+    presets |= {name: lambda: tiny(learning("sindy_rl", "swingup")) for name in ("tiny", "tiny-dyna")}
     presets |= {f"tiny-{name}": lambda name=name: tiny(learning(name, "swingup")) for name in METHODS[1:]}
     presets["tiny-distil"] = lambda: tiny(distil("swingup"))
     presets |= {f"tiny-{name}": lambda name=name: tiny(modelling(name, 500)) for name in ("sindy", "network_next")}
@@ -76,15 +76,15 @@ def base(world: str) -> ConfigDict:
 
 def learning(method: str, world: str) -> ConfigDict:
     config = base(world)
-    config.num_steps = 25
+    config.num_steps = 20
     config.loop.update({"chunk": 1, "log_every": 5, "eval_every": 1})
-    config.checkpoint.every = 25
+    config.checkpoint.every = 20
     config.update_from_flattened_dict(WORLDS[world])
     if method == "network_dyna":
         config.model.update({"kind": "network", "predict": "difference", "updates": 300})
     if method == "ppo":
         config.task = "model_free"
-        config.num_steps = 250
+        config.num_steps = 150
         config.agent.num_envs = 64 if world == "swingup" else 1
         config.agent.num_steps = 6400 // config.agent.num_envs
         config.real.update({"num_envs": config.agent.num_envs, "random_steps": 0, "steps": 6400})
@@ -114,7 +114,6 @@ def modelling(model: str, size: int) -> ConfigDict:
     config = base("swingup")
     config.task = "model"
     config.data = {"size": size, "hold": 10, "held_out": 20, "horizons": (10, 50, 100)}
-    config.model.skip_contact = False
     config.model.updates = 2000
     config.num_steps = 1
     config.update_from_flattened_dict(MODELS[model])

@@ -79,6 +79,8 @@ PAPERS = [
     Paper("pairwise_rl", {"pairwise_rl": ("", "bt", "judge", "bt-scaled")},
           "agent.learning_rate=0.0003,0.001",
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
+    Paper("sindy_rl", {"sindy_rl": ("", "network_dyna", "ppo", "sindy", "network_next")},
+          "agent.learning_rate=0.001,0.003", at_scale=("sindy_rl:paper/sindy_rl/swingup", "sindy_rl:paper/ppo/swingup")),
     Paper("obs_history", {"obs_history": ("", "bc", "wordle-ilql")}, "agent.eta=0.1,1.0",
           at_scale=("obs_history:paper/cql_bisim",)),
     Paper("pbrl_randomization", {"pbrl_randomization": ("", "pbts", "linear")}, "rounds.epsilon=0.3,0.6",

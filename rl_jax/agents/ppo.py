@@ -45,7 +45,9 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
             f"batch_size={config.batch_size} does not divide num_envs * num_steps = {rollout_size}: change one"
         )
     updates = config.num_epochs * (rollout_size // config.batch_size)
-    network = ActorCritic(config.hidden_dims, environment.num_actions, config.encoder, config.activation, config.continuous)
+    network = ActorCritic(
+        config.hidden_dims, environment.num_actions, config.encoder, config.activation, config.continuous
+    )
     learning_rate = config.learning_rate
     if config.decay_steps:
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps * updates)

@@ -1,4 +1,4 @@
-"""A trained network policy written as a few polynomial terms (Zolman et al. 2024, arXiv 2403.09110, section on policies).
+"""A trained network policy written as a few polynomial terms (Zolman et al. 2024, arXiv 2403.09110).
 
 The network acts in the surrogate on noisy observations; its own actions there are what polynomials are fitted to, one
 ensemble for every threshold and ridge. The closest few play in the real environment, and the best of them is taken.

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents.online import OnlineAgent, Steps
 from rl_jax.agents.ppo import ppo
 from rl_jax.control.dynamics import Dynamics, Rows, fit_reward, make_dynamics, reward_terms
-from rl_jax.control.real_steps import samples, steps_in_simulators, steps_on_device, taken
+from rl_jax.control.real_steps import Simulators, samples, steps_on_device, taken
 from rl_jax.control.tasks import Task, judge_in
 from rl_jax.core.mesh import gather
 from rl_jax.core.program import Evaluate, Evaluation, Feed, Key, Metrics, Program, PyTree, TrainState
@@ -73,12 +73,13 @@ def open_real(config: ConfigDict, world: World) -> Real:
 
         return Real(starts, lambda agent: steps_on_device(environment, agent.act, config.real), judge)
     task = Task(world.env_id)
-    pool = task.open(config.num_seeds, savable=True)
-    with EnvPool(world.env_id, STARTS, num_workers=1) as many:
-        starts = many.reset(np.arange(STARTS)).astype(np.float32)
+    open_pool = functools.partial(task.open, config.num_seeds, savable=True)
+    simulators = functools.cache(lambda: Simulators(open_pool(), config.seed, config.real))
+    with EnvPool(world.env_id, 1) as one:
+        starts = np.concatenate([one.reset(np.array([seed])) for seed in range(STARTS)]).astype(np.float32)
     judged = judge_in(task, config)
     return Real(
-        starts, lambda agent: steps_in_simulators(pool, agent.act, config.real, config.seed),
+        starts, lambda agent: simulators().feed(lambda policy, *inputs: agent.act(policy[0], *inputs)),
         lambda agent: judged(lambda policy, *inputs: agent.act(policy[0], *inputs), None),
     )
 
@@ -121,6 +122,19 @@ def fit_all(
     return made, metrics
 
 
+def remembered(off: Rows, on: Rows, batch: Steps, is_first: jax.Array, later: int) -> tuple[Rows, Rows]:
+    """Random steps and the policy's, with what the feed brought, `Steps` [T, N, ...]: all of it is the first where
+    `is_first`; of the second it is `later` steps, for which the oldest make room."""
+    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)  # in the order of time
+    new = Rows(
+        rows.observations, jnp.clip(rows.actions, -1.0, 1.0), rows.rewards, rows.next_observations,
+        jnp.ones(len(rows.rewards), bool),
+    )
+    moved = jax.tree.map(lambda x, new: jnp.concatenate([x, new[:later]])[-len(x):], on, new)
+    off = jax.tree.map(lambda old, new: jnp.where(is_first, new[: len(old)], old), off, new)
+    return off, jax.tree.map(lambda old, new: jnp.where(is_first, old, new), on, moved)
+
+
 def dyna_program(config: ConfigDict, world: World, real: Real) -> Program:
     """SINDy-RL, or the same with networks for a model.
 
@@ -149,24 +163,9 @@ def dyna_program(config: ConfigDict, world: World, real: Real) -> Program:
         data = {"off": nothing(first), "on": nothing(config.real.capacity)}
         return state.replace(extra={**state.extra, **data, "fitted": made})
 
-    def remembered(extra: PyTree, batch: Steps, is_first: jax.Array) -> tuple[Rows, Rows]:
-        """The steps of the first call, and those of the others, of which the oldest go first."""
-        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)  # in the order of time
-        valid = jnp.ones(len(rows.rewards), bool)
-        actions = jnp.clip(rows.actions, -1.0, 1.0)
-        rows = Rows(rows.observations, actions, rows.rewards, rows.next_observations, valid)
-
-        def kept(off: jax.Array, on: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
-            moved = jnp.concatenate([on, new[:later]])[-len(on):]
-            return jnp.where(is_first, new[:first], off), jnp.where(is_first, on, moved)
-
-        pairs = [kept(*columns) for columns in zip(extra["off"], extra["on"], rows, strict=True)]
-        off, on = zip(*pairs, strict=True)
-        return Rows(*off), Rows(*on)
-
     def step(state: TrainState, resident: PyTree, batch: Steps, key: Key) -> tuple[TrainState, Metrics]:
         fit_key, learn_key = jax.random.split(key)
-        off, on = remembered(state.extra, batch, state.step == 0)
+        off, on = remembered(state.extra["off"], state.extra["on"], batch, state.step == 0, later)
         rows = jax.tree.map(lambda *x: jnp.concatenate(x), off, on)
         made, fit_metrics = fit_all(config, world, dynamics, state.extra["fitted"], rows, fit_key)
         agent = agent_in(config, world, dynamics, made, resident)

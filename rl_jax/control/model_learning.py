@@ -29,8 +29,9 @@ def model_program(config: ConfigDict, world: World) -> Program:
     """A model of `config.data.size` random steps; every step of the program is a fit.
 
     Each run has steps of its own, and others for the judgement. Outcomes [S, 1]: "rmseH" for each H of
-    `config.data.horizons`, over all observations H steps behind the start of a window that was not fitted, and, of
-    SINDy's models, "terms".
+    `config.data.horizons`, over all observations H steps behind the start of a window that was not fitted, each number
+    in units of its standard deviation, and, of SINDy's models, "terms". Where fits leave steps in contact out, so does
+    the judgement.
 
     Raises:
       ValueError: the environment is a simulator's, or a window does not fit into an episode.
@@ -68,7 +69,8 @@ def model_program(config: ConfigDict, world: World) -> Program:
         predicted = jax.vmap(lambda start, actions: roll_out(world, predict, start, actions, box))(
             observations[:, 0], actions
         )
-        error = jnp.mean(jnp.square(predicted - following), -1)  # [W, T]
+        deviation = jnp.std(following, (0, 1))
+        error = jnp.mean(jnp.square((predicted - following) / deviation), -1)  # [W, T]
         counted = jnp.ones(len(error), bool)
         if config.model.skip_contact:
             counted = jnp.all(world.smooth(following) & world.smooth(observations), 1)

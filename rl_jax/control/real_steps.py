@@ -33,7 +33,7 @@ def taken(real: ConfigDict) -> tuple[int, int]:
     """
     for name in ("steps", "random_steps"):
         if real[name] % real.num_envs:
-            raise ValueError(f"config.real.{name}={real[name]} does not divide over config.real.num_envs={real.num_envs}")
+            raise ValueError(f"config.real.{name}={real[name]} does not divide over {real.num_envs} config.real.num_envs")
     later = real.steps // real.num_envs
     return real.random_steps // real.num_envs or later, later
 
@@ -104,10 +104,20 @@ def share(steps: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[:, mine * x.shape[1] // count : (mine + 1) * x.shape[1] // count], steps)
 
 
-class _Simulators(Collector):
-    """One simulator a run, whose steps are handed out as they are."""
+class Simulators(Collector):
+    """One simulator with actions in [-1, 1] a run, whose steps are handed out; actions as they were done, clipped.
+
+    Raises:
+      ValueError: several copies or processes are asked for, or actions have other bounds.
+    """
 
     def __init__(self, pool: EnvPool, seed: int, real: ConfigDict):
+        if jax.process_count() > 1:
+            raise ValueError("simulators' steps are taken by one process: start one, or a pure-JAX environment")
+        if real.num_envs != 1:
+            raise ValueError(f"config.real.num_envs={real.num_envs}: a run has one simulator, give 1")
+        if not ((pool.action_space.low == -1.0) & (pool.action_space.high == 1.0)).all():
+            raise ValueError(f"actions of {pool.env_id} lie in {pool.action_space}: a surrogate's lie in [-1, 1]")
         first, later = taken(real)
         sizes = *pool.observation_space.shape, *pool.action_space.shape
         super().__init__(
@@ -138,18 +148,3 @@ class _Simulators(Collector):
         columns = [np.stack(column, 1)[:, :, None] for column in zip(*self._rows, strict=True)]  # [S, T, 1, ...]
         missing = self._length - len(self._rows)
         return Steps(*(np.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2))) for x in columns))
-
-
-def steps_in_simulators(pool: EnvPool, act: Act, real: ConfigDict, seed: int) -> Feed:
-    """The feed of simulators with actions in [-1, 1], one a run; actions are stored as they were done, clipped.
-
-    Raises:
-      ValueError: several copies or processes are asked for, or actions have other bounds.
-    """
-    if jax.process_count() > 1:
-        raise ValueError("simulators' steps are taken by one process: start one, or a pure-JAX environment")
-    if real.num_envs != 1:
-        raise ValueError(f"config.real.num_envs={real.num_envs}: a run has one simulator, give 1")
-    if not ((pool.action_space.low == -1.0) & (pool.action_space.high == 1.0)).all():
-        raise ValueError(f"actions of {pool.env_id} lie in {pool.action_space}: a surrogate's lie in [-1, 1]")
-    return _Simulators(pool, seed, real).feed(lambda policy, *inputs: act(policy[0], *inputs))

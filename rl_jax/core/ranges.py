@@ -116,6 +116,12 @@ RANGES: dict[str, Range] = {
     # Of electroencephalograms
     "window.length": POSITIVE, "window.hop": POSITIVE, "csp.pairs": COUNT, "shrinkage": SHARE, "split_seed": SEED,
     "agent.pool": COUNT, "agent.memory": COUNT, "wait_cost": NOT_NEGATIVE, "collected": COUNT,
+    # Of models of dynamics
+    "real.steps": COUNT, "hold": COUNT, "policy_updates": COUNT, "degree": COUNT, "threshold": NOT_NEGATIVE,
+    "model.ridge": NOT_NEGATIVE, "members": COUNT, "dropped": COUNT_OR_NONE, "reward_degree": COUNT,
+    "reward_threshold": NOT_NEGATIVE, "reward_ridge": NOT_NEGATIVE, "networks": COUNT,
+    "data.held_out": COUNT, "distil.noise": NOT_NEGATIVE, "distil.steps": COUNT, "copies": COUNT,
+    "distil.clip": POSITIVE, "finalists": COUNT,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

@@ -202,6 +202,7 @@ def equations(coefficients: jax.Array, terms: Sequence[Term], variables: Sequenc
         for i in order:
             value, name = float(column[i]), " ".join(variables[v] for v in terms[i]) or "1"
             sign = "-" if value < 0 else "+"
-            text += f" {sign} {abs(value):.{digits}g} {name}" if text else f"{'-' * (value < 0)}{abs(value):.{digits}g} {name}"
+            text += f" {sign} " if text else "-" * (value < 0)
+            text += f"{abs(value):.{digits}g} {name}"
         lines.append(f"{left} = {text or '0'}")
     return lines
