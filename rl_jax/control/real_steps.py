@@ -33,7 +33,8 @@ def taken(real: ConfigDict) -> tuple[int, int]:
     """
     for name in ("steps", "random_steps"):
         if real[name] % real.num_envs:
-            raise ValueError(f"config.real.{name}={real[name]} does not divide over {real.num_envs} config.real.num_envs")
+            copies = f"config.real.num_envs={real.num_envs}"
+            raise ValueError(f"config.real.{name}={real[name]} does not divide over {copies}")
     later = real.steps // real.num_envs
     return real.random_steps // real.num_envs or later, later
 
