@@ -7,7 +7,8 @@ Presets:
   <method>/<world>  Methods: sindy_rl, network_dyna (networks for a model), ppo (on the real environment alone).
                     Worlds: swingup (dm_control's cart-pole as pure functions), dm_control (the same in the simulator,
                     extra dm_control), swimmer (Gymnasium's Swimmer-v5, whose reward is fitted too).
-  distil/<world>    the policy of --config.init_from.run as a polynomial of degree 3.
+  distil/<world>    the policy of --config.init_from.run as a polynomial of degree 3; distil_by_error/<world>: chosen
+                    by its error and then by real returns, as the authors do.
   <model>/<size>    a model of 500, 2000 or 8000 random steps of the swing-up, judged by its roll-outs. Models: sindy,
                     linear, network_next, network_difference.
   paper/<method>/<world>   the authors' numbers of steps and 20 seeds.
@@ -44,6 +45,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
             presets[f"{method}/{world}"] = functools.partial(learning, method, world)
             presets[f"paper/{method}/{world}"] = functools.partial(paper, method, world)
         presets[f"distil/{world}"] = functools.partial(distil, world)
+        presets[f"distil_by_error/{world}"] = lambda world=world: by_error(distil(world))
     presets |= {f"{model}/{size}": functools.partial(modelling, model, size) for model in MODELS for size in SIZES}
     presets |= {name: lambda: tiny(learning("sindy_rl", "swingup")) for name in ("tiny", "tiny-dyna")}
     presets |= {f"tiny-{name}": lambda name=name: tiny(learning(name, "swingup")) for name in METHODS[1:]}
@@ -99,14 +101,22 @@ def distil(world: str) -> ConfigDict:
     config.distil = {
         "degree": 3,
         "noise": 0.1,  # standard deviation, on the observations that the network is asked at
-        "steps": 1000, "copies": 8,  # in the model
+        "steps": 500, "copies": 6,  # in the model, a step of the program
         "clip": 5.0,  # of both policies' actions, as in the authors' code; the environment clips them to 1
         "thresholds": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), "ridges": (1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
         "members": 20, "dropped": 1, "unbias": True,
-        "finalists": 5,  # that play in the real environment
+        "choose": "surrogate",  # by what a polynomial earns there; or by its "error", as the authors do
+        "finalists": 1,  # above 1 they play in the real environment, and the best is taken
     }
-    config.num_steps = 1
+    config.num_steps = 2  # attempts
+    config.loop.update({"chunk": 1, "log_every": 1})
     config.update_from_flattened_dict(WORLDS[world])
+    return config
+
+
+def by_error(config: ConfigDict) -> ConfigDict:
+    """The authors' way: one attempt, and the closest five play in the real environment."""
+    config.num_steps, config.distil.choose, config.distil.finalists = 1, "error", 5
     return config
 
 

@@ -1,14 +1,29 @@
 """What SINDy-RL runs and claims.
 
 Presets:
-  quick      models of 500, 2,000 and 8,000 random steps of the cart-pole swing-up and of 8,000 with what happens at the
-             ends of the rail; SINDy-RL, Dyna with networks and PPO in it; the policy as a polynomial: 3 seeds.
+  quick      models of 500, 2,000 and 8,000 random steps of the cart-pole swing-up, and of 8,000 with what happens at
+             the ends of the rail; SINDy-RL and Dyna with networks from 8,000 and from 1,000 random steps, PPO on the
+             real environment; the policy as a polynomial: 3 seeds, minutes on a CPU.
   swimmer    Gymnasium's Swimmer-v5, whose reward is fitted too, 3 seeds: hours on a CPU.
   simulator  SINDy-RL and PPO in dm_control's own cart-pole (extra dm_control), 3 seeds.
   paper      swing-up and swimmer at the authors' lengths, 20 seeds: for accelerators.
   tiny       seconds: what the tests run.
 
-QUESTIONS
+What was asked of each claim before its rule was fixed, by pilots of one seed, 100 (of models: of a key of their own):
+
+Can the data show it. The errors after 50 steps are, of 8,000 steps, 0.13 for SINDy and 0.14 for networks that predict
+the difference, 0.80 for those that predict the next observation and 0.94 for linear SINDy; of 2,000 steps 0.13 for
+SINDy and 0.98 for networks of the next observation; of 500 steps SINDy has 0.13 too, and does not blow up as in the
+card's pilot, whose fits have the steps at the rail's ends in them: with these SINDy has 0.43. SINDy-RL returned 708
+after 10,500 real steps, Dyna with networks 789 after 11,500, PPO 818 after 480,000. From 1,000 random steps SINDy-RL
+returned 827 after 5,000 real steps, and Dyna with networks 131 after 6,500. PPO has 278 after 32,000: the card's target
+that it be below 100 at 20,000 is no claim. The polynomial that the surrogate chose returned 871 where its network had
+824; by the authors' way polynomials of the same error returned 872, 490 and 340 in three settings of the roll-out, so
+that their claim is a coin's throw.
+Long enough. SINDy-RL stays at 820 to 870 from 11,000 steps on; 20 rounds end at 17,500. PPO swings between 20 and 870
+behind its first 500, which is why claims are about the first time and not the last value.
+Strong enough. SINDy-RL and PPO are a factor of 45 apart, the claim asks for 5. Of 8,000 random steps SINDy and networks
+are two rounds apart, as seeds may be: the claim there is that SINDy needs at most a tenth more.
 """
 
 import numpy as np
@@ -22,10 +37,12 @@ from rl_jax.reports.measures import Evaluations, Measure, Values, derived, first
 MODULE, CONFIG = "experiments.sindy_rl.train", "configs/sindy_rl.py:{method}/{task}"
 LABELS = {
     "sindy_rl": "SINDy-RL", "network_dyna": "Dyna with networks", "ppo": "PPO", "distil": "polynomial policy",
+    "distil_by_error": "polynomial policy, by error",
     "sindy": "SINDy, degree 2", "linear": "SINDy, linear", "network_next": "networks, next observation",
     "network_difference": "networks, difference",
 }
 MODELS, LEARNERS = ("sindy", "linear", "network_next", "network_difference"), ("sindy_rl", "network_dyna", "ppo")
+DISTILLED = ("distil", "distil_by_error")
 SIZES = {"n500": "500", "n2000": "2000", "n8000": "8000"}
 ERRORS = tuple(Metric(f"eval/rmse{h}", f"error after {h} steps", "lower") for h in (10, 50, 100))
 ERROR, TERMS = ERRORS[1], Metric("eval/terms", "terms", "lower")
@@ -63,12 +80,15 @@ def learners(world: str) -> tuple[Run, ...]:
 
 
 def distilled(world: str) -> tuple[Run, ...]:
-    return grid(("distil",), (world,), module=MODULE, config=CONFIG, needs={"init_from.run": "sindy_rl-{task}"})
+    return grid(DISTILLED, (world,), module=MODULE, config=CONFIG, needs={"init_from.run": "sindy_rl-{task}"})
 
 
 def quick() -> Preset:
-    models = grid(MODELS, tuple(SIZES), module=MODULE, config=CONFIG, presets=SIZES)
-    rail = grid(("sindy", "network_difference"), ("n8000_rail",), module=MODULE, config=CONFIG,
+    models = grid(MODELS, ("n8000", "n2000"), module=MODULE, config=CONFIG, presets=SIZES)
+    models += grid(MODELS[:2], ("n500",), module=MODULE, config=CONFIG, presets=SIZES)
+    few = grid(LEARNERS[:2], ("swingup_1000",), module=MODULE, config=CONFIG, presets={"swingup_1000": "swingup"},
+               common={"real.random_steps": 1000})
+    rail = grid(MODELS[:1], ("n8000_rail",), module=MODULE, config=CONFIG,
                 presets={"n8000_rail": "8000"}, common={"model.skip_contact": False})
     in_swingup = {"tasks": ("swingup",)}
     claims = (
@@ -81,14 +101,18 @@ def quick() -> Preset:
         reaches("sindy_rl", 20_000, by="every", measure=first(RETURN, LEVEL, x="samples"), **in_swingup,
                 text="{sindy_rl} returns 500 within 20,000 real steps"),
         faster_than("sindy_rl", "ppo", RETURN, level=LEVEL, factor=0.2, x="samples", **in_swingup),
-        faster_than("sindy_rl", "network_dyna", RETURN, level=LEVEL, x="samples", by="mean", **in_swingup),
-        all_of([reaches("distil", 0.9, by="mean", measure=KEPT, **in_swingup),
-                reaches("distil", 0.05, by="every", measure=SIZE, **in_swingup)],
-               text="{distil} returns 0.9 of what its network does, with a twentieth of its parameters"),
+        faster_than("sindy_rl", "network_dyna", RETURN, level=LEVEL, factor=1.1, x="samples", by="mean", **in_swingup),
+        faster_than("sindy_rl", "network_dyna", RETURN, level=LEVEL, x="samples", by="mean", tasks=("swingup_1000",),
+                    name="of_1000_random_steps",
+                    text="of 1,000 random steps {sindy_rl} is at 500 before {network_dyna}"),
+        *(all_of([reaches(method, 0.9, by="mean", measure=KEPT, **in_swingup),
+                  reaches(method, 0.05, by="every", measure=SIZE, **in_swingup)], name=f"{method}_keeps",
+                 text=f"{{{method}}} returns 0.9 of what its network does, with a twentieth of its parameters")
+          for method in DISTILLED),
         elsewhere(swimmer_claim(), "hours on a CPU: preset `swimmer`"),
     )
-    measure = {task: ERROR for task in (*SIZES, "n8000_rail")} | {"swingup": RETURN}
-    return Preset(models + rail + learners("swingup") + distilled("swingup"), claims, measure=measure,
+    measure = {task: ERROR for task in (*SIZES, "n8000_rail")} | dict.fromkeys(("swingup", "swingup_1000"), RETURN)
+    return Preset(models + rail + learners("swingup") + distilled("swingup") + few, claims, measure=measure,
                   beside=(ERRORS[0], ERRORS[2], TERMS, NETWORK))
 
 

@@ -173,7 +173,7 @@ def test_a_polynomial_is_distilled_from_a_polynomial():
     truth[[2, 30]] = [[1.0], [-0.5]]
     with jax.enable_x64(True):
         actions = np.asarray(features(distillation.policy_terms(config, WORLD), jnp.asarray(seen))) @ truth
-    fit = jax.jit(lambda seen, actions: distillation.fit_policies(config, WORLD, seen, actions, KEY))
+    fit = jax.jit(lambda seen, actions: distillation.fit_policies(config, WORLD, seen, actions, jnp.ones(200, bool), KEY))
     found, errors = fit(jnp.asarray(seen, jnp.float32), jnp.asarray(actions, jnp.float32))
     assert found.shape == (2, 56, 1) and float(errors.min()) < 1e-4 * actions.var()
     clipped = distillation.polynomial_act(config, WORLD, jnp.full((56, 1), 100.0), jnp.ones((3, 5)))
