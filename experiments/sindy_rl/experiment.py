@@ -1,5 +1,6 @@
 """A model of random steps, PPO in a model or in the real environment, or a distilled policy, by `config.task`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
 from rl_jax.core.mesh import first_run, gather
-from rl_jax.core.outcomes import read_outcomes
 from rl_jax.envs.surrogate import WORLDS
 from rl_jax.losses.sparse_regression import equations
 
@@ -44,19 +44,16 @@ def experiment(config: ConfigDict) -> Experiment:
     return Experiment(lambda config: TASKS[config.task](config, world, real), inputs, RETURN, with_equations(config))
 
 
-def with_equations(config: ConfigDict):
-    """What `finish` is: the equations of the first seed, as lines of text, and the returns of all."""
+def with_equations(config: ConfigDict) -> Callable[[Result, Path], dict[str, Any]]:
+    """What adds the equations of the first seed, lines of text, to a run's last line."""
     world = WORLDS[config.world]
     variables = (*world.variables, *world.actions)
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         extra, lines = gather(result.state.extra), {}
         if config.task == "distil":
-            outcomes = read_outcomes(workdir / "outcomes.npz").values
-            played = outcomes["return"][-1].mean(-1)
             policy = np.asarray(extra["policies"])[0, 0]
             lines["policy"] = equations(policy, policy_terms(config, world), variables, world.actions)
-            return {"returns": played.tolist(), **lines}
         if config.task != "model_free" and config.model.kind == "sindy":
             made = first_run(extra["fitted"].model if config.task == "dyna" else extra["model"])
             base = float(config.model.predict == "difference")

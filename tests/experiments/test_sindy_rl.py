@@ -173,7 +173,8 @@ def test_a_polynomial_is_distilled_from_a_polynomial():
     truth[[2, 30]] = [[1.0], [-0.5]]
     with jax.enable_x64(True):
         actions = np.asarray(features(distillation.policy_terms(config, WORLD), jnp.asarray(seen))) @ truth
-    fit = jax.jit(lambda seen, actions: distillation.fit_policies(config, WORLD, seen, actions, jnp.ones(200, bool), KEY))
+    valid = jnp.ones(200, bool)
+    fit = jax.jit(lambda seen, actions: distillation.fit_policies(config, WORLD, seen, actions, valid, KEY))
     found, errors = fit(jnp.asarray(seen, jnp.float32), jnp.asarray(actions, jnp.float32))
     assert found.shape == (2, 56, 1) and float(errors.min()) < 1e-4 * actions.var()
     clipped = distillation.polynomial_act(config, WORLD, jnp.full((56, 1), 100.0), jnp.ones((3, 5)))
@@ -193,6 +194,7 @@ def test_a_polynomial_is_distilled_from_a_polynomial():
     ("tiny-sindy", {"world": "swimmer"}, "config.world='swimmer': models are judged in pure-JAX environments"),
     ("tiny-sindy", {"data.horizons": (7,)}, "7 does not divide an episode"),
     ("tiny-distil", {}, "name the run whose policy is distilled"),
+    ("tiny-distil", {"init_from.run": "runs/x", "distil.choose": "mse"}, "choose error or surrogate"),
 ])
 def test_settings_that_cannot_work_are_named(preset, fields, message):
     config = configured(preset, fields)
