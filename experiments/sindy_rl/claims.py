@@ -65,7 +65,7 @@ FIT = Measure(Metric("seconds", "seconds of a fit", "lower"), "mean over seeds",
 def no_worse_by(method: str, other: str, factor: float, task: str, text: str) -> Claim:
     """The error after 50 steps is at most `factor` times the other's, in the mean over seeds of its logarithm."""
     return better_by(
-        method, other, float(-np.log10(factor)), by="mean", measure=log10(ERROR), tasks=(task,), text=text,
+        method, other, 0.0 - float(np.log10(factor)), by="mean", measure=log10(ERROR), tasks=(task,), text=text,
         name=f"{method}_{factor:g}_times_{other}_{task}",
     )
 

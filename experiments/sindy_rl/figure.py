@@ -70,17 +70,16 @@ def draw_errors(scores: Scores, path: Path) -> None:
     if not panels:
         raise MissingScores("models")
     figure = Figure(figsize=(2.8 * len(panels) + 0.6, 3.0), dpi=200, layout="constrained")
-    every = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    every, entries = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0], {}
     for axes, (task, models) in zip(every, panels.items(), strict=True):
         for method, (lengths, values) in models.items():
             colour = COLOURS[list(scores.paper.labels).index(method) % len(COLOURS)]
-            axes.plot(lengths, values, color=colour, marker="o", markersize=3, linewidth=1.4,
-                      label=scores.label(method))
+            (entries[scores.label(method)],) = axes.plot(lengths, values, color=colour, marker="o", markersize=3)
         axes.set_yscale("log")
         axes.set_title(task, fontsize=9)
         axes.set_xlabel("steps predicted", fontsize=8)
         axes.tick_params(labelsize=8)
         thin_frame(axes)
     every[0].set_ylabel("error, in standard deviations", fontsize=8)
-    every[-1].legend(fontsize=7, frameon=False)
+    figure.legend(entries.values(), entries.keys(), fontsize=8, frameon=False, ncols=4, loc="outside lower center")
     save_figure(figure, path)
