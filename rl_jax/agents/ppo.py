@@ -53,7 +53,10 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps * updates)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
     networks = Networks({"actor_critic": Trained(network.init, tx)})
-    standard = jax.random.normal if config.continuous else jax.random.gumbel  # the noise of a policy's draws
+
+    def standard(key: Key, shape: tuple[int, ...]) -> jax.Array:
+        """The noise that the policy's draws are made of."""
+        return jax.random.normal(key, shape) if config.continuous else jax.random.gumbel(key, shape)
 
     # Losses
 
