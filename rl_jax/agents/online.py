@@ -23,12 +23,16 @@ class OnlineAgent(NamedTuple):
     Attributes:
       init: key -> TrainState, with the environments at the start of their first episodes.
       step: (state, key) -> (state, metrics): collects in all copies of the environment and updates.
-      act: (params, observations [B, ...], key, temperature) -> actions [B] int32; temperature 0 is the mode.
+      act: (params, observations [B, ...], key, temperature) -> actions [B] int32 (continuous ones [B, A] float32, not
+        clipped); temperature 0 is the mode.
+      learn: (state, Steps [T, N, ...], key) -> (state, metrics): the update of `step` alone, on steps that the agent's
+        own policy took elsewhere, as in a simulator; None where there is no such thing.
     """
 
     init: Callable[[Key], TrainState]
     step: Callable[[TrainState, Key], tuple[TrainState, Metrics]]
     act: Callable[[PyTree, jax.Array, Key, jax.Array | float], jax.Array]
+    learn: Callable[[TrainState, Any, Key], tuple[TrainState, Metrics]] | None = None
 
 
 class Copies(NamedTuple):
@@ -56,7 +60,7 @@ class Steps(NamedTuple):
 
     Attributes:
       observations: what was acted on.
-      actions: int32.
+      actions: int32, or float32 where they are continuous.
       rewards: float32.
       masks: float32, 0 where `next_observations` is terminal and 1 elsewhere, also at a time-out.
       ends: bool, whether the episode ended.
@@ -91,7 +95,7 @@ def collect(
     """T steps of all copies, each starting its next episode where one ends.
 
     Args:
-      choose: (observations [N, ...], draws of this step) -> actions [N] int32.
+      choose: (observations [N, ...], draws of this step) -> actions [N, ...].
       draws: leaves [T, ...], the policy's random numbers.
 
     Returns:

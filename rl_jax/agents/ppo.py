@@ -1,4 +1,4 @@
-"""PPO: proximal policy optimisation, for discrete actions.
+"""PPO: proximal policy optimisation, for discrete actions and for continuous ones in [-1, 1].
 
 Schulman et al. 2017, "Proximal Policy Optimization Algorithms", arXiv 1707.06347. One step collects a roll-out and
 makes a few epochs of minibatch updates on it. What the paper leaves open is stable-baselines3's: advantages normalised
@@ -45,12 +45,18 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
             f"batch_size={config.batch_size} does not divide num_envs * num_steps = {rollout_size}: change one"
         )
     updates = config.num_epochs * (rollout_size // config.batch_size)
-    network = ActorCritic(config.hidden_dims, environment.num_actions, config.encoder, config.activation)
+    network = ActorCritic(
+        config.hidden_dims, environment.num_actions, config.encoder, config.activation, config.continuous
+    )
     learning_rate = config.learning_rate
     if config.decay_steps:
         learning_rate = optax.linear_schedule(config.learning_rate, 0.0, config.decay_steps * updates)
     tx = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
     networks = Networks({"actor_critic": Trained(network.init, tx)})
+
+    def standard(key: Key, shape: tuple[int, ...]) -> jax.Array:
+        """The noise that the policy's draws are made of."""
+        return jax.random.normal(key, shape) if config.continuous else jax.random.gumbel(key, shape)
 
     # Losses
 
@@ -101,25 +107,29 @@ def ppo(config: ConfigDict, environment: Environment) -> OnlineAgent:
         state, infos = jax.lax.scan(one_epoch, state, jax.random.split(key, config.num_epochs))
         return state, jax.tree.map(jnp.mean, infos)
 
+    def learn(state: TrainState, rollout: Steps, key: Key) -> tuple[TrainState, Metrics]:
+        return update(state, to_learn_from(state.params["actor_critic"], rollout), key)
+
     def step(state: TrainState, key: Key) -> tuple[TrainState, Metrics]:
         draw_key, collect_key, update_key = jax.random.split(key, 3)
         params = state.params["actor_critic"]
-        noise = jax.random.gumbel(draw_key, (config.num_steps, config.num_envs, environment.num_actions))
+        noise = standard(draw_key, (config.num_steps, config.num_envs, environment.num_actions))
 
         def choose(observations: jax.Array, noise: jax.Array) -> jax.Array:
             return network.apply(params, observations)[0].from_noise(noise)
 
         copies, rollout, episodes = collect(environment, state.extra["copies"], choose, noise, collect_key)
-        state, info = update(state.replace(extra={"copies": copies}), to_learn_from(params, rollout), update_key)
+        state, info = learn(state.replace(extra={**state.extra, "copies": copies}), rollout, update_key)
         return state, episodes | info
 
     # Act
 
     def act(params: PyTree, observations: jax.Array, key: Key, temperature: jax.Array | float) -> jax.Array:
         policy, _ = network.apply(params["actor_critic"], observations)
-        return policy.sample(key, temperature)
+        noise = standard(key, (len(observations), environment.num_actions))
+        return policy.from_noise(temperature * noise)
 
-    return OnlineAgent(init, step, act)
+    return OnlineAgent(init, step, act, learn)
 
 
 def default_config() -> ConfigDict:
@@ -130,6 +140,7 @@ def default_config() -> ConfigDict:
             "hidden_dims": (64, 64),  # of policy and values each; () on an encoder
             "encoder": "none",  # or "nature_cnn", for screens
             "activation": "relu",
+            "continuous": False,  # whether the policy is a Gaussian; draws beyond [-1, 1] are the environment's to clip
             "num_envs": 8,
             "num_steps": 128,  # of each environment in a roll-out
             "num_epochs": 4,

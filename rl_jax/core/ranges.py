@@ -92,7 +92,7 @@ RANGES: dict[str, Range] = {
     "label_smoothing": Range(0.0, 0.5, high_open=True), "gamma": NOT_NEGATIVE, "odds_ratio_weight": NOT_NEGATIVE,
     "desirable_weight": POSITIVE, "undesirable_weight": POSITIVE, "likelihood_weight": NOT_NEGATIVE,
     "consistency": NOT_NEGATIVE, "prompts": COUNT, "shortest": COUNT, "pairs.judged": COUNT_OR_NONE,
-    "consistency": NOT_NEGATIVE, "prompts": COUNT, "anchored": SHARE, "sharpness": POSITIVE,
+    "anchored": SHARE, "sharpness": POSITIVE,
     "max_new_tokens": COUNT, "clip_low": POSITIVE, "clip_high": POSITIVE, "importance_cap": POSITIVE,
     "rejection_low": NOT_NEGATIVE, "rejection_high": POSITIVE, "refill": COUNT_OR_NONE, "curriculum.low": SHARE,
     "curriculum.high": SHARE, "curriculum.least": COUNT, "curriculum.memory": POSITIVE_SHARE,
@@ -127,9 +127,15 @@ RANGES: dict[str, Range] = {
     "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
     "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,
     "profiles.noise": NOT_NEGATIVE, "binder_at": Range(), "policy.temperature": POSITIVE, "baseline_decay": SHARE,
-    "targets_per_batch": COUNT, "threshold": Range(), "inactive": Range(), "midpoint": Range(), "potent": Range(),
+    "targets_per_batch": COUNT, "reward.threshold": Range(), "inactive": Range(), "midpoint": Range(), "potent": Range(),
     "reward.toxicity": NOT_NEGATIVE, "drug_likeness": NOT_NEGATIVE, "accessibility": NOT_NEGATIVE,
     "reward.solubility": NOT_NEGATIVE, "reward.alerts": NOT_NEGATIVE,
+    # Of models of dynamics
+    "real.steps": COUNT, "hold": COUNT, "policy_updates": COUNT, "degree": COUNT, "model.threshold": NOT_NEGATIVE,
+    "model.ridge": NOT_NEGATIVE, "members": COUNT, "dropped": COUNT_OR_NONE, "reward_degree": COUNT,
+    "reward_threshold": NOT_NEGATIVE, "reward_ridge": NOT_NEGATIVE, "networks": COUNT,
+    "data.held_out": COUNT, "distil.noise": NOT_NEGATIVE, "distil.steps": COUNT, "copies": COUNT,
+    "distil.clip": POSITIVE, "finalists": COUNT,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

@@ -25,7 +25,7 @@ _SAVED = ("seeds", "actions", "observations", "steps", "physics")
 # The first word of an id -> the module here that registers it.
 OWN_TASKS = {
     "maze2d": "rl_jax.envs.point_maze", "door": "rl_jax.envs.adroit", "metaworld": "rl_jax.envs.meta_world",
-    "doom": "rl_jax.envs.doom",
+    "doom": "rl_jax.envs.doom", "dm_control": "rl_jax.envs.control_suite",
 }
 MIN_ENVS_FOR_WORKERS = 4  # a smaller pool is stepped in this process: starting workers takes a second
 

@@ -99,8 +99,11 @@ class Gaussian(NamedTuple):
 
     def sample(self, key: Key, temperature: jax.Array | float = 1.0) -> jax.Array:
         """A draw, its deviation times `temperature`, clipped to the box: [..., A]."""
-        noise = jax.random.normal(key, self.mean.shape)
-        return jnp.clip(self.mean + temperature * jnp.exp(self.log_std) * noise, -1.0, 1.0)
+        return jnp.clip(self.from_noise(temperature * jax.random.normal(key, self.mean.shape)), -1.0, 1.0)
+
+    def from_noise(self, noise: jax.Array) -> jax.Array:
+        """The draw before the clip, [..., A], that belongs to standard normal noise [..., A]: what `log_prob` is of."""
+        return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, actions: jax.Array) -> jax.Array:
         """Log density before the clip, [...], at actions [..., A]."""

@@ -119,7 +119,7 @@ class SquashedGaussianPolicy(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """A categorical policy and V(s): observations -> (Categorical [..., num_actions], values [...]).
+    """A policy and V(s): observations -> (Categorical or Gaussian [..., num_actions], values [...]).
 
     Both have hidden layers of their own on one encoder. Kernels are orthogonal with gain sqrt(2), of the policy's last
     layer 0.01 and of the value's 1; biases are zero (stable-baselines3's, and OpenAI's baselines before it).
@@ -127,15 +127,17 @@ class ActorCritic(nn.Module):
     Attributes:
       encoder: of `networks.encoders.encode`; "none" reads vectors [..., O].
       activation: "relu" or "tanh", of the hidden layers.
+      continuous: whether the policy is a Gaussian, with one learned log standard deviation an action, 0 at first.
     """
 
     hidden_dims: Sequence[int]
     num_actions: int
     encoder: str = "none"
     activation: str = "relu"
+    continuous: bool = False
 
     @nn.compact
-    def __call__(self, observations: jax.Array) -> tuple[Categorical, jax.Array]:
+    def __call__(self, observations: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
         if self.activation not in ("relu", "tanh"):
             raise ValueError(f"activation is {self.activation!r}: choose relu or tanh")
         activate = {"relu": nn.relu, "tanh": nn.tanh}[self.activation]
@@ -148,4 +150,7 @@ class ActorCritic(nn.Module):
             last = orthogonal(gain)(x.shape[-1])
             return nn.Dense(width, **last, name=f"{name}_Dense_{len(self.hidden_dims)}")(x)
 
-        return Categorical(head("policy", self.num_actions, 0.01)), jnp.squeeze(head("value", 1, 1.0), -1)
+        heads = head("policy", self.num_actions, 0.01), jnp.squeeze(head("value", 1, 1.0), -1)
+        if self.continuous:
+            return Gaussian(heads[0], self.param("log_std", nn.initializers.zeros, (self.num_actions,))), heads[1]
+        return Categorical(heads[0]), heads[1]

@@ -1,0 +1,1 @@
+"""SINDy-RL: sparse equations as models and policies."""
