@@ -8,6 +8,7 @@ Presets:
                       return), cpl_bc, cpl_kl, piql, sft, bc, bc10 (of the best tenth). Tasks: double_integrator, and
                       with the extra metaworld bin-picking, button-press, door-open, drawer-open, plate-slide,
                       sweep-into.
+  <method>/pictures   the double integrator from pictures of 16 pixels, 3 seeds: minutes on a CPU; not piql.
   paper-<method>/<task>   the authors' settings and lengths: 500,000 updates of 96 pairs of 64 steps, dense data; and
                       sparse-<method>/<task>, 10,000 comparisons of 20,000 segments. For a GPU.
   image-<method>/<task>   from Meta-World's pictures of 64 pixels with the authors' network for images, 2,500 segments,

@@ -47,7 +47,7 @@ class Behaviour(NamedTuple):
 
 BEHAVIOURS = {
     "bin-picking": Behaviour(0.05), "button-press": Behaviour(0.6), "door-open": Behaviour(0.5),
-    "drawer-open": Behaviour(0.2, -0.08, 0.05), "plate-slide": Behaviour(0.2, -0.06, 0.04),
+    "drawer-open": Behaviour(0.2, -0.08, 0.05), "plate-slide": Behaviour(0.2, -0.08, 0.05),
     "sweep-into": Behaviour(0.05),
 }
 
