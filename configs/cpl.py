@@ -121,8 +121,7 @@ def small_pictures(method: str) -> ConfigDict:
     config = double_integrator(method)
     config.dataset.picture = 16
     config.agent.update({"encoder": "drq_cnn", "shift": 1})  # a sixteenth of the width, as 4 are of 64
-    config.batch_size = 8
-    config.loop.eval_every = 250
+    config.batch_size, config.num_steps = 8, 2000
     return config
 
 
