@@ -30,8 +30,8 @@ What was asked of each claim before its rule and setting were fixed, with pilots
   had 0.64, BC 0.36 after 600). By drawer-open's 8 cm +- 5 cm SFT had 0.72 and CPL 0.88, each one run of 25 episodes. So
   that is the behaviour.
 - Pictures of the double integrator, one pilot of CPL without a bias, 8 pairs an update: a cost of 97 times the optimum
-  at the end of cloning, after 500 updates, 2.3 after 1,000 and 1.4 after 1,500. So the runs are of 2,000. SFT and BC had
-  no pilot; that CPL costs a tenth of SFT, which fails from states by what SFT reaches, is not claimed.
+  at the end of cloning, after 500 updates, 2.3 after 1,000 and 1.4 after 1,500. So the runs are of 2,000. SFT and BC
+  had no pilot; that CPL costs a tenth of SFT, which fails from states by what SFT reaches, is not claimed.
 """
 
 import math

@@ -29,10 +29,10 @@ taken out of `quick` when the other runs were done, before any of its own.
 Wordle, by the same questions. A policy has to spell first, and with 200 words it does not learn to: cloning of the best
 games is at 1.31 nats a letter after 1,000 updates, with three times the rate at 1.52 after 500, where the first guess
 alone is worth 1.06, and 1 in 200 of its games is solved. With 50 words, whose first guess is worth 0.78, and that rate
-cloning is at 0.85 after 300 updates, and ILQL at 0.79 after 600, with 10% of its games solved. So there are 50 words, and 2,000 updates, which
-two cores can afford and no pilot has tried, with a target as fast as the gridworld's. Players return -3.4 on the mean
-and -1.5 in the games that cloning keeps: there is room both ways. Two seeds do not say how far apart two agents are, so
-that "about equal" may fail for want of seeds.
+cloning is at 0.85 after 300 updates, and ILQL at 0.79 after 600, with 10% of its games solved. So there are 50 words,
+and 2,000 updates, which two cores can afford and no pilot has tried, with a target as fast as the gridworld's. Players
+return -3.4 on the mean and -1.5 in the games that cloning keeps: there is room both ways. Two seeds do not say how far
+apart two agents are, so that "about equal" may fail for want of seeds.
 """
 
 from collections.abc import Sequence
