@@ -9,7 +9,7 @@ Presets:
                     cql_bisim_uniform (distances under the data's policy, or under all actions alike, and not under the
                     data's own actions), cql_transformer, oracle (CQL that sees the state), bc (cloning of the best
                     episodes), iql, iql_bisim.
-  <method>/wordle   Wordle with 200 words, a letter a step, from the games of synthetic players, 2 seeds, on a causal
+  <method>/wordle   Wordle with 50 words, a letter a step, from the games of synthetic players, 2 seeds, on a causal
                     transformer: minutes. Methods: bc, ilql, ilql_bisim.
   paper/<method>, paper/wordle-<method>   either at the authors' lengths, as far as they are known; Wordle with all
                     answers and GPT-2's small network: for one GPU.
@@ -111,16 +111,18 @@ def wordle(method: str) -> ConfigDict:
     config.data = {
         "kind": "wordle",
         "episodes": 3000,  # a third for each player
-        "words": 200,  # that may be asked, and guessed; 0 for all
+        "words": 50,  # that may be asked, and guessed; 0 for all
         "top_fraction": 1.0,
         "seed": 0,
     }
     config.agent.update({"encoder": "transformer", "latent_dim": 48, "hidden_dim": 48, "hidden_dims": (64,)})
-    config.agent.discount = 0.99
+    config.agent.update({"discount": 0.99, "learning_rate": 3e-3})
+    if "tau" in config.agent:
+        config.agent.tau = 0.02
     config.num_seeds = 2
-    config.num_steps = 1000
-    config.loop.update({"chunk": 50, "log_every": 250, "eval_every": 250})
-    config.checkpoint.every = 500
+    config.num_steps = 2000
+    config.loop.update({"chunk": 50, "log_every": 250, "eval_every": 500})
+    config.checkpoint.every = 1000
     config.update_from_flattened_dict(settings)
     return config
 
@@ -138,6 +140,8 @@ def paper_wordle(config: ConfigDict) -> ConfigDict:
     config.agent.update(
         {"latent_dim": 768, "hidden_dim": 768, "hidden_dims": (1536,), "num_layers": 12, "num_heads": 12}
     )
+    if "tau" in config.agent:
+        config.agent.tau = 0.005
     config.update_from_flattened_dict(
         {"agent.learning_rate": 1e-4, "batch_size": 64, "data.words": 2315, "data.episodes": 30_000,
          "num_steps": 100_000, "num_seeds": 1, "loop.eval_every": 5000, "checkpoint.every": 5000}

@@ -3,6 +3,8 @@
 Presets:
   quick        the double integrator, where regret is exact: all methods, 3 seeds, 2,500 updates.
   meta-world   drawer-open from states: CPL, P-IQL, SFT, BC, 10%-BC, 3 seeds; needs the extra metaworld.
+  plate-slide  the same there.
+  pictures     the double integrator from pictures of 16 pixels: CPL, SFT, BC, 3 seeds.
   paper        six tasks of Meta-World, dense and sparse data, 4 seeds, the authors' settings and lengths.
   tiny         two methods for seconds: what the tests run.
 
@@ -24,6 +26,13 @@ What was asked of each claim before its rule and setting were fixed, with pilots
   updates of 8 pairs BC had 0.64, SFT 0.52, CPL 0.92 and then 1.0, each one run of 25 episodes. P-IQL and 10%-BC had no
   pilot. So the runs are of 900 updates from 1,000 segments, and the score is the mean of the last two evaluations, of
   150 episodes.
+- Plate-slide came later, with the same lengths. Where the script misjudges the plate by 6 cm +- 4 cm, 54% of the
+  behaviour's episodes succeed, and after 900 updates on 150 segments SFT had 0.92, which leaves CPL nothing to gain (it
+  had 0.64, BC 0.36 after 600). By drawer-open's 8 cm +- 5 cm SFT had 0.72 and CPL 0.88, each one run of 25 episodes. So
+  that is the behaviour.
+- Pictures of the double integrator, one pilot of CPL without a bias, 8 pairs an update: a cost of 97 times the optimum
+  at the end of cloning, after 500 updates, 2.3 after 1,000 and 1.4 after 1,500. So the runs are of 2,000. SFT and BC
+  had no pilot; that CPL costs a tenth of SFT, which fails from states by what SFT reaches, is not claimed.
 """
 
 import math
@@ -95,6 +104,19 @@ def double_integrator() -> Preset:
     )
 
 
+def pictures() -> Preset:
+    return Preset(
+        runs(("cpl_unbiased", "cpl", "sft", "bc"), ("pictures",)),
+        (
+            reaches("cpl_unbiased", 2.0, by="every", measure=ABSOLUTE, name="cpl_near_the_optimum",
+                    text="{cpl_unbiased} costs at most twice the optimum"),
+            better_by("cpl_unbiased", "sft", 0.0, by="mean", text="{cpl_unbiased} costs less than {sft}"),
+            better_by("sft", "bc", 0.0, by="mean", text="{sft} costs no more than {bc}"),
+        ),
+        measure=RELATIVE,
+    )
+
+
 def meta_world(tasks: tuple[str, ...], kind: str = "", last: int = 2) -> Preset:
     return Preset(
         runs(MAIN, tasks, kind),
@@ -125,7 +147,8 @@ PAPER = Paper(
     measure=RELATIVE,
     reference=Reference("best", "the optimum, or the scripted expert"),
     presets={
-        "quick": double_integrator, "meta-world": lambda: meta_world(("drawer-open",)), "paper": paper,
+        "quick": double_integrator, "meta-world": lambda: meta_world(("drawer-open",)),
+        "plate-slide": lambda: meta_world(("plate-slide",)), "pictures": pictures, "paper": paper,
         "tiny": tiny,
     },
     published=(HEJNA,),

@@ -24,7 +24,6 @@ from rl_jax.networks.policies import RegressionPolicy
 from rl_jax.networks.trained import Networks, Trained
 
 CLONED = ("all", "preferred")
-SHIFT = 4  # pixels that images are shifted by at most, at random
 
 
 def cpl(config: ConfigDict, action_dim: int) -> Agent:
@@ -93,7 +92,7 @@ def cpl(config: ConfigDict, action_dim: int) -> Agent:
     def update(state: TrainState, batch: Comparisons, key: Key) -> tuple[TrainState, Metrics]:
         dropout_key, shift_key = jax.random.split(key)
         if config.encoder in CNNS:
-            observations = random_shift(batch.steps.observations, shift_key, SHIFT)
+            observations = random_shift(batch.steps.observations, shift_key, config.shift)
             batch = batch.replace(steps=batch.steps.replace(observations=observations))
         if config.contrastive:
             state = restarted(state)
@@ -124,6 +123,7 @@ def default_config() -> ConfigDict:
             "name": "cpl",
             "hidden_dims": (512, 512),
             "encoder": "none",
+            "shift": 4,  # pixels that images are shifted by at most, at random, a segment at a time
             "dropout": 0.25,
             "learning_rate": 1e-4,
             "cloning_steps": 200_000,  # of the first phase

@@ -15,9 +15,11 @@ product of those of the two halves of a batch.
 E_D weighs a step at time t by gamma^t, so that w is the ratio of discounted visitations of pi and of the behaviour
 policy, rho(s, a), and sum_t gamma^t w r an estimate of J: SAM-IS. A terminal takes what enters it. Where the policies
 end episodes at different times the ratio does not average to 1, which lambda asks for: GenDICE and BestDICE then are
-biased. Where rho(s) is learnt in its place, w is its product with the policies' ratio at the step's action: SM-IS (Liu
-et al. 2018, arXiv 1810.12429). Without a penalty MWL, MQL and GenDICE's w are games that gradients may circle in; the
-kernels' are none.
+biased. Without lambda the scale of w is told by the starts alone, 1 - g of the mass, and errors of the flow count in
+proportion to w: before its pattern is fitted w shrinks, the more the nearer g is to 1 and the narrower the kernel.
+Where rho(s) is learnt in its place, w is its product with the policies' ratio at the step's action: SM-IS (Liu et al.
+2018, arXiv 1810.12429). Without a penalty MWL, MQL and GenDICE's w are games that gradients may circle in; the kernels'
+are none.
 """
 
 from collections.abc import Callable

@@ -52,8 +52,8 @@ RANGES: dict[str, Range] = {
     "frameskip": COUNT, "reward_scale": POSITIVE, "evaluation_images": COUNT, "overlap": COUNT_OR_NONE,
     # Of networks and optimisers
     "num_critics": COUNT, "num_heads": COUNT, "num_layers": COUNT, "embedding_dim": COUNT,
-    "dropout": Range(0.0, 1.0, high_open=True), "learning_rate": POSITIVE, "actor_learning_rate": POSITIVE,
-    "weight_decay": NOT_NEGATIVE, "warmup_steps": COUNT_OR_NONE,
+    "agent.shift": COUNT_OR_NONE, "dropout": Range(0.0, 1.0, high_open=True), "learning_rate": POSITIVE,
+    "actor_learning_rate": POSITIVE, "weight_decay": NOT_NEGATIVE, "warmup_steps": COUNT_OR_NONE,
     "decay_steps": COUNT_OR_NONE, "max_grad_norm": POSITIVE, "clip_norm": POSITIVE, "ema": SHARE, "tau": POSITIVE_SHARE,
     "target_every": COUNT, "log_std_min": Range(-100.0, 0.0), "log_std_max": Range(-20.0, 20.0),
     # Of reinforcement learning

@@ -47,6 +47,7 @@ class MetaWorld(gymnasium.Env):
         self._expert = require("metaworld.policies", EXTRA).ENV_POLICY_MAP[name]()
         # The goal is seen, and drawn by the generator that `seed` sets.
         self._sim._partially_observable = False
+        vars(self._sim).pop("sawyer_observation_space", None)  # by its bounds a step would cut the goal to 0
         self._sim._freeze_rand_vec, self._sim.seeded_rand_vec, self._sim._set_task_called = False, True, True
         self.action_space = self._sim.action_space
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (39 - 4,), np.float64)

@@ -24,7 +24,7 @@ from rl_jax.data.episodes import Episodes
 from rl_jax.data.progress import ProgressBar
 
 PREFIX = "metaworld-"
-EDITION = 2  # raise when what is collected changes
+EDITION = 3  # raise when what is collected changes
 NOISE = 0.3  # standard deviation, on the expert's actions
 STRETCH = 8  # steps after which it is decided anew who acts
 SEGMENTS_AN_EPISODE = 3
@@ -47,7 +47,8 @@ class Behaviour(NamedTuple):
 
 BEHAVIOURS = {
     "bin-picking": Behaviour(0.05), "button-press": Behaviour(0.6), "door-open": Behaviour(0.5),
-    "drawer-open": Behaviour(0.2, -0.08, 0.05), "plate-slide": Behaviour(0.5), "sweep-into": Behaviour(0.05),
+    "drawer-open": Behaviour(0.2, -0.08, 0.05), "plate-slide": Behaviour(0.2, -0.08, 0.05),
+    "sweep-into": Behaviour(0.05),
 }
 
 

@@ -17,10 +17,10 @@ MDP = random_mdp(3, 2, horizon=1, seed=4)._replace(start=np.full(3, 1 / 3))
 POLICY, BEHAVIOUR = np.array([[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]]), np.array([[0.4, 0.6], [0.6, 0.4], [0.5, 0.5]])
 
 
-def visitation(policy):
+def visitation(policy, discount=DISCOUNT):
     """(1 - gamma) sum_t gamma^t Pr(s_t = s, a_t = a), [S, A], of an endless episode."""
     moves = np.einsum("sa,sax->sx", policy, MDP.transitions)
-    states = np.linalg.solve(np.eye(3) - DISCOUNT * moves.T, (1 - DISCOUNT) * MDP.start)
+    states = np.linalg.solve(np.eye(3) - discount * moves.T, (1 - discount) * MDP.start)
     return states[:, None] * policy
 
 
@@ -29,10 +29,10 @@ FLOW = np.einsum("sax,xb->saxb", MDP.transitions, POLICY).reshape(6, 6)
 Q = np.linalg.solve(np.eye(6) - DISCOUNT * FLOW, MDP.rewards.ravel()).reshape(3, 2)
 
 
-def population():
+def population(discount=DISCOUNT):
     """Every step with how often the behaviour policy's data have it, as one batch; starts likewise."""
     states, actions, after = (x.ravel() for x in np.meshgrid(np.arange(3), np.arange(2), np.arange(3), indexing="ij"))
-    chances = visitation(BEHAVIOUR)[states, actions] * MDP.transitions[states, actions, after]
+    chances = visitation(BEHAVIOUR, discount)[states, actions] * MDP.transitions[states, actions, after]
     one_hot, log_policy = np.eye(3, dtype=np.float32), np.log(POLICY).astype(np.float32)
     steps = Transitions(
         one_hot[states], actions.astype(np.int32), MDP.rewards[states, actions].astype(np.float32),
@@ -40,7 +40,7 @@ def population():
     )
     return jax.tree.map(jnp.asarray, Marginal(
         PolicyTransitions(steps, Categorical(log_policy[after])),
-        (chances * 18 / (1 - DISCOUNT)).astype(np.float32), one_hot, Categorical(log_policy),
+        (chances * 18 / (1 - discount)).astype(np.float32), one_hot, Categorical(log_policy),
     ))
 
 
@@ -107,6 +107,19 @@ def test_what_is_learnt_is_the_exact_ratio_or_q(method):
         np.testing.assert_allclose(q, Q, atol=0.01)
     else:
         np.testing.assert_allclose(w, RATIO, atol=0.2 if method == "algae_dice" else 0.02)
+
+
+def test_ratios_of_a_wrong_pattern_cost_less_the_smaller_they_are():
+    """Why learnt ratios shrink at first where the discount is near 1, also where they are 1 on the mean."""
+    agent = module.dice(settings("kernel_mwl", discount=0.98), num_actions=2)
+    batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), population(0.98))
+    state, update = agent.init(jax.random.key(0), batch), jax.jit(agent.update)
+    exact = visitation(POLICY, 0.98) / visitation(BEHAVIOUR, 0.98)
+    losses = [
+        float(update(with_tables(state, ratio), batch, jax.random.key(0))[1]["kernel/loss"])
+        for ratio in (exact, np.full((3, 2), 0.1), np.ones((3, 2)))
+    ]
+    assert abs(losses[0]) < 1e-8 and losses[2] > 5 * losses[1] > 1e-5
 
 
 def test_the_exact_ratio_of_states_is_a_saddle_point_too():

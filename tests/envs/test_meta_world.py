@@ -54,6 +54,19 @@ def test_a_state_comes_back_and_the_expert_succeeds():
     assert first.shape == (35,) and np.any(env.reset(seed=4)[0] != first)
 
 
+def test_the_goal_is_seen_and_another_at_every_start():
+    """Where plates have to go nothing else tells: a step must not cut the goal off."""
+    from rl_jax.envs.meta_world import MetaWorld
+
+    env, goals = MetaWorld("plate-slide"), []
+    for seed in range(2):
+        first, _ = env.reset(seed=seed)
+        np.testing.assert_array_equal(env.step(np.zeros(4))[0][-3:], first[-3:])
+        np.testing.assert_array_equal(first[-3:], env._sim._target_pos)
+        goals.append(first[-3:])
+    assert np.any(goals[0] != goals[1])
+
+
 def test_segments_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "LOOK_AHEAD", 2)
     episodes, info = made.load_segments(NAME, 40, 8, 0, tmp_path)

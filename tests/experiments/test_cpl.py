@@ -86,6 +86,16 @@ def test_pictures_at_the_authors_size():
     assert sum(jax.tree.leaves(sizes)) == convolutions + behind
 
 
+def test_pictures_for_a_cpu_are_the_double_integrators_but_for_the_picture():
+    """A shift of a sixteenth of the width, as the authors' is; the data and labels are those of the states."""
+    small, whole, states = (configured(name) for name in ("cpl/pictures", "full", "cpl/double_integrator"))
+    assert small.dataset.picture // small.agent.shift == whole.dataset.picture // whole.agent.shift == 16
+    small.dataset.picture = 0
+    assert small.dataset == states.dataset
+    with pytest.raises(ValueError, match="unknown preset 'piql/pictures'"):
+        cpl.get_config("piql/pictures")
+
+
 MADE = {"dataset.num_steps": 384, "num_seeds": 1, "num_steps": 4, "batch_size": 8, "eval_episodes": 2}
 SHORT = MADE | {"agent.hidden_dims": (16, 16), "loop.chunk": 2, "loop.log_every": 2, "loop.eval_every": 4}
 
