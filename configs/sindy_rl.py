@@ -123,7 +123,7 @@ def by_error(config: ConfigDict) -> ConfigDict:
 def modelling(model: str, size: int) -> ConfigDict:
     config = base("swingup")
     config.task = "model"
-    config.data = {"size": size, "hold": 10, "held_out": 20, "horizons": (10, 50, 100)}
+    config.data = {"size": size, "hold": 10, "held_out_episodes": 20, "horizons": (10, 50, 100)}
     config.model.updates = 2000
     config.num_steps = 1
     config.update_from_flattened_dict(MODELS[model])
@@ -156,5 +156,5 @@ def tiny(config: ConfigDict) -> ConfigDict:
         config.distil.update({"steps": 20, "copies": 4, "members": 3, "degree": 2, "finalists": 2,
                               "thresholds": (1e-3, 1e-2), "ridges": (1e-4,)})
     if config.task == "model":
-        config.data.update({"size": 100, "held_out": 2})
+        config.data.update({"size": 100, "held_out_episodes": 2})
     return config

@@ -50,7 +50,7 @@ def model_program(config: ConfigDict, world: World) -> Program:
         rows = Rows(
             steps.observations, steps.actions, steps.rewards, steps.next_observations, jnp.ones(data.size, bool)
         )
-        held = random_steps(world, data.held_out, world.environment.horizon, data.hold, held_key)
+        held = random_steps(world, data.held_out_episodes, world.environment.horizon, data.hold, held_key)
 
         def windows(x: jax.Array) -> jax.Array:  # [T, N, ...] -> [W, longest, ...]
             x = jnp.swapaxes(x, 0, 1)

@@ -134,7 +134,7 @@ RANGES: dict[str, Range] = {
     "real.steps": COUNT, "hold": COUNT, "policy_updates": COUNT, "degree": COUNT, "model.threshold": NOT_NEGATIVE,
     "model.ridge": NOT_NEGATIVE, "members": COUNT, "dropped": COUNT_OR_NONE, "reward_degree": COUNT,
     "reward_threshold": NOT_NEGATIVE, "reward_ridge": NOT_NEGATIVE, "networks": COUNT,
-    "data.held_out": COUNT, "distil.noise": NOT_NEGATIVE, "distil.steps": COUNT, "copies": COUNT,
+    "held_out_episodes": COUNT, "distil.noise": NOT_NEGATIVE, "distil.steps": COUNT, "copies": COUNT,
     "distil.clip": POSITIVE, "finalists": COUNT,
 }
 
