@@ -211,6 +211,7 @@ def draw(rows: Sequence[Sequence[str]], path: Path, titles: Sequence[Sequence[st
     cells = [(read(one), title) for row, own in zip(rows, titles) for one, title in
              [*zip(row, own, strict=True), *[("", "")] * (columns - len(row))]]
     image = drawing.MolsToGridImage(
-        [cell[0] for cell in cells], molsPerRow=columns, subImgSize=(260, 200), legends=[cell[1] for cell in cells]
+        [cell[0] for cell in cells], molsPerRow=columns, subImgSize=(260, 200), legends=[cell[1] for cell in cells],
+        returnPNG=False,  # a picture that can be saved, in notebooks too
     )
     image.save(path)

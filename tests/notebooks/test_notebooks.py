@@ -27,7 +27,7 @@ def kinds(notebook) -> list[list[str]]:
 def test_there_is_a_notebook_of_each_suite():
     suites = {
         "offline_rl", "effective_horizon", "dual_rl", "rlcm", "language", "reasoning", "off_policy_evaluation",
-        "preferences", "model_based_control",
+        "preferences", "model_based_control", "molecules",
     }
     assert {path.stem for path in NOTEBOOKS} >= suites
 
