@@ -38,6 +38,7 @@ from rl_jax.reports.claims import all_of, better_by, elsewhere, reaches
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run
 from rl_jax.reports.measures import Evaluations, Measure, MissingScores, Values, final
 from rl_jax.reports.scores import Scores
+from rl_jax.science.molecules import DIVERSITY, GUARDS, QED, SA, UNIQUENESS, VALIDITY
 
 STAGES = {
     "generator": ("molecules", "molecule autoencoder"), "profile": ("profiles", "profile autoencoder"),
@@ -53,17 +54,9 @@ PREDICTED = Metric("eval/predicted", "predicted ln IC50", "lower", "ln uM")
 JUDGED = Metric("eval/judged", "the judge's ln IC50", "lower", "ln uM")
 REWARD = Metric("eval/reward", "reward on held-out targets")
 EFFECTIVE = Metric("eval/effective", "share below 1 uM")
-VALIDITY = Metric("eval/validity", "validity")
-UNIQUENESS = Metric("eval/uniqueness", "uniqueness")
-NOVELTY = Metric("eval/novelty", "novelty")
-QED = Metric("eval/drug_likeness", "QED")
-SA = Metric("eval/accessibility", "synthetic accessibility", "lower")
-DIVERSITY = Metric("eval/diversity", "Tanimoto diversity")
-NEAREST = Metric("eval/nearest", "similarity to the nearest known active")
 CORRELATION = Metric("eval/correlation", "correlation, held-out targets")
 WITHIN = Metric("eval/within_target", "correlation within a target")
 PROFILE = Metric("eval/within_molecule", "correlation within a molecule")
-GUARDS = (VALIDITY, UNIQUENESS, NOVELTY, QED, SA, DIVERSITY, NEAREST)
 
 
 def lines_lowered(least: float) -> Measure:

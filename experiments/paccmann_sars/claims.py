@@ -30,6 +30,7 @@ from rl_jax.reports.claims import elsewhere, reaches
 from rl_jax.reports.declaration import Claim, Finding, Paper, Preset, Published, Run
 from rl_jax.reports.measures import Evaluations, Measure, MissingScores, Values, final
 from rl_jax.reports.scores import Scores
+from rl_jax.science.molecules import GUARDS, UNIQUENESS, VALIDITY
 
 STAGES = {  # task, label, the field of config.models
     "generator": ("molecules", "molecule autoencoder", "generator"),
@@ -44,14 +45,7 @@ PREDICTED = Metric("eval/predicted", "predicted logit of binding")
 JUDGED = Metric("eval/judged_effective", "share of binders by the judge")
 SWAPPED = Metric("eval/swapped_effective", "share of binders among another protein's molecules")
 HARMLESS = Metric("eval/harmless", "share harmless in Tox21")
-VALIDITY = Metric("eval/validity", "validity")
-UNIQUENESS = Metric("eval/uniqueness", "uniqueness")
-NOVELTY = Metric("eval/novelty", "novelty")
-QED = Metric("eval/drug_likeness", "QED")
-SA = Metric("eval/accessibility", "synthetic accessibility", "lower")
-DIVERSITY = Metric("eval/diversity", "Tanimoto diversity")
-NEAREST = Metric("eval/nearest", "similarity to the nearest known active")
-GUARDS = (JUDGED, HARMLESS, VALIDITY, UNIQUENESS, NOVELTY, QED, SA, DIVERSITY, NEAREST)
+BESIDE = (JUDGED, HARMLESS, *GUARDS)
 AUC = Metric("eval/auc", "area under the curve, held out")
 
 PUBLISHED = Published(
@@ -193,7 +187,7 @@ def quick() -> Preset:
         "no data of the virus stand here, and none is claimed")
     return Preset(
         runs("configs/paccmann_sars.py:{name}", PROTEINS, "ours/{protein}"), (*claims(PROTEINS), virus),
-        MEASURES | dict.fromkeys(PROTEINS, BINDERS), GUARDS,
+        MEASURES | dict.fromkeys(PROTEINS, BINDERS), BESIDE,
         ("Proteins of ChEMBL, none of the virus. A binder is below 0.1 micromol, a predicted one above a probability "
          "of one half.",),
     )
@@ -201,12 +195,12 @@ def quick() -> Preset:
 
 def paper() -> Preset:
     made = runs("configs/paccmann_sars.py:paper/{name}", ("kiba",), "ours")
-    return Preset(made, claims(("kiba",))[1:4], MEASURES | {"kiba": BINDERS}, GUARDS, figures={})
+    return Preset(made, claims(("kiba",))[1:4], MEASURES | {"kiba": BINDERS}, BESIDE, figures={})
 
 
 def tiny() -> Preset:
     made = runs("configs/paccmann_sars.py:tiny-{name}", ("carbonic",), "ours")
-    return Preset(made, claims(("carbonic",))[:4], MEASURES | {"carbonic": BINDERS}, GUARDS)
+    return Preset(made, claims(("carbonic",))[:4], MEASURES | {"carbonic": BINDERS}, BESIDE)
 
 
 PAPER = Paper(

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rl_jax.core.config import unknown
+from rl_jax.core.experiment import Metric
 from rl_jax.core.extras import require
 
 PAD, START, STOP, UNKNOWN = range(4)
@@ -33,6 +34,15 @@ ALPHABETS = {"selfies": SELFIES, "smiles": SMILES}
 SMILES_TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|.")
 FINGERPRINT_BITS = 1024
 RADIUS = 2
+# What stands beside every reward that molecules are written for.
+VALIDITY = Metric("eval/validity", "validity")
+UNIQUENESS = Metric("eval/uniqueness", "uniqueness")
+NOVELTY = Metric("eval/novelty", "novelty")
+QED = Metric("eval/drug_likeness", "QED")
+SA = Metric("eval/accessibility", "synthetic accessibility", "lower")
+DIVERSITY = Metric("eval/diversity", "Tanimoto diversity")
+NEAREST = Metric("eval/nearest", "similarity to the nearest known active")
+GUARDS = (VALIDITY, UNIQUENESS, NOVELTY, QED, SA, DIVERSITY, NEAREST)
 
 
 def chemistry(module: str = "rdkit.Chem") -> ModuleType:
