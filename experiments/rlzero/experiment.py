@@ -67,6 +67,7 @@ def pretraining(config: ConfigDict) -> Experiment:
         act = with_latents(agent)
         goals = jnp.asarray(observed(MAZE, cells))
 
+        @of_runs
         def success(params: PyTree) -> jax.Array:
             latents = embed(config.agent, params, goals)
             paths = judge.paths(lambda params, seen: act(params, seen, latents), len(cells))(params)
@@ -75,7 +76,7 @@ def pretraining(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            return Evaluation(outcomes={"success": of_runs(success, state).astype(float)})
+            return Evaluation(outcomes={"success": success(state).astype(float)})
 
         return program._replace(evaluate=evaluate)
 
@@ -122,6 +123,7 @@ def inference(config: ConfigDict) -> Experiment:
             found = embed(config.agent, params, jnp.asarray(shown))
             return on_sphere(jax.vmap(lambda own: imitation_latent(own, jnp.asarray(weights)))(found))
 
+        @of_runs
         def judged(params: PyTree) -> dict[str, jax.Array]:
             paths = {}
             for name, arm in {"obeyed": own.arm, "random": "random"}.items():
@@ -135,7 +137,7 @@ def inference(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            found = of_runs(judged, state)
+            found = judged(state)
             same = {"expert": expert, "projection_error": error}
             for name, places in {"imagined": clips.positions, "shown": position(MAZE, shown)}.items():
                 same |= dict(zip((f"{name}_row", f"{name}_column"), places.reshape(-1, 2).T, strict=True))

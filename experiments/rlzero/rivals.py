@@ -14,7 +14,7 @@ from experiments.rlzero.world import Judge, frames, make_clips, make_world, of_r
 from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run, shard_batch
+from rl_jax.core.mesh import first_run, gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.shifts import random_shift
 from rl_jax.data.transitions import sample, sample_rows
@@ -67,6 +67,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
         def act(params: PyTree, observations: jax.Array) -> jax.Array:
             return jax.vmap(lambda own, seen: agent.act(own, seen, jax.random.key(0), 0.0))(params, observations)
 
+        @of_runs
         def judged(params: PyTree) -> dict[str, jax.Array]:
             paths = judge.paths(act, len(PROMPTS))(params)
             first = paths[:, 0].reshape(-1, 2)
@@ -75,7 +76,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            found = of_runs(judged, state)
+            found = judged(state)
             return Evaluation(outcomes=found | {"expert": np.tile(expert, (len(found["obeyed"]), 1))})
 
         return Program(init, step, evaluate, resident)
@@ -121,10 +122,15 @@ def encoder_experiment(config: ConfigDict) -> Experiment:
     def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
         return networks.step(state, "encoder", loss, *views(resident, key))
 
+    drawn = jax.jit(views)
+
+    @of_runs
+    def accuracy(params: PyTree, first: jax.Array, second: jax.Array) -> jax.Array:
+        return loss(params["encoder"], first, second)[1]["contrastive/accuracy"]
+
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        pair = jax.jit(views)(resident, key)
-        accuracy = of_runs(lambda params: loss(params["encoder"], *pair)[1]["contrastive/accuracy"], state)
-        return Evaluation(outcomes={"accuracy": np.asarray(accuracy)[:, None]})
+        pair = jax.device_get(gather(drawn(resident, key)))
+        return Evaluation(outcomes={"accuracy": accuracy(state, *pair)[:, None]})
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         own = first_run(result.state.params["encoder"]["encoder"])

@@ -128,10 +128,18 @@ class Judge(NamedTuple):
         return roll
 
 
-def of_runs(fn: Callable[[PyTree], Any], state: TrainState) -> Any:
-    """`fn` of each run's parameters, host arrays [S, ...], on one device whatever the mesh."""
-    params = jax.device_put(gather(state.params), jax.local_devices()[0])
-    return jax.device_get(jax.jit(over_runs(fn, default_seed_axis()))(params))
+def of_runs(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Lifts `fn` of one run's parameters (and of arrays that all runs share) to a state of all runs, compiled once.
+
+    It gives host arrays [S, ...], computed on one device whatever the mesh.
+    """
+    lifted = jax.jit(lambda params, *shared: over_runs(lambda own: fn(own, *shared), default_seed_axis())(params))
+
+    def of(state: TrainState, *shared: Any) -> Any:
+        params = jax.device_put(gather(state.params), jax.local_devices()[0])
+        return jax.device_get(lifted(params, *shared))
+
+    return of
 
 
 def with_latents(agent: Agent) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:

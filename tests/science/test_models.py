@@ -87,6 +87,7 @@ def test_the_official_update_is_the_papers_formula():
     assert float(stepped(batch, **OFFICIAL | {"match_temperature": True})[1]["actor/off_policy"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_each_of_the_four_settings_acts():
     batch = batch_of([1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0])
     # Equal rewards: without a baseline everything written is pushed up, with one nothing is.
@@ -117,6 +118,7 @@ def test_rewards_of_predictions():
     assert float(effect_reward(jnp.array([0.0]), config)[0]) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_losses_of_autoencoders():
     tokens = jnp.array([[START, 4, 5, STOP, PAD], [START, 5, STOP, PAD, PAD]])
     value = lambda tokens, weight: molecule_loss(  # noqa: E731
