@@ -218,9 +218,12 @@ def profile_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         weight = jnp.minimum(own.kl_growth * step, own.kl_max)
         return profile_loss(module, params, rows, loss_key, kl_weight=weight, masked=own.masked, noise=own.noise)
 
+    @jax.jit
+    def rebuilt(models: PyTree) -> jax.Array:
+        return jax.lax.map(lambda params: module.apply({"params": params}, held_out), models)
+
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        rebuilt = jax.lax.map(lambda params: module.apply({"params": params}, held_out), gather(state.params["model"]))
-        errors = np.square(np.asarray(rebuilt) - held_out).sum(-1)
+        errors = np.square(np.asarray(rebuilt(gather(state.params["model"]))) - held_out).sum(-1)
         return Evaluation(outcomes={"unexplained": errors / np.square(held_out).sum(-1).mean()})
 
     return Pretraining(init, loss, evaluate, train), "unexplained"
