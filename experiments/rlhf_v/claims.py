@@ -197,7 +197,8 @@ def draw_rates(scores: Scores, path: Path) -> None:
 def quick() -> Preset:
     methods = tuple(name for name in ARMS if name != "ranking_nll")
     made = runs(methods, "configs/rlhf_v.py:{preset}", "scenes", "configs/rlhf_v.py:sft")
-    return Preset(made, quick_claims(), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE))
+    return Preset(made, quick_claims(), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE),
+                  figures={"rates.png": draw_rates})
 
 
 def wide() -> Preset:
@@ -246,7 +247,6 @@ PAPER = Paper(
         "tiny": tiny,
     },
     published=(PUBLISHED,),
-    figures={"rates.png": draw_rates},
     notes=(
         "Scenes are eight values that a prompt says, **not images**: nothing here sees a pixel. A description mentions "
         "each of them; rates are of descriptions of 1,000 fresh scenes, sampled at temperature 1.",
