@@ -18,34 +18,26 @@ import functools
 
 from ml_collections import ConfigDict
 
-from rl_jax.core.config import core_config, from_preset
-from rl_jax.generative import molecule_design, molecule_stages
+from rl_jax.core.config import from_preset
+from rl_jax.generative import molecule_recipes as recipes
 
-OFFICIAL = {
-    "policy.baseline": "none", "policy.mask_after_stop": False, "policy.match_temperature": False,
-    "policy.temperature": 0.7, "policy.drop_invalid": True, "targets_per_batch": 1,
-}
 ARMS = {
-    "ours": {}, "moving_average": {"policy.baseline": "moving_average"}, "official": OFFICIAL,
+    "ours": {}, "moving_average": {"policy.baseline": "moving_average"},
+    "official": recipes.OFFICIAL | {"policy.temperature": 0.7},
     "balanced": {"reward.drug_likeness": 0.5, "reward.accessibility": 0.5},
 }
 STAGES = {  # task, then dotted fields
-    "generator": ("generator", {"num_steps": 4000, "batch_size": 64, "pretraining.learning_rate": 2e-3}),
-    "profile": ("profile", {"num_steps": 1500, "batch_size": 64}),
-    "predictor": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "predictor"}),
-    "judge": ("predictor", {"num_steps": 2000, "batch_size": 256, "predictor.role": "judge", "seed": 1}),
-    "toxicity": ("toxicity", {"num_steps": 1000, "batch_size": 256}),
+    "generator": ("generator", recipes.GENERATOR), "profile": ("profile", recipes.PROFILES),
+    "predictor": ("predictor", recipes.PREDICTOR), "judge": ("predictor", recipes.JUDGE),
+    "toxicity": ("toxicity", recipes.TOXICITY),
 }
 # Authors' code: paccmann_chemistry, paccmann_omics, paccmann_predictor, paccmann_generator.
-PAPER = {
-    "activities.name": "gdsc", "molecules.length": 100, "generator.width": 512,
-    "generator.num_layers": 2, "generator.latent": 256, "generator.stack_depth": 50, "generator.every_step": False,
-    "generator.dropout": 0.2, "generator.kl_max": 1.0, "profiles.features": (1024, 512, 256, 200),
-    "profiles.latent": 128, "predictor.form": "attention", "predictor.features": (1024, 512), "reward.midpoint": 0.0,
-    "judging.molecules": 1000, "num_seeds": 3,
+PAPER = recipes.PAPER | {
+    "activities.name": "gdsc", "profiles.features": (1024, 512, 256, 200), "predictor.features": (1024, 512),
+    "reward.midpoint": 0.0, "judging.molecules": 1000, "num_seeds": 3,
 }
 PAPER_STAGES = {
-    "generator": {"num_steps": 6000, "batch_size": 256, "pretraining.learning_rate": 5e-4},
+    "generator": recipes.PAPER_GENERATOR,
     "profile": {"num_steps": 20_000, "batch_size": 64, "pretraining.learning_rate": 3e-3},
     "predictor": {"num_steps": 10_000, "batch_size": 2048}, "judge": {"num_steps": 10_000, "batch_size": 2048},
     "policy": {"num_steps": 120, "batch_size": 256},
@@ -62,30 +54,14 @@ def get_config(preset: str = "quick") -> ConfigDict:
     return from_preset("paccmann_rl", presets, preset)
 
 
-def base(fields: dict) -> ConfigDict:
-    config = core_config()
-    config.update(molecule_stages.default_config())
-    config.update(molecule_design.default_config())
-    config.overlap, config.tensorboard, config.batch_size = 0, False, 128
-    config.side_by_side = ()
-    config.update_from_flattened_dict(fields)
-    return config
-
-
 def stage(name: str) -> ConfigDict:
-    task, fields = STAGES[name]
-    config = base({"task": task, **fields})
-    config.loop.update({"chunk": 50, "log_every": 100, "eval_every": 0})
+    config = recipes.stage_config(*STAGES[name])
     config.checkpoint.every = 1000
     return config
 
 
 def policy(arm: str) -> ConfigDict:
-    config = base({
-        "num_seeds": 3, "num_steps": 300, "policy.learning_rate": 1e-3, "policy.max_grad_norm": 1.0,
-        "reward.midpoint": -2.0, **ARMS[arm],
-    })
-    config.loop.update({"chunk": 1, "log_every": 10, "eval_every": 0, "eval_at_start": True})
+    config = recipes.policy_config({"num_seeds": 3, "num_steps": 300, "reward.midpoint": -2.0, **ARMS[arm]})
     config.checkpoint.every = 50
     return config
 
@@ -101,13 +77,8 @@ def paper(name: str) -> ConfigDict:
 
 
 def tiny(config: ConfigDict, attention: bool = False) -> ConfigDict:
-    config.update_from_flattened_dict({
-        "num_seeds": 2 if config.task == "policy" else 1, "num_steps": 4, "batch_size": 8, "targets_per_batch": min(
-            config.targets_per_batch, 2), "activities.molecules": 64, "molecules.length": 20, "generator.width": 16,
-        "generator.latent": 8, "profiles.features": (16,), "profiles.latent": 4, "predictor.features": (16,),
-        "judging.molecules": 8, "loop.chunk": 1, "loop.log_every": 2, "checkpoint.every": 2,
-        "activities.judged_targets": 2, "activities.targets": 6, "molecules.min_atoms": 1,
-    })
+    config = recipes.tiny(config)
+    config.activities.judged_targets = 2
     if attention:
         config.predictor.form = "attention"
     return config
