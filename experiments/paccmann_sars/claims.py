@@ -76,7 +76,9 @@ SPECIFIC = measured("specific", "gain of its own molecules less that of another 
 
 def sign_test(gains: int, number: int) -> float:
     """The chance of so many gains or more of that number if a gain were as likely as a loss."""
-    return sum(math.comb(number, k) for k in range(gains, number + 1)) / 2**number
+    from scipy.stats import binomtest
+
+    return float(binomtest(gains, number, alternative="greater").pvalue)
 
 
 def proteins_that_gain(least: int, number: int, proteins: tuple[str, ...]) -> Claim:
