@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections import defaultdict
 from importlib.metadata import version
@@ -48,19 +47,6 @@ _OWN_DATA = "" if "RL_JAX_TEST_DATA" in os.environ else tempfile.mkdtemp(prefix=
 os.environ.setdefault("RL_JAX_TEST_DATA", _OWN_DATA)
 if _OWN_DATA:
     atexit.register(shutil.rmtree, _OWN_DATA, ignore_errors=True)
-
-
-def _revision() -> str:
-    """The commit, which chooses the cases that take turns; nothing outside a git checkout."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip()
-
-
-# All processes of a session must agree, even where a commit is made meanwhile.
-os.environ.setdefault("RL_JAX_TEST_REVISION", _revision())
 
 
 def pytest_configure(config: pytest.Config) -> None:

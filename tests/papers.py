@@ -1,14 +1,12 @@
 """The papers, one line each: what all of them promise is tested on these presets, without a word more from a paper.
 
-`make test` runs the promises of programs (tests/promises) on one case a family and on one of the others, which the
-revision chooses; `make test-slow` runs all.
+`make test` runs the promises of programs (tests/promises) on one case a family, `make test-slow` on all others.
 """
 
-import hashlib
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,25 +131,11 @@ def by_name(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
-def in_turn(names: Sequence[str]) -> str:
-    """One of the names, the same for all processes of a session and another at most commits."""
-    at = os.environ["RL_JAX_TEST_REVISION"]
-    return min(names, key=lambda name: hashlib.sha256(f"{at} {name}".encode()).hexdigest())
-
-
-def in_make_test() -> set[str]:
-    """The cases of `make test`: one a family, and one of the others in turn."""
-    others = [case.name for case in CASES if case.name not in FAMILIES.values()]
-    return {*FAMILIES.values(), in_turn(others)}
-
-
-def parameters(chosen: Callable[[Case], bool] | None = None) -> list:
-    """All cases as pytest parameters; those that are not chosen, by default not `in_make_test`, are slow."""
-    quick = in_make_test()
-    chosen = chosen or (lambda case: case.name in quick)
+def parameters(quick: Collection[str] = tuple(FAMILIES.values())) -> list:
+    """All cases as pytest parameters; those whose name is not among `quick` are slow."""
     marks = {paper.name: paper.marks for paper in PAPERS}
     return [
-        pytest.param(case, id=case.name, marks=marks[case.paper] + ([] if chosen(case) else [pytest.mark.slow]))
+        pytest.param(case, id=case.name, marks=marks[case.paper] + ([] if case.name in quick else [pytest.mark.slow]))
         for case in CASES
     ]
 

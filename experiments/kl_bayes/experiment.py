@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.files import write_atomically
-from rl_jax.core.fused import default_seed_axis, over_runs
+from rl_jax.core.fused import evaluated
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run, gather
+from rl_jax.core.mesh import first_run
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.cache import files_checksum
 from rl_jax.language.checkpoints import load
@@ -60,15 +60,14 @@ def experiment(config: ConfigDict) -> Experiment:
     potential = np.asarray(target.potential(texts[:, 1:]), np.float64)
     log_prior = np.asarray(jax.jit(functools.partial(text_log_probs, shape))(prior.params, texts))
 
-    @jax.jit
-    def exact(state: TrainState, texts: jax.Array) -> jax.Array:
-        """log pi of every text, [S, N]."""
-        of_runs = over_runs(lambda own: text_log_probs(shape, own.params["policy"], texts), default_seed_axis())
-        return of_runs(state.replace(step=None))
+    @evaluated
+    def exact(params: PyTree, texts: jax.Array) -> jax.Array:
+        """log pi of every text, [N]."""
+        return text_log_probs(shape, params["policy"], texts)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         del resident, key
-        judged = [judgement(log_pi, log_prior, potential) for log_pi in jax.device_get(gather(exact(state, texts)))]
+        judged = [judgement(log_pi, log_prior, potential) for log_pi in exact(state.params, texts)]
         return Evaluation(outcomes={name: np.array([[one[name]] for one in judged]) for name in judged[0]})
 
     def program(config: ConfigDict) -> Program:
@@ -183,14 +182,12 @@ def pretraining(config: ConfigDict, shape: DecoderConfig) -> Experiment:
     def step(state: TrainState, chain: jax.Array, batch: None, key: Key) -> tuple[TrainState, Metrics]:
         return networks.step(state, "policy", loss, draw(chain, key))
 
-    @jax.jit
-    def judged(state: TrainState, chain: jax.Array, key: Key) -> jax.Array:
-        texts = draw(chain, key)
-        of_runs = over_runs(lambda own: loss(own.params["policy"], texts)[0], default_seed_axis())
-        return of_runs(state.replace(step=None))
+    @evaluated
+    def judged(params: PyTree, chain: jax.Array, key: Key) -> jax.Array:
+        return loss(params["policy"], draw(chain, key))[0]
 
     def evaluate(state: TrainState, chain: jax.Array, key: Key) -> Evaluation:
-        return Evaluation(outcomes={"loss": np.asarray(jax.device_get(gather(judged(state, chain, key))))[:, None]})
+        return Evaluation(outcomes={"loss": judged(state.params, chain, key)[:, None]})
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         save_model(workdir / "model.npz", first_run(result.state.params["policy"]), kind="prior", domain="markov")

@@ -14,11 +14,12 @@ from experiments.rlzero.body import body_experiment
 from experiments.rlzero.exact import exact_experiment
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
 from experiments.rlzero.rivals import encoder_experiment, image_reward_experiment
-from experiments.rlzero.world import Judge, World, make_clips, make_world, of_runs, with_latents
+from experiments.rlzero.world import Judge, World, make_clips, make_world, with_latents
 from rl_jax.agents.agent import Agent
 from rl_jax.agents.fb import embed, fb
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.fused import evaluated
 from rl_jax.core.mesh import shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample
@@ -67,7 +68,7 @@ def pretraining(config: ConfigDict) -> Experiment:
         act = with_latents(agent)
         goals = jnp.asarray(observed(MAZE, cells))
 
-        @of_runs
+        @evaluated
         def success(params: PyTree) -> jax.Array:
             latents = embed(config.agent, params, goals)
             paths = judge.paths(lambda params, seen: act(params, seen, latents), len(cells))(params)
@@ -76,7 +77,7 @@ def pretraining(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            return Evaluation(outcomes={"success": success(state).astype(float)})
+            return Evaluation(outcomes={"success": success(state.params).astype(float)})
 
         return program._replace(evaluate=evaluate)
 
@@ -123,7 +124,7 @@ def inference(config: ConfigDict) -> Experiment:
             found = embed(config.agent, params, jnp.asarray(shown))
             return on_sphere(jax.vmap(lambda own: imitation_latent(own, jnp.asarray(weights)))(found))
 
-        @of_runs
+        @evaluated
         def judged(params: PyTree) -> dict[str, jax.Array]:
             paths = {}
             for name, arm in {"obeyed": own.arm, "random": "random"}.items():
@@ -137,7 +138,7 @@ def inference(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            found = judged(state)
+            found = judged(state.params)
             same = {"expert": expert, "projection_error": error}
             for name, places in {"imagined": clips.positions, "shown": position(MAZE, shown)}.items():
                 same |= dict(zip((f"{name}_row", f"{name}_column"), places.reshape(-1, 2).T, strict=True))

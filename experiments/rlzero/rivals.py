@@ -10,9 +10,10 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments.rlzero.prompts import MAZE, PROMPTS, expert_paths, obeyed
-from experiments.rlzero.world import Judge, frames, make_clips, make_world, of_runs
+from experiments.rlzero.world import Judge, frames, make_clips, make_world
 from rl_jax.agents.td3_bc import td3_bc
 from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.fused import evaluated
 from rl_jax.core.loop import Result
 from rl_jax.core.mesh import first_run, gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
@@ -67,7 +68,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
         def act(params: PyTree, observations: jax.Array) -> jax.Array:
             return jax.vmap(lambda own, seen: agent.act(own, seen, jax.random.key(0), 0.0))(params, observations)
 
-        @of_runs
+        @evaluated
         def judged(params: PyTree) -> dict[str, jax.Array]:
             paths = judge.paths(act, len(PROMPTS))(params)
             first = paths[:, 0].reshape(-1, 2)
@@ -76,7 +77,7 @@ def image_reward_experiment(config: ConfigDict) -> Experiment:
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            found = judged(state)
+            found = judged(state.params)
             return Evaluation(outcomes=found | {"expert": np.tile(expert, (len(found["obeyed"]), 1))})
 
         return Program(init, step, evaluate, resident)
@@ -124,13 +125,13 @@ def encoder_experiment(config: ConfigDict) -> Experiment:
 
     drawn = jax.jit(views)
 
-    @of_runs
+    @evaluated
     def accuracy(params: PyTree, first: jax.Array, second: jax.Array) -> jax.Array:
         return loss(params["encoder"], first, second)[1]["contrastive/accuracy"]
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         pair = jax.device_get(gather(drawn(resident, key)))
-        return Evaluation(outcomes={"accuracy": accuracy(state, *pair)[:, None]})
+        return Evaluation(outcomes={"accuracy": accuracy(state.params, *pair)[:, None]})
 
     def finish(result: Result, workdir: Path) -> dict[str, Any]:
         own = first_run(result.state.params["encoder"]["encoder"])

@@ -1,7 +1,7 @@
 """What RLZero reads: data of a maze, drawn clips in the place of imagined ones, the states nearest to them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,7 @@ from ml_collections import ConfigDict
 from experiments.rlzero.prompts import MAZE, expert_paths
 from rl_jax.agents.agent import Agent
 from rl_jax.core.config import unknown
-from rl_jax.core.fused import default_seed_axis, over_runs
-from rl_jax.core.mesh import gather
-from rl_jax.core.program import PyTree, TrainState
+from rl_jax.core.program import PyTree
 from rl_jax.data.cache import content_checksum
 from rl_jax.data.transitions import Transitions
 from rl_jax.envs.velocity_maze import SPRITES, collect, moved, observed, picture, position, random_positions
@@ -126,20 +124,6 @@ class Judge(NamedTuple):
             return jnp.moveaxis(jax.lax.scan(step, start, None, length=self.steps)[1], 0, 2)
 
         return roll
-
-
-def of_runs(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Lifts `fn` of one run's parameters (and of arrays that all runs share) to a state of all runs, compiled once.
-
-    It gives host arrays [S, ...], computed on one device whatever the mesh.
-    """
-    lifted = jax.jit(lambda params, *shared: over_runs(lambda own: fn(own, *shared), default_seed_axis())(params))
-
-    def of(state: TrainState, *shared: Any) -> Any:
-        params = jax.device_put(gather(state.params), jax.local_devices()[0])
-        return jax.device_get(lifted(params, *shared))
-
-    return of
 
 
 def with_latents(agent: Agent) -> Callable[[PyTree, jax.Array, jax.Array], jax.Array]:

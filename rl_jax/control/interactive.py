@@ -18,9 +18,9 @@ from rl_jax.control.agents import make_agent
 from rl_jax.control.online import on_task_actions
 from rl_jax.control.tasks import ActionBox, Task, action_box, headline_of, judge_in, references_of
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.fused import default_seed_axis, over_runs
+from rl_jax.core.fused import evaluated
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run, gather, shard_batch
+from rl_jax.core.mesh import first_run, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.core.runtime import from_main_process
 from rl_jax.data.episodes import Episodes, concatenate_episodes
@@ -175,15 +175,14 @@ def reference_experiment(config: ConfigDict) -> Experiment:
             drawn = sample_rows(resident, batch_key, config.batch_size, len(resident.transitions))
             return agent.update(state, shard_batch(drawn), update_key)
 
-        @jax.jit
-        def q_of_runs(params: PyTree) -> jax.Array:
-            return over_runs(lambda own: agent.q(own, observations, actions), default_seed_axis())(params)
+        @evaluated
+        def followed_q(params: PyTree) -> jax.Array:
+            return agent.q(params, observations, actions)
 
         def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
             del resident, key
-            params = jax.device_put(gather(state.params), jax.local_devices()[0])
-            found = np.asarray(jax.device_get(q_of_runs(params)))
-            return Evaluation(outcomes={"error": 100.0 * np.abs(found - followed) / np.ptp(followed)})
+            error = np.abs(followed_q(state.params) - followed) / np.ptp(followed)
+            return Evaluation(outcomes={"error": 100.0 * error})
 
         def init(key: Key, resident: PolicyTransitions) -> TrainState:
             return agent.init(key, sample_rows(resident, key, 1, len(resident.transitions)))

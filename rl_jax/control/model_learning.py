@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 
 from rl_jax.agents.online import Steps, collect, start
 from rl_jax.control.dynamics import Rows, make_dynamics
-from rl_jax.core.fused import default_seed_axis, over_runs
-from rl_jax.core.mesh import gather
+from rl_jax.core.fused import evaluated
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.envs.surrogate import World, roll_out
 
@@ -80,10 +79,10 @@ def model_program(config: ConfigDict, world: World) -> Program:
             found["terms"] = jnp.sum(extra["model"].coefficients != 0.0).astype(jnp.float32)
         return found
 
-    judge_all = jax.jit(over_runs(judged, default_seed_axis()))
+    judge_all = evaluated(judged)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        found = jax.device_get(judge_all(gather(state.extra)))
+        found = judge_all(state.extra)
         return Evaluation(outcomes={name: np.asarray(x, np.float64)[:, None] for name, x in found.items()})
 
     return Program(init, step, evaluate)

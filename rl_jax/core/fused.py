@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rl_jax.core.mesh import gather
 from rl_jax.core.program import Key, Program, PyTree, TrainState
 
 # Independent streams of randomness; each is folded with the seed, then with the step.
@@ -79,6 +80,21 @@ def over_runs(fn: Callable[..., Any], seed_axis: str) -> Callable[..., Any]:
         return jax.vmap(fn, spmd_axis_name="seed" if in_mesh() else None)(*args)
 
     return lifted
+
+
+def evaluated(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Lifts `fn` of one run's parameters, and of arrays that all runs share, to the parameters of all runs.
+
+    The function that it gives is compiled once, so it is made once, outside of `Program.evaluate`. It computes on one
+    device whatever the mesh, and gives host arrays [S, ...].
+    """
+    lifted = jax.jit(lambda params, *shared: over_runs(lambda own: fn(own, *shared), default_seed_axis())(params))
+
+    def of_runs(params: PyTree, *shared: Any) -> Any:
+        here = jax.local_devices()[0]
+        return jax.device_get(lifted(*jax.device_put(gather((params, *shared)), here)))
+
+    return of_runs
 
 
 def default_seed_axis() -> str:

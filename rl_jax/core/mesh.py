@@ -165,11 +165,11 @@ def upload_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def gather(tree: PyTree) -> PyTree:
     """A whole copy of every leaf on this process's first device, e.g. for an evaluation on the host.
 
-    Every process must call it. Only for trees that fit on one device.
+    Every process must call it. Only for trees that fit on one device; host arrays stay what they are.
     """
 
-    def local(x: jax.Array) -> jax.Array:
-        if len(x.sharding.device_set) == 1:
+    def local(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+        if isinstance(x, np.ndarray) or len(x.sharding.device_set) == 1:
             return x
         # One at a time: on a CPU, programs whose collectives run side by side can wait for each other for ever.
         return jax.block_until_ready(_copy_to_all(x.sharding.mesh)(x)).addressable_data(0)

@@ -127,8 +127,8 @@ RANGES: dict[str, Range] = {
     "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
     "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,
     "profiles.noise": NOT_NEGATIVE, "binder_at": Range(), "policy.temperature": POSITIVE, "baseline_decay": SHARE,
-    "targets_per_batch": COUNT, "reward.threshold": Range(), "inactive": Range(), "midpoint": Range(), "potent": Range(),
-    "reward.toxicity": NOT_NEGATIVE, "drug_likeness": NOT_NEGATIVE, "accessibility": NOT_NEGATIVE,
+    "targets_per_batch": COUNT, "reward.threshold": Range(), "inactive": Range(), "midpoint": Range(),
+    "potent": Range(), "reward.toxicity": NOT_NEGATIVE, "drug_likeness": NOT_NEGATIVE, "accessibility": NOT_NEGATIVE,
     "reward.solubility": NOT_NEGATIVE, "reward.alerts": NOT_NEGATIVE,
     # Of models of dynamics
     "real.steps": COUNT, "hold": COUNT, "policy_updates": COUNT, "degree": COUNT, "model.threshold": NOT_NEGATIVE,

@@ -314,10 +314,10 @@ def evaluation(
     predict = jax.jit(judges.predict, static_argnums=1)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        runs, model = [], gather(state.params["model"])
+        runs, (model, resident) = [], gather((state.params["model"], resident))
         for number in range(config.num_seeds):
             params = jax.tree.map(lambda x: x[number], model)
-            written = written_for(config, resident, params, places, count, jax.random.fold_in(key, number))
+            written = written_for(config, resident, params, places, count, key)  # chance is the same for all runs
             read_for = {place: read_all(config, tokens) for place, tokens in written.items()}
             runs.append([measured(resident, place, read_for) for place in design.judged])
         names = [name for name in runs[0][0] if name != "predictions"]

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
+from rl_jax.core.fused import evaluated
 from rl_jax.core.loop import Result
-from rl_jax.core.mesh import first_run, gather, shard_batch
+from rl_jax.core.mesh import first_run, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.data.transitions import sample_rows
 from rl_jax.generative.molecule_policy import sample
@@ -176,20 +177,19 @@ def generator_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         weight = jnp.minimum(own.kl_growth * step, own.kl_max)
         return molecule_loss(shape, params, rows, loss_key, kl_weight=weight, keep=own.keep)
 
-    @jax.jit
+    @evaluated
     def judged(params: PyTree, key: Key) -> tuple[Metrics, jax.Array]:
         loss_key, latent_key, sample_key = jax.random.split(key, 3)
         quiet = MoleculeConfig(**{**shape.__dict__, "dropout": 0.0})
-        _, info = molecule_loss(quiet, params, held_out, loss_key, kl_weight=1.0, keep=1.0)
+        _, info = molecule_loss(quiet, params["model"], held_out, loss_key, kl_weight=1.0, keep=1.0)
         latents = jax.random.normal(latent_key, (300, shape.latent))
-        return info, sample(shape, params, latents, length, 1.0, sample_key).final
+        return info, sample(shape, params["model"], latents, length, 1.0, sample_key).final
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        found = []
+        found, (infos, written) = [], judged(state.params, key)
         for number in range(config.num_seeds):
-            params = jax.tree.map(lambda x: x[number], gather(state.params["model"]))
-            info, written = jax.device_get(judged(params, key))
-            texts = [vocabulary.decode(row) for row in written]
+            info = {name: value[number] for name, value in infos.items()}
+            texts = [vocabulary.decode(row) for row in written[number]]
             good = [canonical(one) for text in texts if (one := read(text, config.molecules.min_atoms))]
             found.append({
                 "cross_entropy": info["model/cross_entropy"], "kl": info["model/kl"],
@@ -218,12 +218,12 @@ def profile_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         weight = jnp.minimum(own.kl_growth * step, own.kl_max)
         return profile_loss(module, params, rows, loss_key, kl_weight=weight, masked=own.masked, noise=own.noise)
 
-    @jax.jit
-    def rebuilt(models: PyTree) -> jax.Array:
-        return jax.lax.map(lambda params: module.apply({"params": params}, held_out), models)
+    @evaluated
+    def rebuilt(params: PyTree) -> jax.Array:
+        return module.apply({"params": params["model"]}, held_out)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        errors = np.square(np.asarray(rebuilt(gather(state.params["model"]))) - held_out).sum(-1)
+        errors = np.square(rebuilt(state.params) - held_out).sum(-1)
         return Evaluation(outcomes={"unexplained": errors / np.square(held_out).sum(-1).mean()})
 
     return Pretraining(init, loss, evaluate, train), "unexplained"
@@ -284,15 +284,15 @@ def predictor_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         predicted = predict(params, resident, rows[0], rows[1])
         return (masked_cross_entropy if binder else squared_error)(predicted, rows[2])
 
-    @jax.jit
+    @evaluated
     def of_all_runs(params: PyTree, resident: PyTree, molecules: jax.Array, places: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda own: predict(own, resident, molecules, places), params)
+        return predict(params["model"], resident, molecules, places)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
         outcomes: dict[str, np.ndarray] = {}
         for name, rows in judged.items():
             molecule, target, value = data.molecule[rows], data.target[rows], targets[rows].astype(np.float32)
-            predicted = np.asarray(of_all_runs(gather(state.params["model"]), resident, molecule, target))
+            predicted = of_all_runs(state.params, resident, molecule, target)
             columns = {
                 "correlation": lambda x: [np.corrcoef(x, value)[0, 1]],
                 "within_target": lambda x: [correlation_within(x, value, target)],
@@ -320,6 +320,8 @@ def toxicity_stage(config: ConfigDict) -> tuple[Pretraining, str]:
     held_out = np.arange(len(data.labels)) % 10 == 0
     nothing = lambda x: jnp.zeros((len(x), 0))  # noqa: E731
     resident = {"prints": data.prints[~held_out], "labels": data.labels[~held_out]}
+    prints, labels = data.prints[held_out], data.labels[held_out]
+    known = np.isfinite(labels)
 
     def init(key: Key, resident: PyTree) -> PyTree:
         return module.init(key, jnp.asarray(data.prints[:1]), nothing(data.prints[:1]))["params"]
@@ -329,13 +331,15 @@ def toxicity_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         logits = module.apply({"params": params}, rows["prints"], nothing(rows["prints"]))
         return masked_cross_entropy(logits, rows["labels"])
 
+    @evaluated
+    def logits_of(params: PyTree) -> jax.Array:
+        return module.apply({"params": params["model"]}, prints, nothing(prints))
+
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
-        prints, labels, found = jnp.asarray(data.prints[held_out]), data.labels[held_out], []
-        for number in range(config.num_seeds):
-            params = jax.tree.map(lambda x: x[number], gather(state.params["model"]))
-            logits, known = np.asarray(module.apply({"params": params}, prints, nothing(prints))), np.isfinite(labels)
-            found.append([area_under_curve(logits[known[:, i], i], labels[known[:, i], i]) for i in range(12)])
-        return Evaluation(outcomes={"auc": np.asarray(found)})
+        return Evaluation(outcomes={"auc": np.asarray([
+            [area_under_curve(logits[known[:, i], i], labels[known[:, i], i]) for i in range(12)]
+            for logits in logits_of(state.params)
+        ])})
 
     return Pretraining(init, loss, evaluate, resident), "auc"
 

@@ -21,7 +21,7 @@ from rl_jax.reports.declaration import Finding, Run
 from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.scores import Scores
 from tests.binaries import run_module
-from tests.papers import CASES, FAMILIES, PAPERS, ROOT, get_config, in_turn, make_experiment, smaller
+from tests.papers import CASES, PAPERS, ROOT, get_config, make_experiment, smaller
 from tests.promises.runner import on_devices, signal_at
 
 # Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
@@ -132,17 +132,9 @@ class Here:
         """Nothing runs in the background."""
 
 
-# One of the families' papers in turn; the others take as long and go the same way. Offline RL's goes it in processes of
-# its own, in tests/experiments/test_reproduce.py.
-IN_TURN = in_turn(sorted({case.paper for case in CASES if case.name in FAMILIES.values()} - {"offline_rl"}))
-
-
-@pytest.mark.parametrize(
-    "paper", [
-        pytest.param(one, id=one.name, marks=one.marks + ([] if one.name == IN_TURN else [pytest.mark.slow]))
-        for one in PAPERS
-    ]
-)
+# In `make test` offline RL's goes this way, in processes of its own: tests/experiments/test_reproduce.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", [pytest.param(one, id=one.name, marks=one.marks) for one in PAPERS])
 def test_the_tiny_preset_goes_from_run_to_verdict(paper, tmp_path):
     launcher, declared = Here(), load_paper(paper.name)
     report = reproduce(declared, (paper.name, "tiny"), tmp_path, launcher=launcher)
