@@ -169,7 +169,7 @@ def gather(tree: PyTree) -> PyTree:
     """
 
     def local(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-        if isinstance(x, np.ndarray) or len(x.sharding.device_set) == 1:
+        if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
             return x
         # One at a time: on a CPU, programs whose collectives run side by side can wait for each other for ever.
         return jax.block_until_ready(_copy_to_all(x.sharding.mesh)(x)).addressable_data(0)

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from rl_jax.core.fused import (
     STREAMS,
     Window,
+    evaluated,
     fingerprint,
     finite_leaves,
     fused_step,
@@ -160,3 +161,23 @@ def test_a_random_key_in_the_state_has_a_fingerprint():
     one, other = jax.random.key(0), jax.random.key(1)
     assert prints({"key": one}) == prints({"key": one})
     assert prints({"key": one}) != prints({"key": other})
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_all_runs_are_evaluated_on_one_device_and_compiled_once(devices):
+    traced = []
+
+    @evaluated
+    def product(params, rows, scale):
+        traced.append(1)
+        return {"sum": scale * jnp.sum(rows @ params["weights"])}
+
+    rows, weights = np.arange(16.0).reshape(8, 2), np.asarray([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    spread = jax.device_put(rows, NamedSharding(mesh, P("data")))
+    params = {"weights": jax.device_put(weights, NamedSharding(mesh, P()))}
+    for scale in (1.0, 3.0):
+        found = product(params, spread, np.float32(scale))
+        assert isinstance(found["sum"], np.ndarray)
+        np.testing.assert_allclose(found["sum"], scale * rows.sum(0) @ weights.T)
+    assert len(traced) == 1
