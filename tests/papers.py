@@ -131,13 +131,18 @@ def by_name(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
-def parameters(quick: Collection[str] = tuple(FAMILIES.values())) -> list:
-    """All cases as pytest parameters; those whose name is not among `quick` are slow."""
+def parameters(cases: Sequence[Case] = CASES, quick: Collection[str] = tuple(FAMILIES.values())) -> list:
+    """Cases as pytest parameters; those whose name is not among `quick` are slow."""
     marks = {paper.name: paper.marks for paper in PAPERS}
     return [
         pytest.param(case, id=case.name, marks=marks[case.paper] + ([] if case.name in quick else [pytest.mark.slow]))
-        for case in CASES
+        for case in cases
     ]
+
+
+def one_a_family() -> list:
+    """The families' cases: what tests a promise of the core, which no program can break. One is of `make test`."""
+    return parameters([by_name(name) for name in FAMILIES.values()], [FAMILIES["on the device"]])
 
 
 def get_config(name: str, preset: str, fields: Mapping[str, Any] = {}) -> ConfigDict:

@@ -73,7 +73,8 @@ class Case(NamedTuple):
       flips: settings under which every field of its config acts within FLIP_STEPS updates.
       batch: what the agent learns from, made of transitions.
       shown: what its `act` takes, made of a batch.
-      evaluated: fields of its config that act where it is evaluated, and not in training.
+      elsewhere: fields of its config that do not act in an update of this batch, but where it is evaluated or on
+        screens: the agent's own tests have them.
       choices: another legal value of each field that is a name.
     """
 
@@ -82,7 +83,7 @@ class Case(NamedTuple):
     flips: Mapping[str, Any] = {}
     batch: Callable[[Transitions], Any] = lambda data: data
     shown: Callable[[Any], Any] = lambda batch: batch.observations
-    evaluated: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     choices: Mapping[str, str] = {}
 
 
@@ -107,7 +108,7 @@ CASES = {
     "edac": Case(edac.edac, edac.default_config, {"log_std_min": 0.1}),
     "rebrac": Case(rebrac.rebrac, rebrac.default_config, {"policy_freq": 1}),
     "dt": Case(
-        dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, evaluated=("target_return",)
+        dt.dt, dt.default_config, {"warmup_steps": 1}, as_sequences, lambda batch: batch, elsewhere=("target_return",)
     ),
     "fdvl": Case(
         fdvl.fdvl, fdvl.default_config, {"decay_steps": 4, "max_weight": 2.0, "huber_delta": 1.0, "random_actions": 1},
@@ -125,7 +126,7 @@ CASES = {
     "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
     "cpl": Case(
         cpl.cpl, cpl.default_config, {"cloning_steps": 1, "warmup_steps": 1, "cloning_weight": 1.0}, as_comparisons,
-        first_steps, choices={"encoder": "one_hot_3", "cloned": "preferred"},
+        first_steps, elsewhere=("shift",), choices={"encoder": "one_hot_3", "cloned": "preferred"},
     ),
     "piql": Case(
         piql.piql, piql.default_config, {"decay_steps": 4, "max_weight": 2.0, "reward_share": 0.5}, as_comparisons,

@@ -45,6 +45,18 @@ def test_what_to_clone_is_named():
 
 
 @pytest.mark.slow
+def test_screens_are_shifted():
+    screens = RNG.uniform(0, 255, (*BATCH.steps.observations.shape[:2], 44, 44, 3)).astype(np.float32)
+    batch = BATCH.replace(steps=BATCH.steps.replace(observations=screens))
+    losses = []
+    for shift, seed in ((0, 1), (0, 2), (4, 1), (4, 2)):
+        agent = make_agent("cpl", encoder="drq_cnn", shift=shift, dropout=0.0)
+        state = agent.init(jax.random.key(0), batch)
+        losses.append(float(jax.jit(agent.update)(state, batch, jax.random.key(seed))[1]["actor/loss"]))
+    assert losses[0] == losses[1] and len(set(losses)) == 3
+
+
+@pytest.mark.slow
 def test_the_reward_of_p_iql_is_the_one_behind_the_comparisons():
     """r(s, a) = s a up to a constant: learned from comparisons of sums of four."""
     observations, actions = RNG.normal(size=(512, 4, 1)), RNG.uniform(-1, 1, (512, 4, 1))

@@ -9,7 +9,7 @@ the size of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a 
 import numpy as np
 import pytest
 
-from tests.papers import CASES, FAMILIES, PAPERS, by_name, parameters
+from tests.papers import CASES, PAPERS, by_name, one_a_family
 from tests.promises.cases import TOY, WHOLE, make_config
 from tests.promises.runner import assert_same, execute, largest_difference
 
@@ -22,8 +22,7 @@ UNDETERMINED = {"dual_rl_smodice": "value/params/MLP_0/Dense_2/bias"}
 WIDER = {"cpl_piql": 1e-2}
 
 
-# Each chunk length is compiled: beside the toy, the family that compiles soonest.
-@pytest.mark.parametrize("case", [TOY, *parameters([FAMILIES["on the device"]])], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [pytest.param(TOY, id=TOY.name), *one_a_family()])
 def test_neither_chunk_nor_intervals_change_a_bit(case, whole, unbroken):
     """One chunk of all steps, and chunks of two between lines, evaluations and saves."""
     assert whole(case).hashes == unbroken(case).hashes
@@ -35,6 +34,7 @@ def test_chunk_length(chunk, whole, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", one_a_family())
 def test_one_step_at_a_time(case, whole, tmp_path):
     assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 

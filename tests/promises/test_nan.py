@@ -7,12 +7,11 @@ import pytest
 
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.runtime import NonFiniteError
-from tests.papers import FAMILIES, parameters
+from tests.papers import one_a_family
 from tests.promises.cases import STEPS, TOY, WHOLE
 from tests.promises.runner import execute
 
-# A poisoned program is compiled anew: beside the toy, the family that compiles soonest.
-CASES = [pytest.param(TOY, id=TOY.name), *parameters([FAMILIES["on the device"]])]
+CASES = [pytest.param(TOY, id=TOY.name), *one_a_family()]
 
 
 def poisoned(at, *, params=True, metrics=True):
