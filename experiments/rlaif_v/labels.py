@@ -1,6 +1,7 @@
 """How descriptions are labelled: claim by claim, as a whole, or by the truth; and how often the claims order two right.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import chex
@@ -24,7 +25,7 @@ def errors(of: np.ndarray, descriptions: Sequence[np.ndarray]) -> np.ndarray:
 
 def rejected_by(decoder: DecoderConfig, params: PyTree) -> Rejected:
     """The labeller's own count: each claim is asked about by itself, and rejected where no is as probable as yes."""
-    answer = yes_no_of(decoder, (scenes.YES,), (scenes.NO,), at_once=1024)
+    answer = _reader_of_claims(decoder)
 
     def rejected(of: np.ndarray, descriptions: Sequence[np.ndarray]) -> np.ndarray:
         asked = [scenes.claims(scene, own)[0] for scene, own in zip(of, descriptions, strict=True)]
@@ -65,7 +66,18 @@ def judged_pairs(
 
 def preferred(decoder: DecoderConfig, params: PyTree, prompts: Texts, first: Texts, second: Texts) -> np.ndarray:
     """[R], how probable it is to a judge of whole answers that the first is better than the second."""
-    return judge_of(decoder, scenes.LAYOUT, at_once=512)(params, prompts, first, second)
+    return _judge_of_answers(decoder)(params, prompts, first, second)
+
+
+# Compiled once a decoder, not at every round and evaluation.
+@functools.cache
+def _reader_of_claims(decoder: DecoderConfig) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    return yes_no_of(decoder, (scenes.YES,), (scenes.NO,), at_once=1024)
+
+
+@functools.cache
+def _judge_of_answers(decoder: DecoderConfig) -> Callable[..., np.ndarray]:
+    return judge_of(decoder, scenes.LAYOUT, at_once=512)
 
 
 def order_accuracy(mentions: tuple[int, int], wrong: tuple[int, int], accuracy: float) -> float:
