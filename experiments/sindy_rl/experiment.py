@@ -55,7 +55,7 @@ def with_equations(config: ConfigDict) -> Callable[[Result, Path], dict[str, Any
             policy = np.asarray(extra["policies"])[0, 0]
             lines["policy"] = equations(policy, policy_terms(config, world), variables, world.actions)
         if config.task != "model_free" and config.model.kind == "sindy":
-            made = first_run(extra["fitted"].model if config.task == "dyna" else extra["model"])
+            made = first_run(extra["model"] if config.task == "model" else extra["fitted"].model)
             base = float(config.model.predict == "difference")
             found = equations_of(made.coefficients, world, sindy_terms(config.model, world), base)
             lefts = [f"d {name}/dt" for name in world.variables]
