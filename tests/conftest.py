@@ -6,6 +6,7 @@ import atexit
 import hashlib
 import os
 import platform
+import resource
 import shutil
 import tempfile
 from collections import defaultdict
@@ -66,18 +67,30 @@ def drop_oldest(folder: Path, most: int) -> None:
 
 # A compiled program takes six memory maps or more. Linux gives a process 65,530, past which the compiler crashes.
 MOST_MAPS = 20_000
-_MAPS = Path("/proc/self/maps")
+MOST_BYTES = 4 * 2**30  # that a process grows by before they go: two workers are to fit beside each other
+_MAPS, _SIZES = Path("/proc/self/maps"), Path("/proc/self/statm")
+_cleared = {"bytes": 0}  # what was left when they went last
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Between two tests the compiled programs go, where they have become many: they are memory too, 5 GB of it."""
+    """The compiled programs go where they have become many: between two files, or between two tests by their size."""
     if nextitem is None or not _MAPS.exists():
         return
-    with _MAPS.open("rb") as lines:
-        if sum(1 for _ in lines) > MOST_MAPS:
-            import jax
+    grown = _resident_bytes() - _cleared["bytes"]
+    if grown > MOST_BYTES or nextitem.path != item.path and _count(_MAPS) > MOST_MAPS:
+        import jax
 
-            jax.clear_caches()
+        jax.clear_caches()
+        _cleared["bytes"] = _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    return int(_SIZES.read_text().split()[1]) * resource.getpagesize()
+
+
+def _count(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 @pytest.fixture(scope="session")
