@@ -36,6 +36,8 @@ def _compilations() -> Path:
     return ROOT / ".pytest_cache" / "compilations" / key
 
 
+# LAPACK is called by all virtual devices at once, and threads of its own then wait for each other for ever (QR does).
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
 # As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
 _EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot" if version("jaxlib").startswith("0.10.") else ""

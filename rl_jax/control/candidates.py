@@ -122,7 +122,7 @@ def learnt_policy(folder: str | Path, observation: int, action: int) -> Partial:
     found = Partial(jax.jit(policy), tree)
     try:
         jax.eval_shape(found, jax.ShapeDtypeStruct((1, observation), jnp.float32))
-    except (TypeError, flax.errors.ScopeParamShapeError) as error:
+    except (TypeError, ValueError, flax.errors.ScopeParamShapeError) as error:
         raise ValueError(f"{folder}: its policy has other observations or actions than the data, which have "
                          f"{observation} and {action}: {' '.join(str(error).split())[:200]}") from error
     return found
