@@ -20,6 +20,7 @@ from rl_jax.core.runtime import PREEMPTED_EXIT_CODE
 from rl_jax.reports.declaration import Finding, Run
 from rl_jax.reports.measures import Evaluations
 from rl_jax.reports.scores import Scores
+from rl_jax.science.activities import DEEPDTA
 from tests.binaries import run_module
 from tests.papers import CASES, PAPERS, ROOT, get_config, make_experiment, smaller
 from tests.promises.runner import on_devices, signal_at
@@ -247,7 +248,8 @@ def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
     runs = {run.method: run for run in reversed(load_preset(load_paper(paper), preset).runs) if not run.needs}
     configs = {run.name: config_of(run) for run in runs.values()}
     configs = {name: config for name, config in configs.items() if flat(config).get("model.name", "") == ""}
-    configs = {name: own for name, own in configs.items() if "activities" not in own or own.activities.name != "gdsc"}
+    by_path = ("gdsc", *DEEPDTA)  # sets that a user has to have
+    configs = {name: own for name, own in configs.items() if flat(own).get("activities.name") not in by_path}
     if not configs:
         pytest.skip("all of its runs need a model that must be fetched, or another run")
     for name, config in configs.items():
