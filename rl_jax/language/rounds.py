@@ -108,7 +108,8 @@ def rounds_program(
             if not documents:
                 raise ValueError(
                     f"round {number + 1} of {told.prompts} questions with {told.samples} answers has no pair: all "
-                    "answers are equally good, raise config.rounds.prompts or the temperatures"
+                    "answers are judged equally good; raise config.rounds.prompts or the temperatures, and see whether "
+                    "the judge, if it is learned, tells answers apart"
                 )
             reference = resident["model"]
             if told.anchor == "previous":
