@@ -253,10 +253,10 @@ def test_the_runs_at_the_papers_scale_take_two_steps(paper, preset, tmp_path):
     if not configs:
         pytest.skip("all of its runs need a model that must be fetched, or another run")
     for name, config in configs.items():
-        config.update_from_flattened_dict({"num_steps": 2, "loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0})
-        smaller(config, FOR_A_CPU)
+        config.update_from_flattened_dict({"loop.chunk": 2, "loop.log_every": 1, "loop.eval_every": 0})
+        smaller(config, FOR_A_CPU | {"num_steps": 2})  # what is solved in closed form has none
         if "dataset" in config:
             config.dataset.num_steps = 5000
         with on_devices(1):
             result = loop.run(make_experiment(paper, config), config, tmp_path / name)
-        assert result.trained_steps <= 2 and result.step > 0, name
+        assert result.trained_steps <= 2 and (result.step > 0) == (config.num_steps > 0), name
