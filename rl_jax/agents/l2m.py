@@ -51,14 +51,14 @@ class Modulated(NamedTuple):
       update: (state, TaskBatch, key) -> (state, metrics).
       act: (params, sequences, key, temperature) -> actions [B, A], UNUSED where the last step's are.
       chosen: (params, sequences) -> [B] int32, the member that acts first, or pool_size and above for an old key.
-      trained: params -> the numbers that are trained and those of the model.
+      trained: params -> the numbers that one window trains, of a pool those of its members, and those of the model.
     """
 
     init: Callable[..., TrainState]
     update: Callable[..., tuple[TrainState, Metrics]]
     act: Callable[..., jax.Array]
     chosen: Callable[..., jax.Array]
-    trained: Callable[[PyTree], tuple[int, int]]
+    trained: Callable[[PyTree], tuple[float, int]]
 
 
 def l2m(config: ConfigDict, action_dim: int, pretrains: bool) -> Modulated:
@@ -235,12 +235,13 @@ def l2m(config: ConfigDict, action_dim: int, pretrains: bool) -> Modulated:
 
         return jax.lax.fori_loop(0, action_dim, number, context.actions)[:, -1]
 
-    def trained_numbers(params: PyTree) -> tuple[int, int]:
-        own = part(params["model"]), params.get(group, {}) if kind else {}
-        sizes = [[x.size for x in jax.tree.leaves(tree)] for tree in (own, params["model"])]
-        return sum(sizes[0]), sum(sizes[1])
+    def trained(params: PyTree) -> tuple[float, int]:
+        own = sum(x.size for x in part(params["model"]).values())
+        if kind:
+            own += sum(x.size for x in jax.tree.leaves(params["pool"])) * config.top_k / size
+        return own, sum(x.size for x in jax.tree.leaves(params["model"]))
 
-    return Modulated(init, update, act, lambda params, sequences: choose(params, sequences)[:, 0], trained_numbers)
+    return Modulated(init, update, act, lambda params, sequences: choose(params, sequences)[:, 0], trained)
 
 
 def default_config() -> ConfigDict:

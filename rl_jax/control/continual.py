@@ -104,7 +104,8 @@ def continual_experiment(config: ConfigDict) -> Experiment:
 
     Outcomes [S, E]: "success" of all tasks, an old one's episodes first, and of each kind "old_success" and
     "new_success"; "purity", I(task; selected) / H(task) of the new tasks, and "kept", the share of the old tasks'
-    windows that nothing modulates, by JUDGED windows of each task's data; "trained", percent of the model's numbers.
+    windows that nothing modulates, by JUDGED windows of each task's data; "trained", the numbers that one window trains in
+    percent of the model's.
 
     Raises:
       ValueError: there is no such stage, task or setting.

@@ -1,0 +1,76 @@
+"""L2M's experiments: presets, the authors' tasks, how states are shown, what selections say, errors."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import l2m as configs
+from experiments.l2m.experiment import experiment
+from rl_jax.control import continual
+from tests.papers import get_config
+
+
+def test_methods_are_what_they_say():
+    for method in configs.METHODS:
+        own = configs.get_config(method)
+        assert own.stage == "tune" and own.num_steps == own.tasks.steps * len(own.tasks.new)
+        whole_or_part, pool = bool(own.agent.trainable), bool(own.agent.modulator)
+        assert whole_or_part != pool and pool == (own.agent.pool_size > 0), method
+        assert configs.get_config(f"paper-{method}").agent.num_layers == 6
+    assert configs.get_config("last_layer_head").agent.trainable == "Block_1/|head/"
+    assert configs.get_config("paper-last_layer").agent.trainable == "Block_5/"
+    assert (configs.get_config("paper-l2m").agent.pool_size, configs.get_config("paper-l2p").agent.pool_size) == (30, 100)
+
+
+def test_the_authors_tasks_are_fifty():
+    assert (len(configs.CW10), len(configs.MT40)) == (10, 40) and not {*configs.CW10} & {*configs.MT40}
+    pytest.importorskip("metaworld")
+    from metaworld.policies import ENV_POLICY_MAP
+
+    assert {f"{name}-v3" for name in (*configs.CW10, *configs.MT40)} == {*ENV_POLICY_MAP}
+
+
+def test_states_are_shown_by_the_old_tasks_of_their_domain():
+    config = get_config("l2m", "tiny-l2m")
+    data = continual.load_tasks(config)
+    assert data.first.tolist() == [0, data.count[0], data.count[:2].sum()] and len(data.target) == 3
+    old = data.trajectories.observations[: data.count[0], 35:38]
+    np.testing.assert_allclose(old.mean(0), 0.0, atol=0.02)
+    np.testing.assert_allclose(old.std(0), 1.0, atol=0.02)
+    # The car, of which no old task is, by its own; what a domain does not have is 0.
+    car = data.trajectories.observations[data.first[1]: data.first[2]]
+    np.testing.assert_allclose(car[:, 38].mean(), 0.0, atol=0.05)
+    assert (car[:, :38] == 0.0).all() and np.abs(car).max() <= continual.MOST
+    assert data.trajectories.returns_to_go[data.first[0]] <= 0.0  # the pendulum costs
+
+
+def test_selections():
+    chosen = np.array([[[5, 5, 1, 6], [0, 0, 0, 0], [2, 2, 2, 2]]])
+    found = continual.selections(chosen, 1, pool_size=4)
+    assert found["kept"].tolist() == [[0.75]] and found["purity"][0, 0] == pytest.approx(1.0)
+    mixed = continual.selections(np.array([[[9], [3], [3]]]).repeat(4, 2), 1, 4)
+    assert mixed["purity"][0, 0] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"stage": "tuen"}, "unknown stage in config.stage 'tuen': did you mean tune"),
+    ({"tasks.new": ()}, "config.tasks: name at least one task to pre-train on"),
+    ({"tasks.old": ("pendulun",)}, "unknown task in config.tasks 'pendulun': did you mean pendulum"),
+])
+def test_bad_fields_are_named(fields, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        experiment(get_config("l2m", "tiny-l2m", fields))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["paper", "paper-l2m", "paper-l2p"])
+def test_the_authors_model_takes_two_steps(preset):
+    """On the two tasks that need no simulator of bodies; data of all fifty are made in hours."""
+    config = get_config("l2m", preset, {"tasks.old": ("pendulum",), "tasks.new": ("mountain-car",), "batch_size": 4,
+                                        "dataset.episodes": 2, "dataset.steps": 20, "agent.num_layers": 2})
+    program = experiment(config).program(config)
+    state = jax.jit(program.init)(jax.random.key(0), program.resident)
+    step = jax.jit(program.step)
+    for number in range(2):
+        state, metrics = step(state, program.resident, None, jax.random.key(number))
+    assert all(np.isfinite(x) for x in metrics.values()) and state.params["model"]["params"]["head"]["bias"].size == 64
