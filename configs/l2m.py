@@ -116,8 +116,8 @@ def tune(method: str) -> ConfigDict:
 def authors(config: ConfigDict) -> ConfigDict:
     """The authors' model, tasks and lengths; DMControl's ten and six are Gymnasium's two."""
     trainable, last = config.agent.trainable, config.agent.num_layers - 1
-    fields = ("embedding_dim", "num_layers", "num_heads", "max_timesteps", "dropout", "learning_rate", "old_keys", "rank")
-    config.agent.update({name: l2m.default_config()[name] for name in fields})
+    sizes = ("embedding_dim", "num_layers", "num_heads", "max_timesteps", "rank", "old_keys")
+    config.agent.update({name: l2m.default_config()[name] for name in (*sizes, "dropout", "learning_rate")})
     config.agent.trainable = trainable.replace(f"Block_{last}", f"Block_{config.agent.num_layers - 1}")
     if config.agent.pool_size == 8:
         config.agent.pool_size = 30

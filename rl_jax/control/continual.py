@@ -104,8 +104,8 @@ def continual_experiment(config: ConfigDict) -> Experiment:
 
     Outcomes [S, E]: "success" of all tasks, an old one's episodes first, and of each kind "old_success" and
     "new_success"; "purity", I(task; selected) / H(task) of the new tasks, and "kept", the share of the old tasks'
-    windows that nothing modulates, by JUDGED windows of each task's data; "trained", the numbers that one window trains in
-    percent of the model's.
+    windows that nothing modulates, by JUDGED windows of each task's data; "trained", the numbers that one window
+    trains, in percent of the model's.
 
     Raises:
       ValueError: there is no such stage, task or setting.
@@ -165,7 +165,8 @@ def continual_experiment(config: ConfigDict) -> Experiment:
             trained, size = agent.trained(params)  # both have the runs' axis
             outcomes = {
                 "success": success.reshape(runs, -1), "old_success": success[:, :number].reshape(runs, -1),
-                "new_success": success[:, number:].reshape(runs, -1), "trained": np.full((runs, 1), 100 * trained / size),
+                "new_success": success[:, number:].reshape(runs, -1),
+                "trained": np.full((runs, 1), 100 * trained / size),
             }
             if not pretrains and config.agent.modulator:
                 outcomes |= selections(chosen, number, config.agent.pool_size)
@@ -207,7 +208,8 @@ def play(
         row[: task.action_dim] = 0.0
     for episode, seed in enumerate(seeds):
         states = np.stack([padded(task.domain, task.reset(int(seed))) for task in tasks])
-        shown = LastSteps(Context(config.dataset.context_length, data.target), data.standardise(states)[None], ACTION_DIM)
+        context = Context(config.dataset.context_length, data.target)
+        shown = LastSteps(context, data.standardise(states)[None], ACTION_DIM)
         rewards, over = np.zeros(len(tasks)), np.zeros(len(tasks), bool)
         for _ in range(config.dataset.steps):
             shown.inputs.actions[0, :, -1] = blank
@@ -222,5 +224,3 @@ def play(
                 break
             shown.step(actions[None], rewards[None], data.standardise(states)[None])
     return success
-
-

@@ -103,11 +103,12 @@ def open_task(name: str) -> Task:
     """
     if name in OWN:
         return OWN[name](name)
-    known = list(OWN)
+    known = [*OWN, f"{METAWORLD}door-open and so on"]
     if name.startswith(METAWORLD):
-        known = [f"{METAWORLD}{x.removesuffix('-v3')}" for x in require("metaworld.policies", "metaworld").ENV_POLICY_MAP]
+        scripts = require("metaworld.policies", "metaworld").ENV_POLICY_MAP
+        known = [METAWORLD + script.removesuffix("-v3") for script in scripts]
     if name not in known:
-        raise ValueError(unknown("task in config.tasks", name, known if len(known) > 2 else [*known, f"{METAWORLD}..."]))
+        raise ValueError(unknown("task in config.tasks", name, known))
     return Task(name)
 
 
@@ -122,8 +123,10 @@ def padded(domain: str, states: np.ndarray) -> np.ndarray:
 
 
 def load_task(name: str, episodes: int, steps: int, seed: int, folder: Path) -> tuple[Episodes, dict]:
-    """(episodes of a task's expert with noise, {"success": the share of them, "noiseless": of those without noise}),
-    made where they are not cached."""
+    """(episodes of a task's expert with noise, what is known of them), made where they are not cached.
+
+    What is known: "success", a share of the episodes; "noiseless", the same of those without noise; the "domain".
+    """
     key = f"l2m-{name}-{EDITION}-episodes{episodes}-steps{steps}-seed{seed}"
     with shared(folder), exclusive(folder / "locks" / f"{key}.lock"):
         return open_cached(folder / "arrays", key, lambda: collect(name, episodes, steps, seed))

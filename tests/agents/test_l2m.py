@@ -44,8 +44,9 @@ def test_only_the_selected_modulator_and_its_key_move():
         moved = np.any(np.asarray(before.params["pool"]["keys"] != after.params["pool"]["keys"]), 1)
         selected.append(np.flatnonzero(moved))
         (one,) = selected[-1]  # states lie so close together that all windows select the same
-        for x, y in zip(*(jax.tree.leaves((s.params["pool"], s.opt_state["pool"])) for s in (before, after)), strict=True):
-            rest = np.arange(4) != one
+        rest = np.arange(4) != one
+        pools = [jax.tree.leaves((state.params["pool"], state.opt_state["pool"])) for state in (before, after)]
+        for x, y in zip(*pools, strict=True):
             np.testing.assert_array_equal(np.asarray(x)[rest], np.asarray(y)[rest])
     # The second task has the same states, and selects another member for the count of the first one.
     assert selected[0] != selected[1]
@@ -65,7 +66,7 @@ def test_only_the_selected_modulator_and_its_key_move():
     acting = jax.jit(agent.act)
     plain = acting(own | {"old": old["old"], "pool": params["pool"]}, context, None, 0.0)
     np.testing.assert_array_equal(acting(old, context, None, 0.0), plain)
-    assert (np.asarray(plain)[:, 1] == UNUSED).all() and np.isin(np.asarray(plain)[:, 0], [-0.75, -0.25, 0.25, 0.75]).all()
+    assert (plain[:, 1] == UNUSED).all() and jnp.isin(plain[:, 0], jnp.array([-0.75, -0.25, 0.25, 0.75])).all()
 
 
 def test_pre_training_moves_model_and_old_keys():

@@ -19,7 +19,7 @@ def test_methods_are_what_they_say():
         assert configs.get_config(f"paper-{method}").agent.num_layers == 6
     assert configs.get_config("last_layer_head").agent.trainable == "Block_1/|head/"
     assert configs.get_config("paper-last_layer").agent.trainable == "Block_5/"
-    assert (configs.get_config("paper-l2m").agent.pool_size, configs.get_config("paper-l2p").agent.pool_size) == (30, 100)
+    assert [configs.get_config(f"paper-{name}").agent.pool_size for name in ("l2m", "l2p", "lora")] == [30, 100, 1]
 
 
 def test_the_authors_tasks_are_fifty():
