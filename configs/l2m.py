@@ -74,15 +74,15 @@ def base() -> ConfigDict:
         "embedding_dim": 64, "num_layers": 2, "num_heads": 4, "max_timesteps": 200, "dropout": 0.0,
         "learning_rate": 1e-3, "old_keys": 16, "pool_size": 8, "rank": 4,
     })
-    config.tasks = {"old": OLD, "new": NEW, "steps": 300, "fisher_batches": 10}
+    config.tasks = {"old": OLD, "new": NEW, "steps": 200, "fisher_batches": 10}
     config.dataset = {
         "episodes": 40,  # a task
         "steps": 120,  # of an episode, in the data and when judged
-        "context_length": 5,
+        "context_length": 2,  # the authors' is 5
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",
     }
-    config.eval_episodes = 5  # of each task
+    config.eval_episodes = 4  # of each task
     config.side_by_side = ("agent.learning_rate", "agent.pull", "agent.penalty_weight")
     config.tensorboard = False
     return config
@@ -91,7 +91,7 @@ def base() -> ConfigDict:
 def pretrain() -> ConfigDict:
     config = base()
     config.stage = "pretrain"
-    config.num_steps, config.batch_size = 3000, 64
+    config.num_steps, config.batch_size = 1500, 64
     config.agent.warmup_steps = 100
     config.agent.decay_steps = config.get_oneway_ref("num_steps")
     config.loop.update({"chunk": 100, "log_every": 500, "eval_every": 0})
@@ -103,10 +103,10 @@ def tune(method: str) -> ConfigDict:
     config = base()
     config.stage = "tune"
     config.init_from.names = "params/(model|old)/"
-    config.num_seeds, config.batch_size = 3, 32
+    config.num_seeds, config.batch_size = 3, 64
     config.num_steps = config.tasks.steps * len(config.tasks.new)
     config.update_from_flattened_dict(METHODS[method])
-    config.loop.update({"chunk": 100, "log_every": 300, "eval_every": 0})
+    config.loop.update({"chunk": 100, "log_every": 200, "eval_every": 0})
     config.checkpoint.every = 0
     last = f"Block_{config.agent.num_layers - 1}/"
     config.agent.trainable = config.agent.trainable.replace("LAST/", last)
@@ -125,7 +125,7 @@ def authors(config: ConfigDict) -> ConfigDict:
         "old": tuple(f"metaworld-{task}" for task in MT40) + ("pendulum",),
         "new": tuple(f"metaworld-{task}" for task in CW10) + ("mountain-car",), "steps": 100_000,
     })
-    config.dataset.update({"episodes": 10_000, "steps": 200})
+    config.dataset.update({"episodes": 10_000, "steps": 200, "context_length": 5})
     config.batch_size, config.num_seeds = 256, 3
     config.num_steps = 1_000_000 if config.stage == "pretrain" else config.tasks.steps * len(config.tasks.new)
     config.agent.warmup_steps = 4000 if config.stage == "pretrain" else 0

@@ -12,8 +12,8 @@ from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
 
 LABELS = {
     "pretrained": "pre-trained, untuned", "l2m": "L2M", "l2m_ia3": "L2M with IA3",
-    "l2m_no_old_keys": "L2M without old keys", "lora": "LoRA, one", "ia3": "IA3, one", "adapters": "adapters, one", "prompt": "prompt, one", "l2p": "L2P",
-    "ft": "fine-tuning", "ewc": "EWC", "l2": "L2", "head": "head", "last_layer": "last layer",
+    "l2m_no_old_keys": "L2M without old keys", "lora": "LoRA, one", "ia3": "IA3, one", "adapters": "adapters, one",
+    "prompt": "prompt, one", "l2p": "L2P", "ft": "fine-tuning", "ewc": "EWC", "l2": "L2", "head": "head", "last_layer": "last layer",
     "last_layer_head": "last layer and head",
 }
 METHODS = ("l2m", "l2m_ia3", "lora", "l2p", "ft", "ewc", "head")
@@ -74,8 +74,8 @@ PAPER = Paper(
     notes=(
         "Success is Meta-World's own; the pendulum's is to stand upright over the last 20 steps. Gymnasium's pendulum "
         "and mountain car stand in for DMControl, scripts and a stored policy with noise for the authors' SAC.",
-        "All methods start from one pre-trained model; seeds are of the tuning. Episodes are judged after the last task, "
-        "and nobody says which task it is.",
+        "All methods start from one pre-trained model; seeds are of the tuning. Episodes are judged after the last "
+        "task, and nobody says which task it is.",
         "The authors' figures are curves: no numbers of theirs are quoted.",
     ),
     figures={"trade_off.png": draw_trade_off},

@@ -123,7 +123,6 @@ def continual_experiment(config: ConfigDict) -> Experiment:
 
     def program(config: ConfigDict) -> Program:
         agent = l2m(config.agent, ACTION_DIM, pretrains)
-        first, count = (jnp.asarray(x) for x in (data.first, data.count))
 
         def init(key: Key, resident: Trajectories) -> TrainState:
             return agent.init(key, draw(resident, key, np.uint32(0), np.uint32(old_steps), 1))
@@ -133,6 +132,7 @@ def continual_experiment(config: ConfigDict) -> Experiment:
             if pretrains:  # counts are penalised all the time
                 drawn = draw(resident, draw_key, np.uint32(0), np.uint32(old_steps), config.batch_size)
                 return agent.update(state, TaskBatch(shard_batch(drawn), np.int32(1), np.bool_(True)), update_key)
+            first, count = (jnp.asarray(x) for x in (data.first, data.count))
             task = jnp.minimum(state.step // config.tasks.steps, len(config.tasks.new) - 1)
             begins = state.step == task * config.tasks.steps
             drawn = draw(resident, draw_key, first[number + task], count[number + task], config.batch_size)
@@ -150,18 +150,16 @@ def continual_experiment(config: ConfigDict) -> Experiment:
         choose = jax.jit(over_runs(lambda params: agent.chosen(params, judged), default_seed_axis()))
 
         def evaluate(state: TrainState, resident: Trajectories, key: Key) -> Evaluation:
-            params = jax.device_put(gather(state.params), jax.local_devices()[0])
+            params = jax.device_get(gather(state.params))
             seeds = episode_seeds(int(jax.random.bits(key)), config.eval_episodes)
             runs = len(jax.tree.leaves(params)[0])
 
             def roll_out() -> list:
-                return [
-                    play(act, jax.tree.map(lambda x, run=run: x[run], params), tasks(), data, config, seeds).tolist()
-                    for run in range(runs)
-                ]
+                own = (jax.device_put(jax.tree.map(lambda x, run=run: x[run], params)) for run in range(runs))
+                return [play(act, one, tasks(), data, config, seeds).tolist() for one in own]
 
             success = np.array(from_main_process(roll_out), np.float64)  # [S, T, E]
-            chosen = np.asarray(choose(params)).reshape(runs, len(data.first), JUDGED)
+            chosen = jax.device_get(choose(jax.device_put(params))).reshape(runs, len(data.first), JUDGED)
             trained, size = agent.trained(params)  # both have the runs' axis
             outcomes = {
                 "success": success.reshape(runs, -1), "old_success": success[:, :number].reshape(runs, -1),
@@ -194,7 +192,7 @@ def selections(chosen: np.ndarray, old: int, pool_size: int) -> dict[str, np.nda
     new = chosen[:, old:]
     if new.shape[1] > 1:
         counts = np.stack([(new == member).sum(2) for member in range(new.max() + 1)], 2)  # [S, tasks, members]
-        found["purity"] = np.array([[float(purity(jnp.asarray(own, jnp.float32)))] for own in counts])
+        found["purity"] = np.array([[purity(own)] for own in counts])
     return found
 
 
@@ -213,7 +211,7 @@ def play(
         rewards, over = np.zeros(len(tasks)), np.zeros(len(tasks), bool)
         for _ in range(config.dataset.steps):
             shown.inputs.actions[0, :, -1] = blank
-            actions = np.asarray(act(params, jax.tree.map(lambda x: x[0], shown.inputs)))
+            actions = jax.device_get(act(params, jax.device_put(jax.tree.map(lambda x: x[0], shown.inputs))))
             for i, task in enumerate(tasks):
                 if over[i]:
                     continue

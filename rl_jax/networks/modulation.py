@@ -14,7 +14,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from scipy.special import xlogy
 
 from rl_jax.core.program import Key, PyTree
 
@@ -75,13 +77,12 @@ def step_of_selected(
     return jax.tree.map(keep, (optax.apply_updates(members, updates), stepped), (members, opt_state))
 
 
-def purity(counts: jax.Array) -> jax.Array:
+def purity(counts: np.ndarray) -> float:
     """I(task; member) / H(task) of how often each of T equally frequent tasks selects each member, [T, M]: 1 where the
     member gives the task away, 0 where it says nothing."""
-    joint = counts / jnp.sum(counts, 1, keepdims=True) / counts.shape[0]
-    shared = jnp.sum(joint, 0) / counts.shape[0]
-    information = jnp.sum(jax.scipy.special.xlogy(joint, joint) - jax.scipy.special.xlogy(joint, shared))
-    return information / math.log(counts.shape[0])
+    joint = counts / counts.sum(1, keepdims=True) / len(counts)
+    independent = joint.sum(0) / len(counts)
+    return float(np.sum(xlogy(joint, joint) - xlogy(joint, independent)) / math.log(len(counts)))
 
 
 # Modulators

@@ -18,17 +18,18 @@ def config(**fields):
 
 
 def sequences(shift=0.0):
-    keys = jax.random.split(jax.random.key(0), 2)
-    actions = jax.random.uniform(keys[1], (6, 3, 2), minval=-1.0).at[:, :, 1].set(UNUSED)
-    return Sequences(shift + 0.1 * jax.random.normal(keys[0], (6, 3, 5)), actions, jnp.ones((6, 3)),
-                     jnp.tile(jnp.arange(3), (6, 1)), jnp.ones((6, 3)))
+    rng, ones = np.random.default_rng(0), np.ones((6, 3), np.float32)
+    observations, actions = shift + 0.1 * rng.normal(size=(6, 3, 5)), rng.uniform(-1.0, 1.0, (6, 3, 2))
+    actions[:, :, 1] = UNUSED
+    steps = np.tile(np.arange(3, dtype=np.int32), (6, 1))
+    return Sequences(observations.astype(np.float32), actions.astype(np.float32), ones, steps, ones)
 
 
 def updates(own, states, pretrains=False, previous=None):
     """States after updates on task 0, 1, ... whose states lie at `states`."""
     agent = l2m(own, 2, pretrains)
     step = jax.jit(agent.update)
-    made = [agent.init(jax.random.key(1), sequences())]
+    made = [jax.jit(agent.init)(jax.random.key(1), sequences())]
     for task, shift in enumerate(states):
         batch = TaskBatch(sequences(shift), jnp.int32(task), jnp.bool_(True), previous)
         made.append(step(made[-1], batch, jax.random.key(2))[0])
@@ -51,24 +52,24 @@ def test_only_the_selected_modulator_and_its_key_move():
     # The second task has the same states, and selects another member for the count of the first one.
     assert selected[0] != selected[1]
     np.testing.assert_allclose(made[1].extra["counts"], np.eye(4)[selected[0][0]])
-    _, free = updates(config(count_penalty=False), (2.0, 2.0))
-    np.testing.assert_allclose(free[2].extra["counts"], np.eye(4)[selected[0][0]])
     # When it acts counts do not matter, and what is nearest to an old key is not modulated.
     params = made[2].params
-    own = jax.tree.map(lambda x: x, params)
-    query = sequences(2.0).observations.mean(1) @ params["model"]["params"]["observation"]["kernel"]
-    own["pool"]["keys"] = jnp.tile(-query[:1], (4, 1)).at[selected[1][0]].set(0.9 * query[0] + 0.1)
+    own = jax.tree.map(np.array, params)
+    query = sequences(2.0).observations.mean(1) @ own["model"]["params"]["observation"]["kernel"]
+    own["pool"]["keys"][:] = -query[0]
+    own["pool"]["keys"][selected[1][0]] = 0.9 * query[0] + 0.1 * np.abs(query[0]).max() * np.eye(8)[0]
     own["pool"]["modulators"] = jax.tree.map(lambda x: x + 1.0, own["pool"]["modulators"])
-    context = sequences(2.0)
-    assert set(np.asarray(agent.chosen(own, context))) == {selected[1][0]}
-    old = own | {"old": {"keys": own["old"]["keys"].at[1].set(query[0])}}
-    assert set(np.asarray(agent.chosen(old, context))) == {5}
-    acting = jax.jit(agent.act)
-    plain = acting(own | {"old": old["old"], "pool": params["pool"]}, context, None, 0.0)
-    np.testing.assert_array_equal(acting(old, context, None, 0.0), plain)
-    assert (plain[:, 1] == UNUSED).all() and jnp.isin(plain[:, 0], jnp.array([-0.75, -0.25, 0.25, 0.75])).all()
+    context, choose, act = sequences(2.0), jax.jit(agent.chosen), jax.jit(lambda *args: agent.act(*args, None, 0.0))
+    assert set(np.asarray(choose(own, context))) == {selected[1][0]}
+    old = own | {"old": {"keys": np.stack([-query[0], query[0], -query[0]])}}
+    assert set(np.asarray(choose(old, context))) == {4 + 1}
+    unmodulated = np.asarray(act(old, context))
+    np.testing.assert_array_equal(unmodulated, act(old | {"pool": params["pool"]}, context))
+    assert (unmodulated[:, 1] == UNUSED).all() and np.isin(unmodulated[:, 0], [-0.75, -0.25, 0.25, 0.75]).all()
+    assert np.any(unmodulated != act(own, context))
 
 
+@pytest.mark.slow
 def test_pre_training_moves_model_and_old_keys():
     _, (before, after) = updates(config(), (1.0,), pretrains=True)
     assert set(before.params) == {"model", "old"}
@@ -78,6 +79,7 @@ def test_pre_training_moves_model_and_old_keys():
     assert moved.sum() == 1
 
 
+@pytest.mark.slow
 def test_a_part_of_the_model_moves_and_a_shared_modulator_needs_no_key():
     agent, (before, after) = updates(config(modulator="", pool_size=0, trainable="head/"), (1.0,))
     names = before.params["model"]["params"]
@@ -90,6 +92,7 @@ def test_a_part_of_the_model_moves_and_a_shared_modulator_needs_no_key():
     assert agent.trained(before.params)[0] == 8 + 8 + 8 + 32
 
 
+@pytest.mark.slow
 def test_ewc_holds_what_was_important():
     previous = jax.tree.map(lambda x: x[None], sequences(1.0))
     own = config(modulator="", pool_size=0, trainable="head/", penalty="ewc")
