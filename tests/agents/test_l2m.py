@@ -58,7 +58,8 @@ def test_only_the_selected_modulator_and_its_key_move():
     query = sequences(2.0).observations.mean(1) @ own["model"]["params"]["observation"]["kernel"]
     own["pool"]["keys"][:] = -query[0]
     own["pool"]["keys"][selected[1][0]] = 0.9 * query[0] + 0.1 * np.abs(query[0]).max() * np.eye(8)[0]
-    own["pool"]["modulators"] = jax.tree.map(lambda x: x + 1.0, own["pool"]["modulators"])
+    rng = np.random.default_rng(0)
+    own["pool"]["modulators"] = jax.tree.map(lambda x: x + 3.0 * rng.normal(size=x.shape), own["pool"]["modulators"])
     context, choose, act = sequences(2.0), jax.jit(agent.chosen), jax.jit(lambda *args: agent.act(*args, None, 0.0))
     assert set(np.asarray(choose(own, context))) == {selected[1][0]}
     old = own | {"old": {"keys": np.stack([-query[0], query[0], -query[0]])}}

@@ -32,7 +32,7 @@ def member(kind):
     """One that changes something, for both rows."""
     pool = modulation.init_pool(jax.random.key(2), kind, 3, ("Block_0",), 8, 2, 5)["modulators"]["Block_0"]
     noise = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x)[[2, 2]] + 0.1 * noise.normal(size=x.shape[1:]), pool)
+    return jax.tree.map(lambda x: np.asarray(x)[[2, 2]] + np.float32(0.1 * noise.normal(size=x.shape[1:])), pool)
 
 
 def test_selection_by_hand():
@@ -77,8 +77,8 @@ def test_a_fresh_modulator_and_a_closed_gate_change_nothing(kind):
 def test_lora_is_a_change_of_weights():
     own = member("lora")
     pair = {name: jax.tree.map(lambda x: x[0], own[name]) for name in own}
-    wide = {"a": np.concatenate([pair["q"]["a"], np.zeros((8, 2)), pair["v"]["a"]], 1)}
-    wide["b"] = block_diag(pair["q"]["b"], np.zeros((2, 8)), pair["v"]["b"])
+    wide = {"a": np.concatenate([pair["q"]["a"], np.zeros((8, 2), np.float32), pair["v"]["a"]], 1)}
+    wide["b"] = block_diag(pair["q"]["b"], np.zeros((2, 8), np.float32), pair["v"]["b"])
     block = PARAMS["params"]["Block_0"]
     merged = apply_lora(block, {"attention": {"qkv": wide}}, alpha=12.0)  # of rank 6: 2 = alpha / rank
     on_top = np.eye(32) + 2.0 * pair["hidden"]["a"] @ pair["hidden"]["b"]  # acts on the hidden layer's output
