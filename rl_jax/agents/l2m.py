@@ -25,6 +25,7 @@ from rl_jax.core.program import Key, Metrics, PyTree, TrainState
 from rl_jax.data.sequences import Sequences
 from rl_jax.networks import modulation
 from rl_jax.networks.multi_domain_transformer import UNUSED, MultiDomainTransformer, from_bins, to_bins
+from rl_jax.networks.trained import global_norm
 
 
 class TaskBatch(NamedTuple):
@@ -197,7 +198,7 @@ def l2m(config: ConfigDict, action_dim: int, pretrains: bool) -> Modulated:
             extra = extra | {"counts": counts, "inverse": inverse, "updates": extra["updates"] + 1.0}
         dropout = key if config.dropout else None
         gradient, metrics = jax.grad(loss, (0, 1), has_aux=True)(trained, members, state, sequences, chosen, dropout)
-        metrics["grad_norm"] = optax.global_norm(gradient)
+        metrics["grad_norm"] = global_norm(gradient)
         gradient, _ = clip.update(gradient, clip.init(gradient))
         opt_state = dict(state.opt_state)
         updates, opt_state["model"] = tx.update(gradient[0], opt_state["model"], trained)
