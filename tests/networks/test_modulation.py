@@ -112,8 +112,8 @@ def test_members_that_are_not_selected_keep_their_bits():
     assert all(np.any(np.asarray(x)[1] != np.asarray(y)[1]) for x, y in zip(
         jax.tree.leaves(moving), jax.tree.leaves(after), strict=True))
     # A member's step is that of an optimiser which has only its own.
-    alone = jax.tree.map(lambda x: np.asarray(x)[1], (gradient["keys"], moved[0].mu["keys"], moving["keys"], after["keys"]))
-    slope, mean, before, now = alone
+    keys = gradient["keys"], moved[0].mu["keys"], moving["keys"], after["keys"]
+    slope, mean, before, now = (np.asarray(x)[1] for x in keys)
     mean, square = 0.9 * mean + 0.1 * slope, 1.0 - 0.999**2  # both gradients are 1
     step_size = mean / (1.0 - 0.9**2) / (np.sqrt(square / (1.0 - 0.999**2)) + 1e-8)
     np.testing.assert_allclose(now, before - 0.1 * (step_size + 0.1 * before), rtol=1e-5)
