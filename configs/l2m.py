@@ -3,9 +3,9 @@
     python -m experiments.l2m.train --config=configs/l2m.py:PRESET --workdir=DIR
 
 Presets:
-  quick       pre-training on four tasks of Meta-World and a pendulum (in DMControl's place), one seed.
-  <method>    3 seeds; --config.init_from.run=DIR is a finished run of `quick`. Three more tasks of Meta-World and a
-              mountain car, one after another. Methods: l2m (a pool of LoRA), l2m_ia3 (of IA3), l2m_no_old_keys (every
+  quick       pre-training on three tasks of Meta-World and a pendulum (in DMControl's place), one seed.
+  <method>    3 seeds; --config.init_from.run=DIR is a finished run of `quick`. Three more tasks of Meta-World, one
+              after another. Methods: l2m (a pool of LoRA), l2m_ia3 (of IA3), l2m_no_old_keys (every
               window is modulated), ft (the whole model), head, last_layer, last_layer_head, lora, ia3, adapters, prompt
               (one for all tasks), l2p (a pool of prompts), ewc and l2 (the whole model, with a penalty).
   paper       the authors' 40M model on forty tasks of Meta-World and the pendulum, 1,000,000 updates; paper-<method>
@@ -40,7 +40,7 @@ METHODS = {
     "l2": {**MODEL, "agent.trainable": ".*", "agent.penalty": "l2"},
 }
 OLD = ("metaworld-drawer-open", "metaworld-door-open", "metaworld-window-open", "pendulum")
-NEW = ("metaworld-window-close", "metaworld-faucet-close", "metaworld-handle-press-side")
+NEW = ("metaworld-window-close", "metaworld-faucet-close", "metaworld-plate-slide")
 # Continual World's ten tasks; the other forty are what the authors pre-train on.
 CW10 = (
     "hammer", "push-wall", "faucet-close", "push-back", "stick-pull", "handle-press-side", "push", "shelf-place",
@@ -74,10 +74,10 @@ def base() -> ConfigDict:
         "embedding_dim": 64, "num_layers": 2, "num_heads": 4, "max_timesteps": 200, "dropout": 0.0,
         "learning_rate": 1e-3, "old_keys": 16, "pool_size": 8, "rank": 4,
     })
-    config.tasks = {"old": OLD, "new": NEW, "steps": 200, "fisher_batches": 10}
+    config.tasks = {"old": OLD, "new": NEW, "steps": 400, "fisher_batches": 10}
     config.dataset = {
         "episodes": 40,  # a task
-        "steps": 120,  # of an episode, in the data and when judged
+        "steps": 160,  # of an episode, in the data and when judged
         "context_length": 2,  # the authors' is 5
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",
@@ -91,7 +91,7 @@ def base() -> ConfigDict:
 def pretrain() -> ConfigDict:
     config = base()
     config.stage = "pretrain"
-    config.num_steps, config.batch_size = 1500, 64
+    config.num_steps, config.batch_size = 4000, 64
     config.agent.warmup_steps = 100
     config.agent.decay_steps = config.get_oneway_ref("num_steps")
     config.loop.update({"chunk": 100, "log_every": 500, "eval_every": 0})
@@ -106,7 +106,7 @@ def tune(method: str) -> ConfigDict:
     config.num_seeds, config.batch_size = 3, 64
     config.num_steps = config.tasks.steps * len(config.tasks.new)
     config.update_from_flattened_dict(METHODS[method])
-    config.loop.update({"chunk": 100, "log_every": 200, "eval_every": 0})
+    config.loop.update({"chunk": 100, "log_every": 400, "eval_every": 0})
     config.checkpoint.every = 0
     last = f"Block_{config.agent.num_layers - 1}/"
     config.agent.trainable = config.agent.trainable.replace("LAST/", last)
