@@ -82,7 +82,7 @@ def base() -> ConfigDict:
         "seed": 0,
         "data_dir": "~/.cache/rl_jax",
     }
-    config.eval_episodes = 4  # of each task
+    config.eval_episodes = 6  # of each task
     config.side_by_side = ("agent.learning_rate", "agent.pull", "agent.penalty_weight")
     config.tensorboard = False
     return config
