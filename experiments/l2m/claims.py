@@ -12,7 +12,7 @@ Can the data show it. Scripts without noise succeed in 0.95 of their episodes of
 so episodes are of 160. Pressing a handle from the side succeeded in four of four episodes without being trained on: it
 is no new task here, and sliding a plate took its place.
 Long enough. After 1,000 updates the cross-entropy, 2.66, is near what the noise of the data leaves, about 2.5, and the
-drawer is opened in three episodes of four; of doors, windows and the pendulum none succeeds. So there are 4,000 updates.
+drawer is opened in three episodes of four; of doors, windows and the pendulum none succeeds. So 4,000 updates it is.
 Whether a model that young has 0.3 to lose is what the first two claims hang on.
 Strong enough. With 3 seeds of 6 episodes on each of 3 new tasks a mean near a half has a standard error of 0.07, so
 that a level of 0.1 is decided by luck unless methods differ by 0.3.

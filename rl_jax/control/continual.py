@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rl_jax.agents.l2m import TaskBatch, l2m
 from rl_jax.core.config import unknown
 from rl_jax.core.experiment import Experiment, Metric
-from rl_jax.core.fused import default_seed_axis, over_runs
+from rl_jax.core.fused import evaluated
 from rl_jax.core.mesh import gather, shard_batch
 from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, TrainState
 from rl_jax.core.runtime import from_main_process
@@ -147,7 +147,7 @@ def continual_experiment(config: ConfigDict) -> Experiment:
 
         act = jax.jit(lambda params, context: agent.act(params, context, None, 0.0))
         judged = windows(data, config.dataset.context_length)
-        choose = jax.jit(over_runs(lambda params: agent.chosen(params, judged), default_seed_axis()))
+        choose = evaluated(lambda params: agent.chosen(params, judged))
 
         def evaluate(state: TrainState, resident: Trajectories, key: Key) -> Evaluation:
             params = jax.device_get(gather(state.params))
@@ -155,11 +155,11 @@ def continual_experiment(config: ConfigDict) -> Experiment:
             runs = len(jax.tree.leaves(params)[0])
 
             def roll_out() -> list:
-                own = (jax.device_put(jax.tree.map(lambda x, run=run: x[run], params)) for run in range(runs))
+                own = [jax.tree.map(lambda x, run=run: x[run], params) for run in range(runs)]
                 return [play(act, one, tasks(), data, config, seeds).tolist() for one in own]
 
             success = np.array(from_main_process(roll_out), np.float64)  # [S, T, E]
-            chosen = jax.device_get(choose(jax.device_put(params))).reshape(runs, len(data.first), JUDGED)
+            chosen = choose(state.params).reshape(runs, len(data.first), JUDGED)
             trained, size = agent.trained(params)  # both have the runs' axis
             outcomes = {
                 "success": success.reshape(runs, -1), "old_success": success[:, :number].reshape(runs, -1),
@@ -200,7 +200,8 @@ def play(
     act: Any, params: PyTree, tasks: Sequence[Task], data: TaskData, config: ConfigDict, seeds: np.ndarray
 ) -> np.ndarray:
     """Whether one run succeeds, [T, E] bool: an episode of every task at a time, all acting together."""
-    success = np.zeros((len(tasks), len(seeds)), bool)
+    success, here = np.zeros((len(tasks), len(seeds)), bool), jax.local_devices()[0]
+    params = jax.device_put(params, here)
     blank = np.full((len(tasks), ACTION_DIM), UNUSED, np.float32)
     for row, task in zip(blank, tasks, strict=True):
         row[: task.action_dim] = 0.0
@@ -211,7 +212,7 @@ def play(
         rewards, over = np.zeros(len(tasks)), np.zeros(len(tasks), bool)
         for _ in range(config.dataset.steps):
             shown.inputs.actions[0, :, -1] = blank
-            actions = jax.device_get(act(params, jax.device_put(jax.tree.map(lambda x: x[0], shown.inputs))))
+            actions = jax.device_get(act(params, jax.device_put(jax.tree.map(lambda x: x[0], shown.inputs), here)))
             for i, task in enumerate(tasks):
                 if over[i]:
                     continue
