@@ -136,6 +136,10 @@ RANGES: dict[str, Range] = {
     "reward_threshold": NOT_NEGATIVE, "reward_ridge": NOT_NEGATIVE, "networks": COUNT,
     "held_out_episodes": COUNT, "distil.noise": NOT_NEGATIVE, "distil.steps": COUNT, "copies": COUNT,
     "distil.clip": POSITIVE, "finalists": COUNT,
+    # Of modulators
+    "num_bins": Range(2), "pool_size": COUNT_OR_NONE, "top_k": COUNT, "rank": COUNT, "lora_scale": POSITIVE,
+    "pull": NOT_NEGATIVE, "old_keys": COUNT, "penalty_weight": NOT_NEGATIVE, "tasks.steps": COUNT,
+    "fisher_batches": COUNT, "dataset.steps": COUNT, "dataset.episodes": COUNT,
 }
 
 # Fields of two finite numbers, the lower one first, or of none.

@@ -1,0 +1,1 @@
+"""L2M: modulators that a frozen decision transformer selects, task after task."""
