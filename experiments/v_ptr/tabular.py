@@ -1,6 +1,5 @@
 """ICVF where all is known: state numbers of a small maze, random walks as the video, exact values of all goals."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict

@@ -88,7 +88,7 @@ def test_icvf_draws_successors_goals_and_what_is_reached():
 
 
 def test_ptr_is_the_formulas_by_hand():
-    """TD to the best of M actions by the smaller critic; the gap by densities, bounds for the policy's actions alone."""
+    """TD to the best of M actions by the smaller critic; the gap by densities, bounds of the policy's actions."""
     config = ptr.default_config()
     config.update(SMALL | {"encoder_learning_rate": 0.0})
     agent, rng = ptr.ptr(config, 2), np.random.default_rng(0)
