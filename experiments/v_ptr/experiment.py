@@ -13,6 +13,7 @@ from experiments.v_ptr.world import (
     CELLS,
     GOAL,
     MAZE,
+    OUTSIDE,
     PRIOR_GOALS,
     REACHED,
     TASKS,
@@ -79,7 +80,9 @@ def pretraining(config: ConfigDict) -> Experiment:
     if config.video not in sources:
         raise ValueError(unknown("source in config.video", config.video, sources))
     video, sprite = sources[config.video](config), config.world[config.video]
-    probed = scenes_of(random_positions(MAZE, SCENES, config.probed)[:, None], SCENES, config.world.things)[:, 0]
+    probed = scenes_of(
+        random_positions(MAZE, SCENES, config.probed)[:, None], SCENES, config.world.things, config.world.robot
+    )[:, 0]
     cells = np.asarray(probed[:, :2]).astype(int)
     distances = np.stack([steps_to(cell)[tuple(cells.T)] for cell in CELLS], 1)
 
@@ -122,8 +125,8 @@ def value_scenes(config: ConfigDict) -> jax.Array:
     """Scenes [cells, 3, O] of each cell's middle, and twice of the goal's; what lies about lies outside the maze."""
     middles = jnp.asarray(CELLS + 0.5, jnp.float32)
     goal = jnp.broadcast_to(jnp.asarray(GOAL, jnp.float32) + 0.5, middles.shape)
-    places = jnp.stack([middles, goal, goal], 1)
-    return jnp.concatenate([places, jnp.full((*places.shape[:2], 5 * config.world.things), -9.0)], -1)
+    scenes = scenes_of(jnp.stack([middles, goal, goal], 1), SCENES, config.world.things, config.world.robot)
+    return scenes.at[..., 5:].set(OUTSIDE)
 
 
 def probe(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -147,7 +150,7 @@ def offline(config: ConfigDict) -> Experiment:
     """
     robot, own = robot_data(config), config.world
     starts = random_positions(MAZE, STARTS, config.eval_episodes)
-    scattered = scenes_of(starts[:, None], SCENES, own.things)[:, 0, 2:]
+    scattered = scenes_of(starts[:, None], SCENES, own.things, own.robot)[:, 0, 2:]
 
     def program(config: ConfigDict) -> Program:
         agent = ptr(config.agent, robot.transitions.actions.shape[1])

@@ -1,7 +1,7 @@
 """What V-PTR reads: clips of another body, a robot's demonstrations of several tasks, a few of the task that counts.
 
-A scene is (row, column, then row, column, red, green, blue of each thing that lies about), float32 [O]; pictures are
-drawn of scenes inside the compiled step.
+A scene is the body's row, column, red, green and blue, then the same of each thing that lies about, float32 [O];
+pictures are drawn of scenes inside the compiled step. In each clip of the video the body has another colour.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ GOAL = (7, 7)  # of the task that counts
 TASKS = (*PRIOR_GOALS, GOAL)
 FINAL = 3  # last steps of a demonstration, which are in the goal and rewarded
 REWARDS = (10.0, -1.0)  # there and elsewhere: 11 r - 1
+OUTSIDE = -9.0  # a place that no picture shows
+DARK = 0.8  # what a body's colours are below; the floor is lighter
 REACHED = 0.5  # cells from the goal's middle, along each axis
 
 
@@ -47,9 +49,14 @@ class Robot(NamedTuple):
 
 
 def pictures(config: ConfigDict, scenes: jax.Array, sprite: str) -> jax.Array:
-    """uint8 [..., H, W, 3] of scenes [..., O]."""
-    clutter = scenes[..., 2:].reshape(*scenes.shape[:-1], -1, 5)
-    return picture(MAZE, scenes[..., :2], config.world.pixels, SPRITES[sprite], clutter)
+    """What differs from the empty maze in pictures of scenes [..., O]: [..., H, W, 3] in [-1, 1].
+
+    Without the walls, which fill most of a picture and are always the same, features of two places hardly differ.
+    """
+    size, body = config.world.pixels, SPRITES[sprite]._replace(colour=scenes[..., None, None, 2:5])
+    clutter = scenes[..., 5:].reshape(*scenes.shape[:-1], -1, 5)
+    empty = picture(MAZE, jnp.array([OUTSIDE, OUTSIDE]), size, SPRITES[sprite])
+    return (picture(MAZE, scenes[..., :2], size, body, clutter).astype(jnp.float32) - empty) / 255.0
 
 
 def check_sprites(config: ConfigDict) -> None:
@@ -59,16 +66,25 @@ def check_sprites(config: ConfigDict) -> None:
             raise ValueError(unknown(f"sprite in config.world.{field}", config.world[field], SPRITES))
 
 
-def scenes_of(positions: jax.Array, key: Key, things: int) -> jax.Array:
-    """Positions [E, T, 2] beside things that lie still in each episode, [E, T, O]."""
-    place_key, colour_key = jax.random.split(key)
+def scenes_of(positions: jax.Array, key: Key, things: int, sprite: str = "") -> jax.Array:
+    """Positions [E, T, 2] beside a colour and things that lie still in each episode, [E, T, O].
+
+    Args:
+      sprite: whose colour the body has; a colour of its own in each episode if empty.
+    """
+    place_key, thing_key, body_key = jax.random.split(key, 3)
     count, steps = positions.shape[:2]
     places = random_positions(MAZE, place_key, count * things).reshape(count, things, 2)
-    clutter = jnp.concatenate([places, jax.random.uniform(colour_key, (count, things, 3))], -1).reshape(count, 1, -1)
-    return jnp.concatenate([positions, jnp.broadcast_to(clutter, (count, steps, clutter.shape[-1]))], -1)
+    clutter = jnp.concatenate([places, jax.random.uniform(thing_key, (count, things, 3))], -1).reshape(count, 1, -1)
+    body = jax.random.uniform(body_key, (count, 1, 3), maxval=DARK)
+    body = jnp.broadcast_to(jnp.asarray(SPRITES[sprite].colour), body.shape) if sprite else body
+    parts = positions, *(jnp.broadcast_to(x, (count, steps, x.shape[-1])) for x in (body, clutter))
+    return jnp.concatenate(parts, -1)
 
 
-def walks(config: ConfigDict, seed: int, goals: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def walks(
+    config: ConfigDict, seed: int, goals: np.ndarray, steps: int, sprite: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
     """Noisy shortest ways to goals [E, 2], and staying there: (scenes [E, steps + 1, O], actions [E, steps, 2])."""
     start_key, noise_key, scene_key = jax.random.split(jax.random.key(seed), 3)
     cells, which = np.unique(goals, axis=0, return_inverse=True)
@@ -83,7 +99,7 @@ def walks(config: ConfigDict, seed: int, goals: np.ndarray, steps: int) -> tuple
     starts = random_positions(MAZE, start_key, len(goals))
     _, (after, actions) = jax.lax.scan(step, starts, noise)
     positions = jnp.concatenate([starts[:, None], after.swapaxes(0, 1)], 1)
-    scenes = scenes_of(positions, scene_key, config.world.things)
+    scenes = scenes_of(positions, scene_key, config.world.things, sprite)
     return np.asarray(scenes, np.float32), np.asarray(actions.swapaxes(0, 1), np.float32)
 
 
@@ -101,7 +117,7 @@ def demonstrations(config: ConfigDict, seed: int, tasks: Sequence[int]) -> tuple
     """(a demonstration of each task of a list, which ends after FINAL steps in the goal; the tasks of the steps)."""
     steps = config.world.robot_steps
     goals = np.array(TASKS)[np.asarray(tasks)]
-    scenes, actions = walks(config, seed, goals, steps)
+    scenes, actions = walks(config, seed, goals, steps, config.world.robot)
     there = np.abs(scenes[:, 1:, :2] - goals[:, None] - 0.5).max(-1) < REACHED
     # The first step after which FINAL steps in a row have been there.
     done = np.stack([there[:, i : steps - FINAL + 1 + i] for i in range(FINAL)]).all(0)

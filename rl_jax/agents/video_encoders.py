@@ -25,7 +25,7 @@ Loss = Callable[[PyTree, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def reconstruction(config: ConfigDict, picture: tuple[int, ...]) -> VideoLearner:
-    """Makes an autoencoder of pictures of that shape; `config` has the fields of `default_config`."""
+    """Makes an autoencoder of pictures of that shape, floats; `config` has the fields of `default_config`."""
     encoder, decoder = Encoder(config.encoder), MLP((*config.hidden_dims, math.prod(picture)))
 
     def draw(key: Key, video: Video, batch_size: int) -> Drawn:
@@ -33,7 +33,7 @@ def reconstruction(config: ConfigDict, picture: tuple[int, ...]) -> VideoLearner
 
     def loss(params: PyTree, frames: jax.Array) -> tuple[jax.Array, Metrics]:
         shown = decoder.apply(params["decoder"], encoder.apply(params["encoder"], frames[:, 0]))
-        error = jnp.mean(jnp.square(shown - frames[:, 0].reshape(shown.shape) / 255.0))
+        error = jnp.mean(jnp.square(shown - frames[:, 0].reshape(shown.shape)))
         return error, {"reconstruction/loss": error}
 
     return _learner(config, encoder, {"decoder": decoder.init}, draw, loss)

@@ -44,7 +44,7 @@ SPRITES = {
     "square": Sprite("square", 0.4, (0.84, 0.37, 0.0)),
     "cross": Sprite("cross", 0.6, (0.0, 0.62, 0.45)),
 }
-CLUTTER = ("disc", 0.4)  # shape and reach of things that lie about
+CLUTTER = ("disc", 0.25)  # shape and reach of things that lie about
 
 
 def drawn(rows: Sequence[str]) -> np.ndarray:

@@ -113,8 +113,8 @@ class DrQCNN(nn.Module):
 class TinyCNN(nn.Module):
     """Two convolutions for screens of a few pixels: [..., H, W, C] -> features [..., 64].
 
-    3x3, padded by 1, of 8 and 16 channels with stride 2, each with a ReLU, on bytes / 255 - 0.5; a dense layer of 64
-    and LayerNorm, which knows no batch.
+    3x3, padded by 1, of 8 and 16 channels with stride 2, each with a ReLU; a dense layer of 64 and LayerNorm, which
+    knows no batch. Bytes are divided by 255; other screens are taken as they are, best centred.
 
     Attributes:
       initializer: see NatureCNN.
@@ -125,7 +125,6 @@ class TinyCNN(nn.Module):
     @nn.compact
     def __call__(self, screens: jax.Array) -> jax.Array:
         x, leading = _flat_screens(screens, 255.0)
-        x = x - 0.5
         for features in (8, 16):
             x = nn.relu(_conv(x, features, 3, 2, 1, self.initializer))
         return nn.LayerNorm()(_dense(x.reshape(*leading, -1), 64, self.initializer))

@@ -166,6 +166,7 @@ def test_the_video_moves_through_the_maze_and_its_things_lie_still():
     going = np.arange(len(video.ends)) != video.ends
     np.testing.assert_array_equal(video.next_frames[going], video.frames[1:][going[:-1]])
     np.testing.assert_array_equal(video.next_frames[:, 2:], video.frames[:, 2:])
+    assert len(np.unique(video.frames[:, 2])) == 20  # a colour a clip
     human, robot = (np.asarray(pictures(config, video.frames[:2], name)) for name in ("square", "own"))
     assert human.shape == (2, 16, 16, 3) and (human != robot).any()
     bare = np.asarray(pictures(config, value_scenes(config)[:1], "own"))
@@ -173,7 +174,7 @@ def test_the_video_moves_through_the_maze_and_its_things_lie_still():
 
 
 def test_a_step_is_shifted_as_one_picture():
-    scenes = scenes_of(jnp.full((3, 2, 2), 4.5), KEY, 1)
+    scenes = scenes_of(jnp.full((3, 2, 2), 4.5), KEY, 1, "own")
     frames = random_shift(pictures(configured("tiny"), scenes, "own"), KEY, 2)
     np.testing.assert_array_equal(frames[:, 0], frames[:, 1])
 
