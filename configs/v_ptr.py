@@ -115,7 +115,7 @@ def tabular() -> ConfigDict:
         "encoder": "one_hot_20", "hidden_dims": (64, 64), "learning_rate": 1e-3, "adam_eps": 1e-8, "discount": 0.9,
         "tau": 0.02, "expectile": 0.99,
     })
-    config.batch_size, config.num_steps = 256, 6000
+    config.batch_size, config.num_steps = 256, 4000
     return config
 
 

@@ -9,7 +9,15 @@ Presets:
 What was asked of each claim before its rule was fixed; the rules are the method's card's, their settings are of pilots
 on seed 100 and on data of seed 100, which no result uses:
 
-PILOTS
+- Can the data show it? Of the encoders, measured: by ICVF on a video whose body had one colour, R^2 of the probe rose
+  from 0.69 to 0.95 in 3,000 updates on pictures of that body and fell to 0.39 on the robot's, which looks otherwise;
+  so the video's bodies have many colours. With the walls in the picture values were the same everywhere: what an
+  encoder reads is what differs from the empty maze. Of the robot's phases there was no pilot: their settings are the
+  authors' but for rates and widths.
+- Is it long enough? Values on the video's own pictures had a correlation of 0.86 with the exact steps to the goal after
+  3,000 updates, and 0.83 after 2,000. Of the robot's phases the curve will say.
+- Is it strong enough? 3 seeds of 100 roll-outs each, which share the data; nothing was measured of the spread. In the
+  tabular maze the fixed point of expectile 0.99 for random walks is 3.1% from the exact values, of 0.9 it is 34%.
 """
 
 from collections.abc import Mapping
@@ -23,8 +31,7 @@ from rl_jax.reports.declaration import Claim, Paper, Preset, Run
 
 LABELS = {
     "icvf": "V-PTR", "scratch": "from scratch", "reconstruction": "reconstruction",
-    "time_contrastive": "time contrast", "icvf_robot": "ICVF, robot frames only", "frozen": "V-PTR, frozen",
-    "tabular": "tabular ICVF",
+    "time_contrastive": "time contrast", "icvf_robot": "ICVF, robot frames only", "tabular": "tabular ICVF",
 }
 ENCODERS = ("icvf", "reconstruction", "time_contrastive", "icvf_robot")
 ARMS = ("icvf", "scratch", *ENCODERS[1:])
@@ -39,11 +46,10 @@ def run(method: str, task: str, preset: str, source: str = "") -> Run:
     return Run(method, task, TRAIN, f"configs/v_ptr.py:{preset}", {}, needs)
 
 
-def robot_runs(method: str, source: str, many: bool, start: str = "shared") -> tuple[Run, ...]:
+def robot_runs(method: str, source: str, many: bool) -> tuple[Run, ...]:
     """The second phase and the third."""
-    made = (run(method, "prior", f"prior/{start}", source),
-            run(method, "few", f"finetune/{start}", f"{method}-prior"))
-    return (*made, run(method, "many", f"finetune-many/{start}", f"{method}-prior")) if many else made
+    made = run(method, "prior", "prior/shared", source), run(method, "few", "finetune/shared", f"{method}-prior")
+    return (*made, run(method, "many", "finetune-many/shared", f"{method}-prior")) if many else made
 
 
 def claims() -> tuple[Claim, ...]:
@@ -66,7 +72,6 @@ def quick() -> Preset:
     made += [run(method, "video", f"pretrain/{method}") for method in ENCODERS]
     for method in ARMS:
         made += robot_runs(method, "" if method == "scratch" else f"{method}-video", method in ARMS[:2])
-    made += robot_runs("frozen", "icvf-video", False, "frozen")
     return Preset(tuple(made), claims(), measure=MEASURES, figures={"success.png": draw_success})
 
 
