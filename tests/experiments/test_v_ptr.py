@@ -124,6 +124,7 @@ def test_ptr_is_the_formulas_by_hand():
         agent.init(KEY, batch.replace(mc_returns=None))
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_stays():
     config = configured("tiny-prior", {"agent.encoder_learning_rate": 0.0, "num_seeds": 1})
     program = experiment(config).program(config)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rl_jax.losses.icvf import goal_target, icvf_loss, intent_advantage, time_contrastive_loss
-from rl_jax.tabular.maze import goal_values
+from rl_jax.tabular.maze import goal_values, maze_mdp
 
 GAMMA, TAU = 0.9, 0.999
+ROWS = ("#######", "#S....#", "#.###.#", "#...#.#", "#.#...#", "#....G#", "#######")
 CORRIDOR = np.array([[max(s - 1, 0), min(s + 1, 5)] for s in range(6)])
 
 
@@ -68,6 +69,14 @@ def test_values_of_a_corridor_are_exact_and_follow_the_intent():
     np.testing.assert_allclose(wanted, exact, rtol=0.05, atol=1e-6)
     assert values[1, 3, 5] == pytest.approx(-1.9, rel=0.05)  # on the way to 5
     assert values[1, 0, 5] < -8 < -1.1 < values[1, 0, 0]  # nobody who wants 5 turns back: no value of g alone
+
+
+def test_values_of_all_goals_of_a_maze_are_exact():
+    """A table over one-hot states, expectile 0.999, where walks are deterministic."""
+    transitions = np.asarray(maze_mdp(ROWS)[0].transitions)
+    goals = np.arange(len(transitions))
+    found, exact = fixed_point(transitions)[goals[:, None], goals, goals], goal_values(transitions, GAMMA)
+    np.testing.assert_allclose(found, exact, rtol=0.05, atol=1e-6)
 
 
 def test_the_time_contrast_by_hand():
