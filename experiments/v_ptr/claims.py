@@ -11,11 +11,11 @@ on seed 100 and on data of seed 100, which no result uses:
 
 - Can the data show it? Of the encoders, measured: by ICVF on a video whose body had one colour, R^2 of the probe rose
   from 0.69 to 0.95 in 3,000 updates on pictures of that body and fell to 0.39 on the robot's, which looks otherwise;
-  so the video's bodies have many colours, by which it rose to 0.80 on both in 1,500. With the walls in the picture values were the same everywhere: what an
-  encoder reads is what differs from the empty maze. Of the robot's phases there was no pilot: their settings are the
-  authors' but for rates and widths.
-- Is it long enough? Values on the video's own pictures had a correlation of 0.86 with the exact steps to the goal after
-  3,000 updates, and 0.83 after 2,000. Of the robot's phases the curve will say.
+  so the video's bodies have many colours, by which it rose to 0.80 on both in 1,500. With the walls in the picture
+  values were the same everywhere: what an encoder reads is what differs from the empty maze. Of the robot's phases,
+  the rivals and the tabular run there was no pilot: their settings are the authors' but for rates and widths.
+- Is it long enough? With one colour, values on the video's own pictures had a correlation of 0.86 with the steps to the
+  goal after 3,000 updates, and 0.83 after 2,000. Of the robot's phases this is not known.
 - Is it strong enough? 3 seeds of 100 roll-outs each, which share the data; nothing was measured of the spread. In the
   tabular maze the fixed point of expectile 0.99 for random walks is 3.1% from the exact values, of 0.9 it is 34%.
 """
