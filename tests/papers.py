@@ -88,6 +88,8 @@ PAPERS = [
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("rlzero", {"rlzero": ("", "rlzero", "image_reward", "encoder")}, "agent.tau=0.01,0.1",
           at_scale=("rlzero:paper", "rlzero:full-infer/rlzero")),
+    Paper("v_ptr", {"v_ptr": ("", "reconstruction", "prior")},
+          "agent.tau=0.01,0.1", at_scale=("v_ptr:paper-icvf", "v_ptr:paper-prior")),
     Paper("paccmann_rl", {"paccmann_rl": ("", "official", "generator", "profile", "predictor", "attention")},
           at_scale=("paccmann_rl:paper/generator",), module="rdkit"),
     Paper("paccmann_sars", {"paccmann_sars": ("", "official", "affinity")},

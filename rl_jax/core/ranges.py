@@ -118,6 +118,10 @@ RANGES: dict[str, Range] = {
     "sigma_reward": NOT_NEGATIVE, "sigma_transitions": NOT_NEGATIVE, "ridge": POSITIVE, "alpha_low": NOT_NEGATIVE,
     "alpha_high": NOT_NEGATIVE, "epsilon": NOT_NEGATIVE, "rounds.share": SHARE, "newton_steps": COUNT,
     "mdp.dimension": COUNT, "mdp.count": COUNT,
+    "clips": COUNT, "clip_steps": Range(2), "robot_steps": Range(3), "things": COUNT_OR_NONE, "world.prior": COUNT,
+    "probed": Range(100), "prior_share": SHARE, "world.noise": NOT_NEGATIVE, "world.seed": SEED,
+    "encoder_learning_rate": NOT_NEGATIVE, "adam_eps": POSITIVE, "random_goals": SHARE, "current_goals": SHARE,
+    "same_goals": SHARE, "shift": COUNT_OR_NONE,
     # Of electroencephalograms
     "window.length": POSITIVE, "window.hop": POSITIVE, "csp.pairs": COUNT, "shrinkage": SHARE, "split_seed": SEED,
     "agent.pool": COUNT, "agent.memory": COUNT, "wait_cost": NOT_NEGATIVE, "collected": COUNT,

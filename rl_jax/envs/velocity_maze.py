@@ -44,6 +44,7 @@ SPRITES = {
     "square": Sprite("square", 0.4, (0.84, 0.37, 0.0)),
     "cross": Sprite("cross", 0.6, (0.0, 0.62, 0.45)),
 }
+CLUTTER = ("disc", 0.25)  # shape and reach of things that lie about
 
 
 def drawn(rows: Sequence[str]) -> np.ndarray:
@@ -160,8 +161,13 @@ def towards(ways: jax.Array, place: jax.Array) -> jax.Array:
     return jnp.clip((ways[cell[0], cell[1]] + 0.5 - place) / SPEED, -1.0, 1.0)
 
 
-def picture(free: np.ndarray, positions: jax.Array, size: int, sprite: Sprite) -> jax.Array:
+def picture(
+    free: np.ndarray, positions: jax.Array, size: int, sprite: Sprite, clutter: jax.Array | None = None
+) -> jax.Array:
     """Positions [..., 2] as pictures uint8 [..., size, size, 3]: dark walls, a light floor and the sprite.
+
+    Args:
+      clutter: [..., K, 5], things that lie about beneath the sprite: their positions, and their colours in [0, 1].
 
     Raises:
       ValueError: the sprite has an unknown shape.
@@ -170,16 +176,23 @@ def picture(free: np.ndarray, positions: jax.Array, size: int, sprite: Sprite) -
     down, right = (jnp.arange(size) + 0.5) / size * rows, (jnp.arange(size) + 0.5) / size * columns
     floor = jnp.asarray(free)[down.astype(jnp.int32)[:, None], right.astype(jnp.int32)]
     ground = jnp.where(floor[..., None], 0.93, 0.25) * jnp.ones(3)
-    y, x = jnp.abs(down - positions[..., :1])[..., :, None], jnp.abs(right - positions[..., 1:])[..., None, :]
-    if sprite.shape == "disc":
-        distance = jnp.sqrt(y * y + x * x)
-    elif sprite.shape == "square":
-        distance = jnp.maximum(y, x)
-    elif sprite.shape == "cross":
-        distance = jnp.maximum(jnp.maximum(y, x), 2.5 * jnp.minimum(y, x))
-    else:
-        raise ValueError(f"sprite.shape is {sprite.shape!r}: choose disc, square or cross")
-    pixel = rows / size
-    cover = jnp.clip((sprite.reach - distance) / pixel + 0.5, 0.0, 1.0)[..., None]  # softened over a pixel
-    image = (1.0 - cover) * ground + cover * jnp.asarray(sprite.colour)
+
+    def painted(image: jax.Array, places: jax.Array, shape: str, reach: float, colour: jax.Array) -> jax.Array:
+        y, x = jnp.abs(down - places[..., :1])[..., :, None], jnp.abs(right - places[..., 1:])[..., None, :]
+        if shape == "disc":
+            distance = jnp.sqrt(y * y + x * x)
+        elif shape == "square":
+            distance = jnp.maximum(y, x)
+        elif shape == "cross":
+            distance = jnp.maximum(jnp.maximum(y, x), 2.5 * jnp.minimum(y, x))
+        else:
+            raise ValueError(f"sprite.shape is {shape!r}: choose disc, square or cross")
+        pixel = rows / size
+        cover = jnp.clip((reach - distance) / pixel + 0.5, 0.0, 1.0)[..., None]  # softened over a pixel
+        return (1.0 - cover) * image + cover * colour
+
+    image = ground
+    for k in range(0 if clutter is None else clutter.shape[-2]):
+        image = painted(image, clutter[..., k, :2], *CLUTTER, clutter[..., k, None, None, 2:])
+    image = painted(image, positions, sprite.shape, sprite.reach, jnp.asarray(sprite.colour))
     return jnp.round(255.0 * image).astype(jnp.uint8)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from rl_jax.networks.convolution import Conv
 from rl_jax.networks.initializers import Initializer, orthogonal
 
-ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "drq_cnn", "one_hot_<N>")
+ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "drq_cnn", "tiny_cnn", "one_hot_<N>")
 
 
 class NatureCNN(nn.Module):
@@ -110,6 +110,26 @@ class DrQCNN(nn.Module):
         return jnp.tanh(nn.LayerNorm(epsilon=1e-5)(_dense(x.reshape(*leading, -1), 50, self.initializer)))
 
 
+class TinyCNN(nn.Module):
+    """Two convolutions for screens of a few pixels: [..., H, W, C] -> features [..., 64].
+
+    3x3, padded by 1, of 8 and 16 channels with stride 2, each with a ReLU; a dense layer of 64 and LayerNorm, which
+    knows no batch. Bytes are divided by 255; other screens are taken as they are, best centred.
+
+    Attributes:
+      initializer: see NatureCNN.
+    """
+
+    initializer: Initializer = orthogonal()
+
+    @nn.compact
+    def __call__(self, screens: jax.Array) -> jax.Array:
+        x, leading = _flat_screens(screens, 255.0)
+        for features in (8, 16):
+            x = nn.relu(_conv(x, features, 3, 2, 1, self.initializer))
+        return nn.LayerNorm()(_dense(x.reshape(*leading, -1), 64, self.initializer))
+
+
 def _flat_screens(screens: jax.Array, byte_scale: float) -> tuple[jax.Array, tuple[int, ...]]:
     """(float32 [B, H, W, C], the leading axes), bytes divided by `byte_scale`."""
     *leading, height, width, channels = screens.shape
@@ -128,7 +148,10 @@ def _dense(x: jax.Array, features: int, initializer: Initializer) -> jax.Array:
     return nn.Dense(features, **initializer(x.shape[-1]))(x)
 
 
-CNNS = {"nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN, "drq_cnn": DrQCNN}
+CNNS = {
+    "nature_cnn": NatureCNN, "minigrid_cnn": MiniGridCNN, "impala_cnn": ImpalaCNN, "drq_cnn": DrQCNN,
+    "tiny_cnn": TinyCNN,
+}
 
 
 def num_states(encoder: str) -> int:
@@ -158,3 +181,14 @@ def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> j
     if encoder.startswith("one_hot_"):
         return jax.nn.one_hot(observations, num_states(encoder))
     raise ValueError(f"encoder is {encoder!r}: choose one of {', '.join(ENCODERS)}")
+
+
+class Encoder(nn.Module):
+    """`encode` as a network of its own, on which several others stand. Attributes: its arguments."""
+
+    encoder: str
+    initializer: Initializer = orthogonal()
+
+    @nn.compact
+    def __call__(self, observations: jax.Array) -> jax.Array:
+        return encode(observations, self.encoder, self.initializer)

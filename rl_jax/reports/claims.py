@@ -419,9 +419,9 @@ def correlates_over_evaluations(
 
 
 def advantage_shrinks(
-    method: Method, other: Method, first: Sequence[str], last: Sequence[str], **about: Unpack[About]
+    method: Method, other: Method, first: Sequence[str], last: Sequence[str], to: float = 1.0, **about: Unpack[About]
 ) -> Claim:
-    """The method's advantage over the other one is no larger on the tasks `last` than on `first`: means over seeds.
+    """The method's advantage over the other one is on the tasks `last` at most `to` of that on `first`: seeds' means.
 
     The value is how much it shrinks; its interval is that of the mean over seeds, paired.
     """
@@ -431,14 +431,15 @@ def advantage_shrinks(
         for tasks in (first, last):
             ours, theirs = (scores.values(name, measure, tasks).values for name in (method, other))
             gains.append(measure.sign * (ours - theirs).mean(1))
-        shrunk = gains[0] - gains[1]
+        shrunk = to * gains[0] - gains[1]
         detail = ", ".join(f"{gain.mean():.3g} on {' '.join(tasks)}" for gain, tasks in zip(gains, (first, last)))
         return Finding(float(shrunk.mean()), interval_of(shrunk), bool(shrunk.mean() >= 0.0), detail)
 
+    share = "" if to == 1.0 else f"{_share(to)} of the "
     return make_claim(
         f"{ident(method)}_advantage_over_{ident(other)}_shrinks",
-        f"{named(method)} gains no more over {named(other)} on {' '.join(last)} than on {' '.join(first)}",
-        "advantage on the first less that on the second, seeds paired: the mean over seeds at least 0", check,
+        f"{named(method)} gains no more over {named(other)} on {' '.join(last)} than {share}on {' '.join(first)}",
+        f"{share}advantage on the first less that on the second, seeds paired: the mean over seeds at least 0", check,
         (method, other), {**about, "tasks": (*first, *last)},
     )
 

@@ -45,3 +45,18 @@ def maze_mdp(rows: Sequence[str], horizon: int = 100) -> tuple[TabularMDP, np.nd
     transitions[goal], rewards = 0, np.zeros(transitions.shape)
     rewards[goal] = 1.0
     return check_mdp(TabularMDP(transitions, rewards, horizon), "the maze"), cells.astype(np.int32)
+
+
+def goal_values(transitions: np.ndarray, discount: float) -> np.ndarray:
+    """V*(s, g), [S, S], of -1 a step until the goal g, where it is 0 and ends; float64, by value iteration.
+
+    Args:
+      transitions: int [S, A], the state that follows.
+    """
+    values = np.zeros((len(transitions), len(transitions)))
+    while True:
+        new = -1.0 + discount * values[transitions].max(1)
+        np.fill_diagonal(new, 0.0)
+        if np.abs(new - values).max() < 1e-12:
+            return new
+        values = new
