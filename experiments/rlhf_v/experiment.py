@@ -135,7 +135,7 @@ Make = Callable[[ConfigDict, int, PyTree], Program]
 
 def demonstrations(config: ConfigDict, decoder: DecoderConfig, fresh: np.ndarray) -> Make:
     """Supervised learning of a demonstrator that hallucinates."""
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.data.seed)
     rows = pad([
         scenes.document(scene, scenes.described(scene, config.data.noise, rng), decoder.context_length)
         for scene in scenes.scenes(config.data.size, rng)

@@ -87,6 +87,7 @@ def test_icvf_draws_successors_goals_and_what_is_reached():
 # PTR
 
 
+@pytest.mark.slow
 def test_ptr_is_the_formulas_by_hand():
     """TD to the best of M actions by the smaller critic; the gap by densities, bounds of the policy's actions."""
     config = ptr.default_config()
@@ -138,6 +139,7 @@ def test_a_frozen_encoder_stays():
 # Data
 
 
+@pytest.mark.slow
 def test_demonstrations_end_in_the_goal_with_shifted_rewards_and_their_returns():
     config = configured("tiny-prior")
     robot = robot_data(config)
@@ -159,6 +161,7 @@ def test_rows_are_mixed_by_the_share():
     assert (np.asarray(mixed_rows(KEY, 500, 30, 40, 1.0)) < 30).all()
 
 
+@pytest.mark.slow
 def test_the_video_moves_through_the_maze_and_its_things_lie_still():
     config = configured("tiny")
     video = human_video(config)
@@ -174,6 +177,7 @@ def test_the_video_moves_through_the_maze_and_its_things_lie_still():
     np.testing.assert_array_equal(bare[0, 1], bare[0, 2])  # the goal, with nothing lying about
 
 
+@pytest.mark.slow
 def test_a_step_is_shifted_as_one_picture():
     scenes = scenes_of(jnp.full((3, 2, 2), 4.5), KEY, 1, "own")
     frames = random_shift(pictures(configured("tiny"), scenes, "own"), KEY, 2)
