@@ -68,7 +68,7 @@ def own_numbers(line, row):
 
 
 # What rounds otherwise beside other runs. An expert is asked in all runs' episodes at once, and a larger matrix product
-# rounds otherwise: the last bit of Adam's moments. A recurrent encoder is fused otherwise inside the loop over runs: the
+# rounds otherwise: the last bit of Adam's moments. A recurrent encoder is fused otherwise in the loop over runs: the
 # last two bits of parameters.
 ROUNDED = {"rlif_dagger", "obs_history", "obs_history_bc"}
 
