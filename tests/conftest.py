@@ -74,6 +74,7 @@ _MAPS, _SIZES = Path("/proc/self/maps"), Path("/proc/self/statm")
 _cleared = {"bytes": 0}  # what was left when they went last
 
 
+@pytest.hookimpl(trylast=True)  # when fixtures are undone: a test may be another user, who must not read this
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """The compiled programs go where they have become many: between two files, or between two tests by their size."""
     if nextitem is None or not _MAPS.exists():
