@@ -116,5 +116,5 @@ def test_a_run_of_a_sweep_is_the_run_alone(paper, tmp_path):
     together = execute(case, tmp_path / "sweep", {"sweep": paper.sweep})
     name, _, values = paper.sweep.partition("=")
     alone = execute(by_name(case.name), tmp_path / "alone", {name: float(values.split(",")[1])})
-    assert_row_is(alone, together, 1)
+    assert_row_is(alone, together, 1, case.name in ROUNDED)
     assert own_leaf(together, max(alone.leaves), 0).shape == alone.leaves[max(alone.leaves)].shape
