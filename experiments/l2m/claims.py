@@ -63,7 +63,7 @@ def quick() -> Preset:
                        text="on Continual World {l2m} is better than {l2p}")
     return Preset(
         runs(METHODS), (*claims(), elsewhere(beyond, "days of an accelerator: preset `full`")),
-        beside=(OLD, TRAINED), figures={"trade_off.png": draw_trade_off},
+        beside=(OLD, TRAINED),
     )
 
 

@@ -39,8 +39,9 @@ def test_one_step_at_a_time(case, whole, tmp_path):
     assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 
 
-# Factorisations of a whole fit, asked for by eight virtual devices of one process, wait for each other for ever.
-WAITING = {"sindy_rl", "sindy_rl_network_dyna", "sindy_rl_ppo", "sindy_rl_sindy", "sindy_rl_network_next"}
+# SINDy's fits, QR of all rows, wait for each other for ever where eight virtual devices of one process ask for them; as
+# they do not end, they cannot be tried. PPO alone and models that are networks pass.
+WAITING = {"sindy_rl", "sindy_rl_sindy"}
 
 
 def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
