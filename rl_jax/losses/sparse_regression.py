@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 
 from rl_jax.core.program import Key
 
@@ -102,20 +103,13 @@ def stlsq(
             rows = rows * jnp.sqrt(weights.astype(jnp.float64))[:, None]
         rows = jnp.pad(rows, ((0, max(num_terms + num_targets - len(rows), 0)), (0, 0)))
         # The factor R of all rows stands for them: |features c - y| and |R c - z| differ by a constant.
-        factor = jnp.linalg.qr(rows, mode="r")[:num_terms]
+        factor = _triangle(rows)[:num_terms]
         factor, projected = factor[:, :num_terms], factor[:, num_terms:].T  # [P, P], [M, P]
-        root = jnp.sqrt(jnp.asarray(ridge, jnp.float64))
-
-        def solved(kept: jax.Array, target: jax.Array) -> jax.Array:
-            """Ridge regression of one target on the terms that are kept, [P] bool; the others' coefficients are 0."""
-            penalty = jnp.diag(jnp.where(kept, root, 1.0))
-            stacked = jnp.concatenate([jnp.where(kept, factor, 0.0), penalty])
-            q, r = jnp.linalg.qr(stacked)
-            return jax.scipy.linalg.solve_triangular(r, q[:num_terms].T @ target)
+        solved = jax.vmap(_ridge, in_axes=(None, None, 0, 0))
 
         def thresholded(carry: tuple) -> tuple:
             kept, _, _, count = carry
-            found = jnp.where(kept, jax.vmap(solved)(kept, projected), 0.0)
+            found = jnp.where(kept, solved(factor, jnp.asarray(ridge, jnp.float64), kept, projected), 0.0)
             still = kept & (jnp.abs(found) >= threshold)
             return still, jnp.where(still, found, 0.0), jnp.any(still != kept), count + 1
 
@@ -125,9 +119,33 @@ def stlsq(
         kept, found, _, _ = jax.lax.while_loop(lambda carry: carry[2] & (carry[3] < iterations), thresholded, start)
         if unbias:
             # The shortest solution, since nothing else tells collinear terms apart.
-            found = jax.vmap(lambda kept, z: jnp.linalg.lstsq(jnp.where(kept, factor, 0.0), z)[0])(kept, projected)
+            found = jax.vmap(lambda kept, z: _shortest(jnp.where(kept, factor, 0.0), z))(kept, projected)
             found = jnp.where(kept, found, 0.0)
         return found.T.astype(out)
+
+
+# LAPACK is called for one matrix at a time. For a batch jaxlib shares the work among the threads that run the devices and
+# waits for them: eight virtual devices of one process, each waiting so, have no thread left and never end.
+
+
+@sequential_vmap
+def _triangle(rows: jax.Array) -> jax.Array:
+    """R of the QR factors of rows [N, P], [P, P]."""
+    return jnp.linalg.qr(rows, mode="r")
+
+
+@sequential_vmap
+def _ridge(factor: jax.Array, ridge: jax.Array, kept: jax.Array, target: jax.Array) -> jax.Array:
+    """Ridge regression of a target [P] on the columns of factor [P, P] that are kept, [P] bool; others' are 0."""
+    penalty = jnp.diag(jnp.where(kept, jnp.sqrt(ridge), 1.0))
+    q, r = jnp.linalg.qr(jnp.concatenate([jnp.where(kept, factor, 0.0), penalty]))
+    return jax.scipy.linalg.solve_triangular(r, q[: len(factor)].T @ target)
+
+
+@sequential_vmap
+def _shortest(matrix: jax.Array, target: jax.Array) -> jax.Array:
+    """The shortest solution of least squares."""
+    return jnp.linalg.lstsq(matrix, target)[0]
 
 
 def bootstraps(key: Key, valid: jax.Array, num_terms: int, members: int, dropped: int) -> tuple[jax.Array, jax.Array]:

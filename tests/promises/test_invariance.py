@@ -19,7 +19,9 @@ DEVICE_TOLERANCE = 1e-4
 UNDETERMINED = {"dual_rl_smodice": "value/params/MLP_0/Dense_2/bias"}
 # Comparisons of equally long segments leave the constant of P-IQL's reward just so undetermined, and its critics learn
 # from that reward: they differ by 0.003 where the constant does by 0.0007.
-WIDER = {"cpl_piql": 1e-2}
+# SINDy-RL refits its equations to what they made its policy do: rounding, 1e-7 after 4 steps, is 7e-6 after 8 and 1e-4
+# in the largest action after 24.
+WIDER = {"cpl_piql": 1e-2, "sindy_rl": 1e-3}
 
 
 @pytest.mark.parametrize("case", [pytest.param(TOY, id=TOY.name), *one_a_family()])
@@ -39,15 +41,8 @@ def test_one_step_at_a_time(case, whole, tmp_path):
     assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 
 
-# SINDy's fits, QR of all rows, wait for each other for ever where eight virtual devices of one process ask for them; as
-# they do not end, they cannot be tried. PPO alone and models that are networks pass.
-WAITING = {"sindy_rl", "sindy_rl_sindy"}
-
-
 def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
     """The batch in 8 parts, a mean over them: the same update as the whole batch's."""
-    if case.name in WAITING:
-        pytest.xfail("SINDy-RL does not end on eight virtual devices of a CPU")
     spread = execute(case, tmp_path, devices=8)
     free = UNDETERMINED.get(case.name)
     one, other = (
