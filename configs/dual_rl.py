@@ -1,4 +1,4 @@
-"""Dual RL: f-DVL beside XQL and IQL on the `locomotion-2` sets, and ReCOIL beside other ways to imitate.
+"""Dual RL: f-DVL beside XQL and IQL on the built-in sets, and ReCOIL beside other ways to imitate.
 
     python -m experiments.dual_rl.train --config=configs/dual_rl.py:PRESET --workdir=DIR
 
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from rl_jax.agents import bc, fdvl, iq_learn, oril, recoil, recoil_v, smodice
-from rl_jax.control.recipes import DATA_SETS, RECIPES, Recipe, from_recipe, tiny
+from rl_jax.control.recipes import DATA_SETS, POINTMAZE, RECIPES, Recipe, from_recipe, tiny
 from rl_jax.core.config import from_preset
 from rl_jax.data.locomotion.sets import SETS
 
@@ -77,7 +77,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     presets |= {f"tiny-{method}": functools.partial(tiny_imitation, method) for method in IMITATION}
     presets |= {
         f"{method}/{name}": functools.partial(from_recipe, recipe, name)
-        for method, recipe in OFFLINE.items() for name in SETS
+        for method, recipe in OFFLINE.items() for name in (*SETS, *POINTMAZE)
     }
     presets |= {
         f"{method}/{setting}": functools.partial(imitation, method, setting)
