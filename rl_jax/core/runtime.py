@@ -137,21 +137,22 @@ def start_process(distributed: ConfigDict, *, deterministic: bool) -> None:
                 f"config.distributed: process_id={distributed.process_id} of "
                 f"num_processes={distributed.num_processes}: give both, 0 <= process_id < num_processes"
             )
-        _in_order()
-        jax.distributed.initialize(
-            distributed.coordinator_address, distributed.num_processes, distributed.process_id
-        )
+        _initialize(distributed.coordinator_address, distributed.num_processes, distributed.process_id)
     elif _cluster_processes() > 1:
-        _in_order()
-        jax.distributed.initialize()
+        _initialize()
 
 
-def _in_order() -> None:
-    """Collectives one after another on CPUs, those of two programs and those inside one: side by side they could run in
-    another order on each process, which then take each other's data. Accelerators have queues."""
+def _initialize(*arguments: Any) -> None:
+    """jax.distributed.initialize, so that collectives on CPUs run one after another, those of two programs and those
+    inside one: side by side they could run in another order on each process, which then take each other's data.
+    Accelerators have queues."""
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # another may not know the flag, and would stop
         add_xla_flag("--xla_cpu_enable_concurrency_optimized_scheduler=false")
+    jax.distributed.initialize(*arguments)
+    if jax.default_backend() == "cpu":
+        # A program that a CPU reads from the cache has lost the order of its collectives (seen with jaxlib 0.10).
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def _cluster_processes() -> int:
