@@ -1,7 +1,7 @@
 """What Dual RL runs and claims; `python -m experiments.reproduce --paper=dual_rl` reads it.
 
 Presets:
-  quick             offline RL from rewards: two medium-replay sets and a maze, 3 seeds, 60,000 updates.
+  quick             offline RL from rewards: a medium-replay set and a maze, 3 seeds, 30,000 updates.
   quick-imitation   few hidden expert episodes among random data, 1 demonstration, 3 seeds, 10,000 updates.
   stability         how the loss of V behaves: five losses, two batch sizes, two temperatures, 5 seeds.
   paper             the six medium and medium-replay sets, 5 seeds, the authors' settings and lengths.
@@ -13,12 +13,14 @@ What was asked of each claim before its rule and setting were fixed, with pilots
 - Offline: TV and chi2 swept over the paper's lambdas on walker2d-medium and hopper-medium-expert, which judge nothing,
   show no order between 0.6 and 0.95 beyond their swings from one evaluation to the next (10,000 updates, 10 and 20
   episodes), so lambda is the 0.8 of the authors' examples. Because of the swings a score is the mean of the last three
-  evaluations. The narrow medium sets judge nothing: there a policy that clones is as good as one that learns. Nor does
-  hopper-medium-replay: after 20,000 updates no method of this project is clearly above its behaviour policy. On
-  walker2d-medium-replay total variation passes cloning after 50,000 updates only (seed 100), hence the length. In the
-  maze, where only stitching reaches the goal, total variation scored 55 and 35 and chi2 60 and 136 after 15,000 and
-  20,000 (mean of seeds 100 and 101) where cloning is at 0. The claims against XQL and IQL are the paper's own, of
-  equality. An edition before this one ran 20,000 updates on Hopper, HalfCheetah and Walker2d: all six claims failed.
+  evaluations. The narrow medium sets judge nothing: there a policy that clones is as good as one that learns. Nor do
+  the tasks that end with a fall: on hopper-medium-replay no method of this project is clearly above the behaviour
+  policy after 20,000 updates, and on walker2d-medium-replay total variation passes cloning after 50,000 only (seed
+  100), which is too long for a CPU; `paper` has both. An edition before this one ran 20,000 updates on Hopper,
+  HalfCheetah and Walker2d: all six claims failed by the first and the last. In the maze, where only stitching reaches
+  the goal, total variation scored 55, 52, 39, 35 and chi2 84, 60, 148, 136 from 12,500 to 20,000 updates (mean of seeds
+  100 and 101) where cloning is at 0. The claims against XQL and IQL are the paper's own, of equality. Base seed 20:
+  HalfCheetah's seeds 0 to 4 have been seen.
 - Imitation: one demonstration of a deterministic expert is enough to clone it, so nothing is claimed against BC on the
   demonstration. ReCOIL in its authors' form had 8 and 15 after 10,000 updates of batch 1024 (2 seeds, hopper), and 4 to
   13 with temperatures 0.03 to 0.3 and gumbel_beta 1 or 5 in the place of 3 and 5: neither the batch nor the cap of the
@@ -55,14 +57,14 @@ IMITATORS = ("bc", *(method for method in IMITATION if method != "bc_all"))  # "
 QUICK_OFFLINE = ("bc", "iql", "xql", *FDVL)
 QUICK_IMITATORS = tuple(method for method in IMITATORS if method != "recoil_objective")
 
-QUICK_SETS = ("halfcheetah-medium-replay", "walker2d-medium-replay", "pointmaze-umaze")
+QUICK_SETS = ("halfcheetah-medium-replay", "pointmaze-umaze")
 PAPER_SETS = tuple(
     f"{task}-{level}" for task in ("hopper", "halfcheetah", "walker2d") for level in ("medium", "medium-replay")
 )
 QUICK_SETTINGS = ("hopper-random-with-few-expert", "walker2d-random-with-few-expert")
 
 COMMON = {"num_seeds": 3, "batch_size": 256, "dataset.num_steps": 200_000, "eval_episodes": 10, "tensorboard": False}
-QUICK = COMMON | {"num_steps": 60_000, "loop.eval_every": 5000, "checkpoint.every": 60_000}
+QUICK = COMMON | {"num_steps": 30_000, "loop.eval_every": 5000, "checkpoint.every": 30_000, "seed": 20}
 # Of 1,000,000 random steps the paper's 30 episodes are 3%; so are 6 of 200,000.
 QUICK_IMITATION = COMMON | {
     "num_steps": 10_000, "loop.eval_every": 2500, "checkpoint.every": 10_000, "expert.hidden": 6,
