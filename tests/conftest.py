@@ -18,8 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A test that asks for nothing runs on device 0 and sees no difference; the sharding tests use all eight.
 _DEVICES = "--xla_force_host_platform_device_count=8"
-# Most of the tests' time is compiling small networks, which LLVM does a fifth faster so.
-_QUICK = "--xla_backend_optimization_level=1"
+# Most of the tests' time is compiling small networks, which takes three fifths of the time so.
+_QUICK = "--xla_backend_optimization_level=0"
 CACHE_BYTES = 2 * 2**30  # of compilations that stay for the next session
 
 
@@ -39,9 +39,10 @@ def _compilations() -> Path:
 # LAPACK is called by all virtual devices at once, and threads of its own then wait for each other for ever (QR does).
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
-# As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
-_EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot" if version("jaxlib").startswith("0.10.") else ""
-os.environ["XLA_FLAGS"] = f"{_QUICK} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+# The last one as rl_jax.core.runtime.run_binary sets it: binaries started by tests have the bits of what runs here.
+if version("jaxlib").startswith("0.10."):  # another may not know these flags, and would stop
+    _QUICK += " --xla_cpu_use_fusion_emitters=false --xla_cpu_experimental_ynn_fusion_type=individual_dot"
+os.environ["XLA_FLAGS"] = f"{_QUICK} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilations()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -55,6 +56,16 @@ if _OWN_DATA:
 def pytest_configure(config: pytest.Config) -> None:
     if _OWN_DATA:
         drop_oldest(_compilations(), CACHE_BYTES)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a worker runs in one go, by `--dist loadgroup`: a file, but of a promise all that one program keeps, so that
+    the run that they share is made once."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else []:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        group = f"promises/{case.name}" if hasattr(case, "preset") else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def drop_oldest(folder: Path, most: int) -> None:

@@ -148,6 +148,13 @@ def one_a_family() -> list:
     return parameters([by_name(name) for name in FAMILIES.values()], [FAMILIES["on the device"]])
 
 
+def one_a_configuration() -> list:
+    """The first program of each file of configs/, and the families' cases: what tests that a paper's data, feed and
+    evaluation keep a promise, which are the same in all of its programs."""
+    first = {case.config: case for case in reversed(CASES)}.values()
+    return parameters([case for case in CASES if case in first or case.name in FAMILIES.values()])
+
+
 def get_config(name: str, preset: str, fields: Mapping[str, Any] = {}) -> ConfigDict:
     """A configuration whose data sets are made in the session's folder."""
     config = importlib.import_module(f"configs.{name}").get_config(preset)

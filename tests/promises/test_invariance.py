@@ -9,7 +9,7 @@ the size of the gradient, so that a tiny one shows it most: at most 4.5e-7 of a 
 import numpy as np
 import pytest
 
-from tests.papers import CASES, PAPERS, by_name, one_a_family
+from tests.papers import CASES, PAPERS, by_name, one_a_configuration, one_a_family
 from tests.promises.cases import TOY, WHOLE, make_config
 from tests.promises.runner import assert_same, execute, largest_difference
 
@@ -41,6 +41,7 @@ def test_one_step_at_a_time(case, whole, tmp_path):
     assert_same(execute(case, tmp_path, WHOLE | {"loop.chunk": 1}), whole(case))
 
 
+@pytest.mark.parametrize("case", one_a_configuration())
 def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
     """The batch in 8 parts, a mean over them: the same update as the whole batch's."""
     spread = execute(case, tmp_path, devices=8)
@@ -88,6 +89,7 @@ def assert_row_is(alone, together, row, rounded=False):
     assert any(own_numbers(line, row) for line in together.lines)
 
 
+@pytest.mark.parametrize("case", one_a_configuration())
 def test_each_seed_is_the_run_alone(case, unbroken, tmp_path):
     pair = execute(case, tmp_path / "pair", {"num_seeds": 2})
     second = execute(case, tmp_path / "second", {"seed": make_config(case).seed + 1})

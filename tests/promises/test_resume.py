@@ -11,6 +11,7 @@ from rl_jax.core import loop
 from rl_jax.core.fused import STREAMS
 from rl_jax.core.metrics import read_metrics
 from rl_jax.core.runtime import PREEMPTED_EXIT_CODE, Preempted
+from tests.papers import one_a_family
 from tests.promises.cases import STEPS, TOY
 from tests.promises.runner import assert_same, execute, finish, signal_at, start, untimed
 
@@ -23,28 +24,25 @@ def stop_at(step, case, workdir, overrides=None, **more):
     assert stopped.value.step == step
 
 
-@pytest.fixture(scope="module")
-def second_halves(request, tmp_path_factory):
-    """Every case that is asked for, stopped here and finished in a process that never trained it: {name: (report,
-    lines)}."""
-    tests = [item for item in request.session.items if item.function is test_a_fresh_process_continues_bitwise]
-    cases = [item.callspec.params["case"] for item in tests]
-    folders = {case.name: tmp_path_factory.mktemp(f"halves_{case.name}") for case in cases}
-    for case in cases:
-        stop_at(STEPS // 2 - 2, case, folders[case.name])
-    ended = finish(start(list(folders.items())), timeout=240 + 60 * len(folders))
+def test_a_stopped_run_goes_on_bitwise(case, unbroken, tmp_path):
+    """Stopped inside a log interval, between two saves."""
+    stop_at(STEPS // 2 - 2, case, tmp_path)
+    rest = execute(case, tmp_path)
+    assert rest.result.trained_steps == STEPS // 2 + 2
+    assert_same(rest, unbroken(case))
+
+
+@pytest.mark.parametrize("case", one_a_family())
+def test_a_fresh_process_continues_bitwise(case, unbroken, tmp_path):
+    """Another process is also a repetition of the day."""
+    stop_at(STEPS // 2 - 2, case, tmp_path)
+    ended = finish(start([(case.name, tmp_path)]))
     assert ended.code == 0, ended.stderr
-    lines = {name: untimed(read_metrics(folder / "metrics.jsonl")) for name, folder in folders.items()}
-    return {name: (report, lines[name]) for name, report in zip(folders, ended.reports, strict=True)}
-
-
-def test_a_fresh_process_continues_bitwise(case, unbroken, second_halves):
-    """Stopped inside a log interval, between two saves; another process is also a repetition of the day."""
-    report, lines = second_halves[case.name]
+    (report,) = ended.reports
     assert report["trained_steps"] == STEPS // 2 + 2
     assert report["hashes"] == unbroken(case).hashes
     assert report["evaluations"] == unbroken(case).result.evaluations
-    assert lines == unbroken(case).lines
+    assert untimed(read_metrics(tmp_path / "metrics.jsonl")) == unbroken(case).lines
 
 
 def test_stops_at_every_edge_change_nothing(unbroken, tmp_path):
