@@ -53,11 +53,11 @@ run: $(STAMP)  ## train the default job: offline RL beside cloning on halfcheeta
 
 .PHONY: test
 test: $(STAMP)  ## run the tests, in two processes (under 15 minutes on 2 cores)
-	@$(PY) -m pytest -n 2 --dist loadgroup
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
 test-slow: $(STAMP)  ## run the checks that take minutes each, and the promises of every agent
-	@$(PY) -m pytest -m slow -n 2 --dist loadgroup
+	@$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 .PHONY: lint
 lint: $(STAMP)  ## check style and the order of imports

@@ -12,6 +12,7 @@ import tempfile
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,14 +59,23 @@ def pytest_configure(config: pytest.Config) -> None:
         drop_oldest(_compilations(), CACHE_BYTES)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What a worker runs in one go, by `--dist loadgroup`: a file, but of a promise all that one program keeps, so that
-    the run that they share is made once."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        group = f"promises/{case.name}" if hasattr(case, "preset") else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker runs a file in one go, but of the promises all those of one program, so that the run that they share is
+    made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    from tests.papers import CASES
+
+    names = {case.name for case in CASES}
+
+    class ByFileOrProgram(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, test = nodeid.partition("::")
+            name = test.partition("[")[2].removesuffix("]")
+            return f"promises of {name}" if path.startswith("tests/promises/") and name in names else path
+
+    return ByFileOrProgram(config, log)
 
 
 def drop_oldest(folder: Path, most: int) -> None:
