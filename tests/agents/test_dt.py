@@ -24,7 +24,7 @@ def shown(data: Sequences, params) -> np.ndarray:
 @pytest.mark.slow
 def test_asked_for_a_high_return_it_takes_the_better_action():
     """A bandit, best at 0.5: of the action of the data it tells more than their mean, which the clone would take."""
-    actions = np.clip(RNG.normal(0.0, 0.4, (BATCH, 1)), -1, 1)
+    actions = np.clip(np.random.default_rng(0).normal(0.0, 0.4, (BATCH, 1)), -1, 1)
     rewards = 1.0 - np.square(actions - 0.5)
     one = np.arange(LENGTH) == 0  # episodes of one step, padded
     data = EMPTY.replace(

@@ -25,6 +25,7 @@ ALIKE = {"eta": 0.0}
 # The bandit: rewards of Gaussian actions around 0, best at 0.5.
 BEST = 0.5
 BEHAVIOUR = np.clip(RNG.normal(0.0, 0.4, SIZE), -1, 1)
+SHUFFLED = RNG.permutation(UNIFORM)
 
 
 def bandit_reward(action):
@@ -51,7 +52,7 @@ def v_values(params, observations) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_constant_reward_of_one_step(name):
-    state, _ = train(name, transitions(UNIFORM, RNG.permutation(UNIFORM), rewards=1.0), **ALIKE)
+    state, _ = train(name, transitions(UNIFORM, SHUFFLED, rewards=1.0), **ALIKE)
     # At actions that a set of 128 hardly has CQL's regulariser still shows, at a hundredth of its weight.
     tolerance = 0.15 if name == "cql" else 0.05
     np.testing.assert_allclose(q_values(state.params, UNIFORM, UNIFORM[::-1]), 1.0, atol=tolerance)
