@@ -161,9 +161,8 @@ PAPER = Paper(
     },
     published=(SIKCHI,),
     notes=(
-        "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion-2` and "
-        "`pointmaze` sets, which carry D4RL's names and are other data: no number here can be compared with one on "
-        "D4RL.",
+        "Scores are D4RL's normalised ones: 0 is a random policy, 100 an expert. The data are the `locomotion` sets, "
+        "which carry D4RL's names and are other data: no number here can be compared with one on D4RL.",
         "In the preset `stability` a task is a batch size and the first or second temperature (XQL's beta 0.1, 2; "
         "f-DVL's lambda 0.95, 0.6: the greediest first), and a score the percentage of seeds that have not diverged.",
         "With few seeds a bootstrap interval is too narrow.",

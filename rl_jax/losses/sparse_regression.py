@@ -124,8 +124,8 @@ def stlsq(
         return found.T.astype(out)
 
 
-# LAPACK is called for one matrix at a time. For a batch jaxlib shares the work among the threads that run the devices and
-# waits for them: eight virtual devices of one process, each waiting so, have no thread left and never end.
+# LAPACK is called for one matrix at a time. For a batch jaxlib shares the work among the threads that run the devices
+# and waits for them: eight virtual devices of one process, each waiting so, have no thread left and never end.
 
 
 @sequential_vmap
