@@ -6,7 +6,8 @@ Presets:
   quick               f-DVL (total variation) on 100,000 steps of hopper-medium-replay, 3 seeds, 10,000 updates: about 2
                       minutes on 2 CPU cores, data included.
   <method>/<data set> offline RL from rewards, one seed at the authors' length, 1,000,000 updates (hours on 2 CPU
-                      cores). Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; sets as in docs/data.md.
+                      cores). Methods: fdvl_tv, fdvl_chi2, fdvl_chi2_coded, xql, iql, bc; the locomotion-2 and
+                      pointmaze sets of docs/data.md.
   <method>/<setting>  imitation without rewards. Methods: recoil, recoil_objective, recoil_v, smodice, oril, iq_learn,
                       bc_all (clones everything), bc_expert (clones the demonstrations). A setting is
                       <task>-<level>-with-expert (200 hidden expert episodes, walker2d 100) or

@@ -105,11 +105,12 @@ def stlsq(
         # The factor R of all rows stands for them: |features c - y| and |R c - z| differ by a constant.
         factor = _triangle(rows)[:num_terms]
         factor, projected = factor[:, :num_terms], factor[:, num_terms:].T  # [P, P], [M, P]
+        ridge = jnp.asarray(ridge, jnp.float64)
         solved = jax.vmap(_ridge, in_axes=(None, None, 0, 0))
 
         def thresholded(carry: tuple) -> tuple:
             kept, _, _, count = carry
-            found = jnp.where(kept, solved(factor, jnp.asarray(ridge, jnp.float64), kept, projected), 0.0)
+            found = jnp.where(kept, solved(factor, ridge, kept, projected), 0.0)
             still = kept & (jnp.abs(found) >= threshold)
             return still, jnp.where(still, found, 0.0), jnp.any(still != kept), count + 1
 

@@ -18,9 +18,6 @@ CRITICS = [
 RNG = np.random.default_rng(0)
 UNIFORM = RNG.uniform(-1, 1, SIZE)  # actions that say nothing
 SIGNS = np.where(np.arange(SIZE) % 2 == 0, -1.0, 1.0)
-# Where no action is better EDAC has no directions to keep apart: those of vanishing gradients are rounding, and once in
-# some runs throw Q far off.
-ALIKE = {"eta": 0.0}
 
 # The bandit: rewards of Gaussian actions around 0, best at 0.5.
 BEST = 0.5
@@ -52,7 +49,7 @@ def v_values(params, observations) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_constant_reward_of_one_step(name):
-    state, _ = train(name, transitions(UNIFORM, SHUFFLED, rewards=1.0), **ALIKE)
+    state, _ = train(name, transitions(UNIFORM, SHUFFLED, rewards=1.0))
     # At actions that a set of 128 hardly has CQL's regulariser still shows, at a hundredth of its weight.
     tolerance = 0.15 if name == "cql" else 0.05
     np.testing.assert_allclose(q_values(state.params, UNIFORM, UNIFORM[::-1]), 1.0, atol=tolerance)
@@ -62,7 +59,7 @@ def test_constant_reward_of_one_step(name):
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_reward_that_depends_on_the_observation(name):
-    state, _ = train(name, transitions(SIGNS, UNIFORM, rewards=SIGNS), **ALIKE)
+    state, _ = train(name, transitions(SIGNS, UNIFORM, rewards=SIGNS))
     np.testing.assert_allclose(q_values(state.params, SIGNS, UNIFORM), np.stack([SIGNS, SIGNS]), atol=0.05)
     if "value" in state.params:
         np.testing.assert_allclose(v_values(state.params, SIGNS), SIGNS, atol=0.05)
@@ -73,7 +70,7 @@ def test_two_steps_are_discounted(name):
     """-1 leads to +1 without a reward; +1 ends with reward 1: Q(-1) = discount."""
     last = SIGNS == 1.0
     data = transitions(SIGNS, UNIFORM, rewards=last, masks=~last, next_observations=1.0)
-    state, _ = train(name, data, **ALIKE)
+    state, _ = train(name, data)
     expected = np.where(last, 1.0, make_config(name).discount)
     np.testing.assert_allclose(q_values(state.params, SIGNS, UNIFORM), np.stack([expected, expected]), atol=0.05)
 
@@ -81,7 +78,7 @@ def test_two_steps_are_discounted(name):
 @pytest.mark.parametrize("name", CRITICS)
 def test_a_time_out_bootstraps_and_a_terminal_does_not(name):
     """Both observations stay where they are with reward 1; only at +1 does the episode end."""
-    state, _ = train(name, transitions(SIGNS, UNIFORM, rewards=1.0, masks=SIGNS == -1.0), **ALIKE)
+    state, _ = train(name, transitions(SIGNS, UNIFORM, rewards=1.0, masks=SIGNS == -1.0))
     expected = np.where(SIGNS == -1.0, 1.0 / (1.0 - make_config(name).discount), 1.0)
     np.testing.assert_allclose(q_values(state.params, SIGNS, UNIFORM), np.stack([expected, expected]), atol=0.08)
 
