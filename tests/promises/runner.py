@@ -1,9 +1,9 @@
 """Runs cases, in this process or in a fresh one.
 
-`python -m tests.promises.runner CASE WORKDIR [CASE WORKDIR ...] [--config.some.field=value ...]` trains the cases one
-after another and prints one JSON line each: steps, evaluations, a hash of every leaf; the leaves go to
-WORKDIR/leaves.npz. `--alone` uses one of the devices, as `execute` does. `--die=TERM@13` sends the process that signal
-when step 13 is reached, `--die=KILL+0.7` that long after training began.
+`python -m tests.promises.runner CASE WORKDIR [--config.some.field=value ...]` trains the case and prints one JSON line:
+steps, evaluations, a hash of every leaf; the leaves go to WORKDIR/leaves.npz. `--alone` uses one of the devices, as
+`execute` does. `--die=TERM@13` sends the process that signal when step 13 is reached, `--die=KILL+0.7` that long after
+training began.
 """
 
 import ast
@@ -192,7 +192,8 @@ def kill_after(seconds: float) -> Iterator[None]:
 
 
 def start(
-    jobs: Sequence[tuple[str, Path]],
+    case: Case,
+    workdir: Path,
     overrides: Mapping[str, Any] | None = None,
     *,
     devices: int = 8,
@@ -202,7 +203,7 @@ def start(
 
     Eight of them, as here, though `execute` uses one: XLA has a thread a device, and splits sums among them.
     """
-    arguments = ["-m", "tests.promises.runner", *(str(word) for job in jobs for word in job)]
+    arguments = ["-m", "tests.promises.runner", case.name, str(workdir)]
     arguments += [f"--config.{name}={value}" for name, value in (overrides or {}).items()]
     arguments += (["--alone"] if devices == 8 else []) + ([f"--die={die}"] if die else [])
     return binaries.start(arguments, devices=devices)
@@ -232,23 +233,21 @@ def _literal(text: str) -> Any:
 
 
 def main(arguments: Sequence[str]) -> None:
-    words = [word for word in arguments if not word.startswith("--")]
+    name, workdir = (word for word in arguments if not word.startswith("--"))
     flags = dict(word[2:].partition("=")[::2] for word in arguments if word.startswith("--"))
     overrides = {name[7:]: _literal(value) for name, value in flags.items() if name.startswith("config.")}
     with death(flags.get("die", "")), on_devices(1) if "alone" in flags else nullcontext():
-        for name, workdir in zip(words[::2], map(Path, words[1::2]), strict=True):
-            case = case_of(name)
-            config = make_config(case, overrides)
-            if not jax.distributed.is_initialized():
-                start_process(config.distributed, deterministic=config.deterministic)
-            made = experiment_of(case, config)
-            with_all_steps = made._replace(program=lambda config, made=made: made.program(config)._replace(done=None))
-            result = loop.run(with_all_steps, config, workdir)
-            leaves = host_leaves(result.state)
-            if jax.process_index() == 0:
-                np.savez(workdir / "leaves.npz", **leaves)
-            report = {"step": result.step, "trained_steps": result.trained_steps, "hashes": hash_leaves(leaves)}
-            print(json.dumps(report | {"evaluations": result.evaluations}), flush=True)
+        case, workdir = case_of(name), Path(workdir)
+        config = make_config(case, overrides)
+        start_process(config.distributed, deterministic=config.deterministic)
+        made = experiment_of(case, config)
+        with_all_steps = made._replace(program=lambda config: made.program(config)._replace(done=None))
+        result = loop.run(with_all_steps, config, workdir)
+        leaves = host_leaves(result.state)
+        if jax.process_index() == 0:
+            np.savez(workdir / "leaves.npz", **leaves)
+        report = {"step": result.step, "trained_steps": result.trained_steps, "hashes": hash_leaves(leaves)}
+        print(json.dumps(report | {"evaluations": result.evaluations}), flush=True)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def test_sigkill_at_random_moments(unbroken, tmp_path):
     moments = random.Random(13)
     reached = 0
     for _ in range(KILLS):
-        ended = finish(start([(TOY.name, tmp_path)], OFTEN, die=f"KILL+{moments.uniform(0.05, 0.6):.2f}"))
+        ended = finish(start(TOY, tmp_path, OFTEN, die=f"KILL+{moments.uniform(0.05, 0.6):.2f}"))
         assert ended.code in (-signal.SIGKILL, 0), ended.stderr
         steps = saved_steps(tmp_path)
         # No kill takes back what was saved.

@@ -28,7 +28,8 @@ def pair(case, workdir, overrides, *, die=("", "")):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     processes = [
         start(
-            [(case.name, workdir)],
+            case,
+            workdir,
             overrides | {"distributed.coordinator_address": repr(address), "distributed.num_processes": 2,
                          "distributed.process_id": rank},
             devices=4,

@@ -36,7 +36,7 @@ def test_a_stopped_run_goes_on_bitwise(case, unbroken, tmp_path):
 def test_a_fresh_process_continues_bitwise(case, unbroken, tmp_path):
     """Another process is also a repetition of the day."""
     stop_at(STEPS // 2 - 2, case, tmp_path)
-    ended = finish(start([(case.name, tmp_path)]))
+    ended = finish(start(case, tmp_path))
     assert ended.code == 0, ended.stderr
     (report,) = ended.reports
     assert report["trained_steps"] == STEPS // 2 + 2
