@@ -49,7 +49,8 @@ def v_values(params, observations) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_constant_reward_of_one_step(name):
-    state, _ = train(name, transitions(UNIFORM, SHUFFLED, rewards=1.0))
+    # f-DVL's value nears it the slowest: 0.07 away after 1,500 updates, 0.04 after 3,000, 0.015 after 6,000.
+    state, _ = train(name, transitions(UNIFORM, SHUFFLED, rewards=1.0), steps=6000 if name == "fdvl" else 1500)
     # At actions that a set of 128 hardly has CQL's regulariser still shows, at a hundredth of its weight.
     tolerance = 0.15 if name == "cql" else 0.05
     np.testing.assert_allclose(q_values(state.params, UNIFORM, UNIFORM[::-1]), 1.0, atol=tolerance)
