@@ -104,7 +104,8 @@ def finetune(start: str = "shared", demonstrations: int = 10) -> ConfigDict:
     config.prior_share = 0.9
     config.world.demonstrations = demonstrations
     config.init_from.names = "params/|opt_state/"
-    config.num_steps = 1000
+    config.num_steps = 4000
+    config.loop.eval_every = 1000
     return config
 
 
@@ -115,7 +116,7 @@ def tabular() -> ConfigDict:
         "encoder": "one_hot_20", "hidden_dims": (64, 64), "learning_rate": 1e-3, "adam_eps": 1e-8, "discount": 0.9,
         "tau": 0.02, "expectile": 0.99,
     })
-    config.batch_size, config.num_steps = 256, 4000
+    config.batch_size, config.num_steps = 256, 8000
     return config
 
 

@@ -5,17 +5,20 @@ Presets:
   full   the authors' model, tasks and lengths: for an accelerator.
   tiny   seconds, in Gymnasium's tasks: what the tests run.
 
-What was asked of each claim. Rules and levels were fixed before there was a line of code, and have not been moved. One
-pilot, of seed 100, which no result uses, was of pre-training alone; tuning had none.
+What was asked of each claim. Rules and levels were fixed before there was a line of code, and have not been moved. The
+lengths, rates and the rank are of pilots of seed 100 and data of seed 100, which no result uses, of one seed each.
 
 Can the data show it. Scripts without noise succeed in 0.95 of their episodes of 120 steps, most of them after 70 to 92;
 so episodes are of 160. Pressing a handle from the side succeeded in four of four episodes without being trained on: it
-is no new task here, and sliding a plate took its place.
-Long enough. After 1,000 updates the cross-entropy, 2.66, is near what the noise of the data leaves, about 2.5, and the
-drawer is opened in three episodes of four; of doors, windows and the pendulum none succeeds. So 4,000 updates it is.
-Whether a model that young has 0.3 to lose is what the first two claims hang on.
+is no new task here, and sliding a plate took its place. Pre-training over 4,000 updates succeeds in 0.71 of the old
+tasks' episodes (nearly all of Meta-World's, none of the pendulum's) and in none of the new ones'.
+Long enough. After 400 updates a task L2M had learned nothing new (0.00), after 1,500 a fifth (0.22), at 1e-3 and 3e-3
+alike; with rank 16 for 4 it was 0.44, but a window trained a fifth of the model. So it is 1,500 updates, and the
+authors' rank 8, which trains just under a tenth. Fine-tuning kept nothing of the old tasks by then, and of the new ones
+only the last.
 Strong enough. With 3 seeds of 6 episodes on each of 3 new tasks a mean near a half has a standard error of 0.07, so
-that a level of 0.1 is decided by luck unless methods differ by 0.3.
+that a level of 0.1 is decided by luck unless methods differ by 0.3. In the pilot L2M had 0.79 of the old tasks after the
+sequence, fine-tuning 0.00; on the new ones one LoRA of rank 4 had 0.22, as L2M of rank 4 had.
 """
 
 from experiments.l2m.figure import KEPT, NEW, OLD, PURITY, TRAINED, draw_trade_off

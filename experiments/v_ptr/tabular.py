@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from rl_jax.agents.icvf import icvf
+from rl_jax.agents.icvf import Drawn, icvf
 from rl_jax.core.experiment import Experiment, Metric
 from rl_jax.core.fused import evaluated
 from rl_jax.core.mesh import shard_batch
@@ -45,12 +45,17 @@ def tabular_experiment(config: ConfigDict) -> Experiment:
     def program(config: ConfigDict) -> Program:
         learner = icvf(config.agent)
 
+        def draw(key: Key, resident: PyTree, count: int) -> Drawn:
+            """A frame is the state itself here, so that whoever is in it again has reached it again."""
+            found = learner.draw(key, resident, count)
+            return found._replace(reached=(found.frames[:, 2:] == found.frames[:, :1]).astype(jnp.float32))
+
         def init(key: Key, resident: PyTree) -> TrainState:
-            return learner.init(key, learner.draw(key, resident, 1))
+            return learner.init(key, draw(key, resident, 1))
 
         def step(state: TrainState, resident: PyTree, batch: None, key: Key) -> tuple[TrainState, Metrics]:
             del batch
-            return learner.update(state, shard_batch(learner.draw(key, resident, config.batch_size)))
+            return learner.update(state, shard_batch(draw(key, resident, config.batch_size)))
 
         values = evaluated(lambda params: learner.value(params, jnp.stack([states, goals, goals], 1)))
 
