@@ -36,8 +36,8 @@ def test_the_first_steps_are_the_committed_ones(case, unbroken):
         scale = max(float(np.max(np.abs(wanted))), 1e-3)
         residual = (now[name] - wanted) / scale
         assert np.max(np.abs(residual)) < TOLERANCE, name
-        # Rounding scatters around zero; a drift to one side is a changed computation.
-        assert abs(np.mean(residual)) < TOLERANCE / 4, name
+        # Rounding scatters around zero, the mean of few values too; a drift to one side is a changed computation.
+        assert abs(np.mean(residual)) < TOLERANCE / min(np.sqrt(residual.size), 4.0), name
 
 
 def test_every_case_has_its_trajectory():
