@@ -19,6 +19,7 @@ from rl_jax.reports.scores import Scores
 
 WIDE = 4  # more tasks than this make the rows of a table of their own
 NOTES = "## Notes"  # heads what a README leaves out
+ARROW = " -> "
 
 
 class Aggregate(NamedTuple):
@@ -100,6 +101,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> str:
 def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> list[str]:
     """The tables of one measure: a row a method; the tasks are its columns where they are few, else rows of another."""
     columns, several = _Columns(scores, measure, tasks), len(tasks) > 1
+    methods = [name for name in scores.methods if any(scores.declared(name, task) for task in tasks)]
     heads: list[tuple[str, Callable[[str], str]]] = []
     if several and len(tasks) <= WIDE:
         heads += [(task, functools.partial(columns.cell, task=task)) for task in tasks]
@@ -109,12 +111,12 @@ def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> 
         heads.insert(0, ("at the start", columns.start))
     for metric in scores.preset.beside if not several else ():
         curve = as_curve(metric)
-        heads.append((f"{curve.metric.label}, before -> after",
-                      functools.partial(_before_after, scores, task=tasks[0], curve=curve)))
+        cell = functools.partial(_before_after, scores, task=tasks[0], curve=curve)
+        moves = ", before -> after" if any(ARROW in cell(method) for method in methods) else ""
+        heads.append((curve.metric.label + moves, cell))
     heads += [("steps", columns.steps), ("seconds of training, all seeds", columns.seconds)]
     heads += [(_heading(source), functools.partial(_published_mean, source, tasks=tasks))
               for source in scores.paper.published]
-    methods = [name for name in scores.methods if any(scores.declared(name, task) for task in tasks)]
     rows = [[scores.label(method), *(cell(method) for _, cell in heads)] for method in methods]
     header = ["method", *(name for name, _ in heads)]
     references = columns.references()
@@ -239,9 +241,9 @@ def _each_seed(scores: Scores) -> list[str]:
 
 
 def _before_after(scores: Scores, method: str, task: str, curve: Curve) -> str:
-    """The mean over seeds at the first and at the last evaluation."""
+    """The mean over seeds at the first and at the last evaluation, or at the only one."""
     values = found(lambda: curve.of(scores.evaluations(method, task)).mean(1))
-    return "" if values is None else f"{number(values[0])} -> {number(values[-1])}"
+    return "" if values is None else ARROW.join(number(value) for value in (*values[:1], *values[1:][-1:]))
 
 
 def comma_separated(scores: Scores) -> str:
