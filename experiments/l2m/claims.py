@@ -5,7 +5,7 @@ Presets:
   full   the authors' model, tasks and lengths: for an accelerator.
   tiny   seconds, in Gymnasium's tasks: what the tests run.
 
-What was asked of each claim. Rules and levels were fixed before there was a line of code, and have not been moved. The
+What was asked of each claim. Rules and levels were fixed before there was a line of code, and have not been moved; the
 lengths, rates and the rank are of pilots of seed 100 and data of seed 100, which no result uses, of one seed each.
 
 Can the data show it. Scripts without noise succeed in 0.95 of their episodes of 120 steps, most of them after 70 to 92;
@@ -17,8 +17,8 @@ alike; with rank 16 for 4 it was 0.44, but a window trained a fifth of the model
 authors' rank 8, which trains just under a tenth. Fine-tuning kept nothing of the old tasks by then, and of the new ones
 only the last.
 Strong enough. With 3 seeds of 6 episodes on each of 3 new tasks a mean near a half has a standard error of 0.07, so
-that a level of 0.1 is decided by luck unless methods differ by 0.3. In the pilot L2M had 0.79 of the old tasks after the
-sequence, fine-tuning 0.00; on the new ones one LoRA of rank 4 had 0.22, as L2M of rank 4 had.
+that a level of 0.1 is decided by luck unless methods differ by 0.3. In the pilot L2M had 0.79 of the old tasks after
+the sequence, fine-tuning 0.00; on the new ones one LoRA of rank 4 had 0.22, as L2M of rank 4 had.
 """
 
 from experiments.l2m.figure import KEPT, NEW, OLD, PURITY, TRAINED, draw_trade_off
