@@ -198,6 +198,7 @@ def test_groups_of_equal_rewards_are_counted_and_teach_nothing(batch):
     assert float(nothing["policy/grad_norm"]) == 0.0 and float(nothing["group/zero_variance"]) == 1.0
 
 
+@pytest.mark.slow
 def test_truncated_responses_may_be_left_out(batch):
     cut = batch | {"truncated": jnp.ones(8, bool)}
     assert float(stepped(cut, "dapo", mask_truncated=True)[1]["policy/grad_norm"]) == 0.0
@@ -264,6 +265,7 @@ def test_micro_batches_change_no_update_of_a_critic(batch):
         np.testing.assert_allclose(found[1][name], value, rtol=1e-4, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_critic_learns_alone_at_first_and_the_coefficient_follows_the_divergence(batch):
     fields = {"samples": 4, "critic_warmup": 2, "kl_control": "adaptive", "kl_target": 1.0, "kl_horizon": 80}
     program, state, step = compiled("ppo", tuple(fields.items()))
@@ -341,6 +343,7 @@ def test_prompts_are_asked_by_their_pass_rates_and_a_feed_that_resumes_asks_the_
     np.testing.assert_array_equal(saved["rates"]["seen"], np.full((1, 4), 4.0))
 
 
+@pytest.mark.slow
 def test_the_most_likely_response_is_the_baseline_of_remax():
     scorer = Counting()
     program = program_of("remax", scorer, samples=2)
