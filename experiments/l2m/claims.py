@@ -12,8 +12,8 @@ Can the data show it. Scripts without noise succeed in 0.95 of their episodes of
 so episodes are of 160. Pressing a handle from the side succeeded in four of four episodes without being trained on: it
 is no new task here, and sliding a plate took its place. Pre-training over 4,000 updates succeeds in 0.71 of the old
 tasks' episodes (nearly all of Meta-World's, none of the pendulum's) and in none of the new ones'.
-Long enough. After 400 updates a task L2M had learned nothing new (0.00), after 1,500 a fifth (0.22), at 1e-3 and 3e-3
-alike; with rank 16 for 4 it was 0.44, but a window trained a fifth of the model. So it is 1,500 updates, and the
+Long enough. After 400 updates a task L2M had learned nothing new (0.00), after 1,500 a fifth: 0.22 at 1e-3, 0.17 at
+3e-3; with rank 16 for 4 it was 0.44, but a window trained a fifth of the model. So it is 1,500 updates, and the
 authors' rank 8, which trains just under a tenth. Fine-tuning kept nothing of the old tasks by then, and of the new ones
 only the last.
 Strong enough. With 3 seeds of 6 episodes on each of 3 new tasks a mean near a half has a standard error of 0.07, so

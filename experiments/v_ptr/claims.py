@@ -21,8 +21,8 @@ on seed 100 and on data of seed 100, which no result uses:
   where 0.1 is claimed; the seeds of an arm lay up to 0.25 apart, so that an order within 0.02 is decided by luck.
 - Values in the tabular maze: who is in the goal's state again has reached it, since a frame is a state there. The fixed
   point of expectile 0.99 for random walks is 3.1% from the exact values, of 0.9 it is 34%. The network stayed at 14 to
-  20%, for 12,000 updates, 64 to 512 features and rates of 1e-3 to 1e-4: too high, by weights of 0.01 for steps whose
-  advantage is below 0 by noise. A table reaches 5% (tests/losses/test_icvf.py). The card's rule stands as it was.
+  20%, for 12,000 updates, 64 to 512 features and rates of 1e-3 to 1e-4: too high, perhaps by weights of 0.01 for steps
+  whose advantage is below 0 by noise. A table reaches 5% (tests/losses/test_icvf.py). The card's rule stands as it was.
 """
 
 from collections.abc import Mapping

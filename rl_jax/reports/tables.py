@@ -243,7 +243,9 @@ def _each_seed(scores: Scores) -> list[str]:
 def _before_after(scores: Scores, method: str, task: str, curve: Curve) -> str:
     """The mean over seeds at the first and at the last evaluation, or at the only one."""
     values = found(lambda: curve.of(scores.evaluations(method, task)).mean(1))
-    return "" if values is None else ARROW.join(number(value) for value in (*values[:1], *values[1:][-1:]))
+    if values is None:
+        return ""
+    return number(values[0]) if len(values) == 1 else f"{number(values[0])}{ARROW}{number(values[-1])}"
 
 
 def comma_separated(scores: Scores) -> str:

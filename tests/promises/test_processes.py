@@ -18,6 +18,8 @@ from tests.promises.cases import STEPS, TOY
 from tests.promises.runner import execute, finish, largest_difference, start, untimed
 
 TOLERANCE = 1e-4  # measured: 2.0e-7; see test_invariance.py for why it may be more elsewhere
+# What is nothing but rounding, and a small difference of large numbers: 1.3e-6 and 1.4e-5 were measured.
+ROUNDED = {"sampler/gap_max": 5e-6, "eval/margin": 5e-5}
 FSDP, REPLICATE = ((".*", "fsdp"),), ((".*", "replicate"),)
 
 
@@ -68,8 +70,9 @@ def test_two_processes_are_one_run(case, rule, end, tmp_path):
         assert largest_difference(dict(leaves), alone.leaves) < TOLERANCE
     assert [line["step"] for line in report["evaluations"]] == [STEPS // 2, STEPS]
     for ours, theirs in zip(untimed(read_metrics(tmp_path / "metrics.jsonl")), alone.lines, strict=True):
-        # A sampler's gap to its trainer and small margins are differences of larger numbers: 1.4e-5 was measured.
-        assert ours == pytest.approx(theirs, rel=1e-4, abs=5e-5)
+        assert ours == {
+            name: pytest.approx(value, rel=1e-4, abs=ROUNDED.get(name, 1e-6)) for name, value in theirs.items()
+        }
     together, single = (read_outcomes(folder / "outcomes.npz") for folder in (tmp_path, tmp_path / "alone"))
     assert together.steps.tolist() == single.steps.tolist() and together.values.keys() == single.values.keys()
     for name, values in together.values.items():
