@@ -1,4 +1,4 @@
-"""The pool of modulators over three tasks against what the authors' own selected, counted and pulled (PROVENANCE.md)."""
+"""The pool of modulators over three tasks against what the authors' own selected, counted and pulled (PROVENANCE)."""
 
 from pathlib import Path
 
