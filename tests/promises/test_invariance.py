@@ -14,9 +14,9 @@ from tests.promises.cases import TOY, WHOLE, make_config
 from tests.promises.runner import assert_same, execute, largest_difference
 
 DEVICE_TOLERANCE = 1e-4
-# SINDy-RL refits its equations to what they made its policy do: rounding, 1e-7 after 4 steps, is 7e-6 after 8 and 1e-4
-# in the largest action after 24.
-WIDER = {"sindy_rl": 1e-3}
+# SINDy-RL refits its equations to what they made its policy do, so that rounding grows: 1e-7 after 4 steps is 7e-6
+# after 8, and by 24 a coefficient may lie on the other side of its threshold.
+FEWER = {"sindy_rl": {"num_steps": 8}}
 
 
 @pytest.mark.parametrize("case", [pytest.param(TOY, id=TOY.name), *one_a_family()])
@@ -39,9 +39,11 @@ def test_one_step_at_a_time(case, whole, tmp_path):
 @pytest.mark.parametrize("case", one_a_configuration())
 def test_one_batch_over_eight_devices(case, unbroken, tmp_path):
     """The batch in 8 parts, a mean over them: the same update as the whole batch's."""
-    spread = execute(case, tmp_path, devices=8)
-    assert largest_difference(unbroken(case).leaves, spread.leaves) < WIDER.get(case.name, DEVICE_TOLERANCE)
-    for line, other in zip(unbroken(case).lines, spread.lines, strict=True):
+    fewer = FEWER.get(case.name)
+    whole = execute(case, tmp_path / "whole", fewer) if fewer else unbroken(case)
+    spread = execute(case, tmp_path / "spread", fewer, devices=8)
+    assert largest_difference(whole.leaves, spread.leaves) < DEVICE_TOLERANCE
+    for line, other in zip(whole.lines, spread.lines, strict=True):
         assert line.keys() == other.keys()
 
 
