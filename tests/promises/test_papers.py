@@ -26,7 +26,10 @@ from tests.papers import CASES, PAPERS, ROOT, get_config, make_experiment, small
 from tests.promises.runner import on_devices, signal_at
 
 # Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
-FOR_A_CPU = {"num_seeds": 1, "eval_episodes": 1, "evaluation_images": 16, "batch_size": 64, "tuning.chunk_size": 64}
+FOR_A_CPU = {
+    "num_seeds": 1, "eval_episodes": 1, "evaluation_images": 16, "batch_size": 64, "tuning.chunk_size": 64,
+    "rounds.prompts": 1000,
+}
 EACH = pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
 DECLARED = [(paper.name, preset) for paper in PAPERS for preset in load_paper(paper.name).presets]
 
