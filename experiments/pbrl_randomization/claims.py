@@ -46,6 +46,7 @@ LABELS = {
     "active_06": "PR-LSVI, epsilon 0.6", "active_1": "PR-LSVI, epsilon 1", "random": "PR-LSVI, asked at random",
     "greedy": "nothing drawn", "pbts": "PbTS", "pbts_active": "PbTS, epsilon 0.3", "thresholds": "PR-LSVI, thresholds",
 }
+TABLE = "freeway_10_fs30"  # of BRIDGE
 EPSILONS = {"active_02": 0.2, "active": 0.3, "active_06": 0.6, "active_1": 1.0}
 QUESTIONS = Metric("eval/queries", "questions", "lower")
 NEW_REGRET = Metric("eval/regret_new", "regret of the new policies", "lower")
@@ -117,6 +118,11 @@ def as_good_with_fewer(method: str) -> Claim:
     )
 
 
+def in_bridge() -> Claim:
+    return within_factor("always", "greedy", 1.0, measure=REGRET, tasks=(TABLE,), name="bridge",
+                         text="In a table of BRIDGE, 197 states, {always} has no more regret than {greedy}")
+
+
 def claims() -> tuple[Claim, ...]:
     drawn = tuple(
         within_factor("always", "greedy", 0.5, measure=REGRET, tasks=(task,),
@@ -145,6 +151,7 @@ def claims() -> tuple[Claim, ...]:
         elsewhere(reaches("always", math.log(5.0) / math.log(8.0), measure=SLOPE, tasks=("random",),
                           name="always_slope_of_100000_rounds", text="The same over 100,000 rounds"),
                   "needs an accelerator: preset `full`"),
+        elsewhere(in_bridge(), "needs an accelerator: preset `bridge`"),
     )
 
 
@@ -167,10 +174,8 @@ def quick() -> Preset:
 
 
 def bridge() -> Preset:
-    task = "freeway_10_fs30"
     return Preset(
-        runs(task, ("always", "greedy", "pbts"), {"num_seeds": 10}),
-        (within_factor("always", "greedy", 1.0, tasks=(task,)),), beside=(NEW_REGRET, QUESTIONS),
+        runs(TABLE, ("always", "greedy", "pbts"), {"num_seeds": 10}), (in_bridge(),), beside=(NEW_REGRET, QUESTIONS),
     )
 
 

@@ -72,12 +72,18 @@ def claims() -> tuple[Claim, ...]:
     )
 
 
+def at_scale() -> Claim:
+    return better_by("icvf", "scratch", 0.1, by="mean", tasks=FEW, name="at_the_authors_scale",
+                     text="with the authors' settings and lengths {icvf} succeeds 0.1 more often than {scratch}")
+
+
 def quick() -> Preset:
     made = [run("tabular", "maze", "tabular")]
     made += [run(method, "video", f"pretrain/{method}") for method in ENCODERS]
     for method in ARMS:
         made += robot_runs(method, "" if method == "scratch" else f"{method}-video", method in ARMS[:2])
-    return Preset(tuple(made), claims(), measure=MEASURES, figures={"success.png": draw_success})
+    scale = elsewhere(at_scale(), "needs an accelerator: preset `paper`")
+    return Preset(tuple(made), (*claims(), scale), measure=MEASURES, figures={"success.png": draw_success})
 
 
 def paper() -> Preset:
@@ -85,7 +91,7 @@ def paper() -> Preset:
         "icvf", "few", "paper-finetune", "icvf-prior"), run("scratch", "prior", "paper-prior"), run(
         "scratch", "few", "paper-finetune", "scratch-prior")
     why = "needs an accelerator: 1,000,000 and 400,000 updates"
-    return Preset(made, (elsewhere(claims()[0], why),), measure=MEASURES)
+    return Preset(made, (elsewhere(at_scale(), why),), measure=MEASURES)
 
 
 def tiny() -> Preset:
