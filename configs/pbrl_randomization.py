@@ -10,6 +10,7 @@ Presets:
                    each step), pbts (always), pbts_active (rule above 0.3).
                    MDPs: random (4 states, 2 actions, 3 steps, one MDP a seed), linear (12 states, 3 actions, 5
                    features, one MDP a seed), riverswim, deep_sea, and three tables of rl_jax/tabular/bridge.
+  full-<method>    100,000 rounds in random MDPs: for an accelerator.
   tiny             seconds: what the tests run, and so tiny-<method>, tiny-linear and tiny-bridge.
 """
 
@@ -47,6 +48,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {"quick": functools.partial(dueling, "active", "random")}
     presets |= {f"{method}/{mdp}": functools.partial(dueling, method, mdp) for method in METHODS for mdp in MDPS}
+    presets |= {f"full-{method}": functools.partial(full, method) for method in METHODS}
     presets |= {f"tiny-{method}": functools.partial(tiny, method, "random") for method in METHODS}
     presets |= {"tiny": functools.partial(tiny, "active", "random")}
     presets |= {"tiny-linear": functools.partial(tiny, "always", "linear")}
@@ -82,6 +84,13 @@ def dueling(method: str, mdp: str) -> ConfigDict:
     config.checkpoint.every = 0
     config.tensorboard = False
     config.update_from_flattened_dict(METHODS[method] | MDPS[mdp])
+    return config
+
+
+def full(method: str) -> ConfigDict:
+    config = dueling(method, "random")
+    config.num_steps = config.rounds.capacity = 100_000
+    config.loop.update({"chunk": 1250, "log_every": 6250, "eval_every": 6250})
     return config
 
 

@@ -180,12 +180,12 @@ def bridge() -> Preset:
 
 
 def full() -> Preset:
-    common = {
-        "num_steps": 100_000, "rounds.capacity": 100_000, "loop.eval_every": 6250, "loop.log_every": 6250,
-        "loop.chunk": 1250,
-    }
+    made = grid(
+        tuple(EPSILONS) + ("always", "greedy", "random", "pbts"), ("random",),
+        module="experiments.pbrl_randomization.train", config="configs/pbrl_randomization.py:full-{method}",
+    )
     return Preset(
-        runs("random", tuple(EPSILONS) + ("always", "greedy", "random", "pbts"), common),
+        made,
         tuple(claim for claim in claims() if claim.tasks == ("random",) and not claim.elsewhere),
         beside=(NEW_REGRET, QUESTIONS),
     )
