@@ -6,8 +6,8 @@ Presets:
   quick       pre-training on three tasks of Meta-World and a pendulum (in DMControl's place), one seed.
   <method>    3 seeds; --config.init_from.run=DIR is a finished run of `quick`. Three more tasks of Meta-World, one
               after another. Methods: l2m (a pool of LoRA), l2m_ia3 (of IA3), l2m_no_old_keys (every
-              window is modulated), ft (the whole model), head, last_layer, last_layer_head, lora, ia3, adapters, prompt
-              (one for all tasks), l2p (a pool of prompts), ewc and l2 (the whole model, with a penalty).
+              window is modulated), ft (the whole model), head, last_layer, last_layer_head, lora, ia3, adapters,
+              prefix, prompt (one for all tasks), l2p (a pool of prompts), ewc and l2 (the whole model, with a penalty).
   paper       the authors' 40M model on forty tasks of Meta-World and the pendulum, 1,000,000 updates; paper-<method>
               tunes it on the ten tasks of Continual World and the mountain car, 100,000 updates each. For an
               accelerator, with data of 2,000,000 steps a task.
@@ -34,6 +34,7 @@ METHODS = {
     "lora": ALONE,
     "ia3": {**ALONE, "agent.modulator": "ia3"},
     "adapters": {**ALONE, "agent.modulator": "adapter"},
+    "prefix": {**ALONE, "agent.modulator": "prefix"},
     "prompt": {**ALONE, "agent.modulator": "prompt"},
     "l2p": {"agent.modulator": "prompt", "agent.pool_size": 100, "agent.top_k": 5, "agent.keeps_old": False},
     "ewc": {**MODEL, "agent.trainable": ".*", "agent.penalty": "ewc"},

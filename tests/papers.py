@@ -101,7 +101,7 @@ PAPERS = [
           at_scale=("pbrl_randomization:thresholds/riverswim", "pbrl_randomization:always/freeway_10_fs30",
                     "pbrl_randomization:full-active")),
     Paper("rleegnet", {"rleegnet": ("", "cross_entropy", "streaming")}, "agent.learning_rate=0.001,0.003"),
-    Paper("l2m", {"l2m": ("", "l2m", "ewc")}, "agent.learning_rate=0.001,0.003"),
+    Paper("l2m", {"l2m": ("", "l2m", "prefix", "ewc")}, "agent.learning_rate=0.001,0.003"),
 ]
 
 

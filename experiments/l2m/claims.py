@@ -28,8 +28,8 @@ from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
 LABELS = {
     "pretrained": "pre-trained, untuned", "l2m": "L2M", "l2m_ia3": "L2M with IA3",
     "l2m_no_old_keys": "L2M without old keys", "lora": "LoRA, one", "ia3": "IA3, one", "adapters": "adapters, one",
-    "prompt": "prompt, one", "l2p": "L2P", "ft": "fine-tuning", "ewc": "EWC", "l2": "L2", "head": "head",
-    "last_layer": "last layer", "last_layer_head": "last layer and head",
+    "prefix": "prefix, one", "prompt": "prompt, one", "l2p": "L2P", "ft": "fine-tuning", "ewc": "EWC", "l2": "L2",
+    "head": "head", "last_layer": "last layer", "last_layer_head": "last layer and head",
 }
 METHODS = ("l2m", "l2m_ia3", "lora", "l2p", "ft", "ewc", "head")
 SEQUENCE = "sequence"

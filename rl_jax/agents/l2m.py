@@ -262,12 +262,12 @@ def default_config() -> ConfigDict:
             "weight_decay": 0.01,
             "clip_norm": 0.25,
             "trainable": "",  # a regex of the model's arrays that are trained; "" for none
-            "modulator": "lora",  # or "ia3", "adapter", "prompt", and "" for none
+            "modulator": "lora",  # or "ia3", "adapter", "prefix", "prompt", and "" for none
             "pool_size": 30,  # 1: all tasks share it
             "top_k": 1,
             "rank": 8,
             "lora_scale": 2.0,  # alpha / rank
-            "length": 5,  # of a prompt
+            "length": 5,  # of a prefix or a prompt
             "pull": 0.5,
             "count_penalty": True,
             "old_keys": 100,  # of pre-training

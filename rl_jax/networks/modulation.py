@@ -3,8 +3,8 @@
 Schmied et al. 2023, "Learning to Modulate pre-trained Models in RL", arXiv 2306.14884; where paper and the authors'
 code (ml-jku/L2M) differ, the code. A pool of M members has keys k [M, D] and, by the name of a transformer's block,
 modulators whose arrays begin with M. Sources of these: LoRA, Hu et al. 2021 (arXiv 2106.09685); IA3, Liu et al. 2022
-(arXiv 2205.05638); adapters, Houlsby et al. 2019 (arXiv 1902.00751); prompts from a pool, L2P, Wang et al. 2022 (arXiv
-2112.08654).
+(arXiv 2205.05638); adapters, Houlsby et al. 2019 (arXiv 1902.00751); prefixes, Li and Liang 2021 (arXiv 2101.00190);
+prompts from a pool, L2P, Wang et al. 2022 (arXiv 2112.08654).
 """
 
 import math
@@ -19,8 +19,9 @@ import optax
 from scipy.special import xlogy
 
 from rl_jax.core.program import Key, PyTree
+from rl_jax.networks.transformer import SelfAttention
 
-KINDS = ("lora", "ia3", "adapter", "prompt")
+KINDS = ("lora", "ia3", "adapter", "prefix", "prompt")
 RARE = 1e-6  # is added to a selection's share, so that it can be inverted
 
 
@@ -91,14 +92,15 @@ def purity(counts: np.ndarray) -> float:
 def init_pool(
     key: Key, kind: str, size: int, blocks: tuple[str, ...], width: int, rank: int, length: int
 ) -> PyTree:
-    """{"keys": [M, D], "modulators": by block, or the tokens of a prompt}; a fresh modulator changes nothing.
+    """{"keys": [M, D], "modulators": by block, or the tokens of a prompt}.
 
-    Keys and prompts are uniform in [-1, 1]. LoRA: A uniform as Kaiming's for a linear layer, B zero, of q, v and of the
-    perceptron's hidden layer; IA3: ones; adapters: normal with deviation 0.02, and zero on the way up.
+    Keys, prefixes and prompts are uniform in [-1, 1]; what else is fresh changes nothing. LoRA: A uniform as Kaiming's
+    for a linear layer, B zero, of q, v and of the perceptron's hidden layer; IA3: ones; adapters: normal with deviation
+    0.02, and zero on the way up.
 
     Args:
       rank: of LoRA, or the width of an adapter.
-      length: P, the tokens of a prompt.
+      length: P, the tokens of a prompt, or the keys and values of a prefix in each block.
     """
     key_key, own_key = jax.random.split(key)
     keys = jax.random.uniform(key_key, (size, width), minval=-1.0, maxval=1.0)
@@ -114,6 +116,9 @@ def init_pool(
         return {"a": 0.02 * jax.random.normal(key, (size, width, rank)), "b": jnp.zeros((size, rank, width))}
 
     def block(key: Key) -> PyTree:
+        if kind == "prefix":
+            k, v = jax.random.uniform(key, (2, size, length, width), minval=-1.0, maxval=1.0)
+            return {"k": k, "v": v}
         one, two, three = jax.random.split(key, 3)
         if kind == "lora":
             return {"q": low_rank(one, width), "v": low_rank(two, width), "hidden": low_rank(three, 4 * width)}
@@ -131,12 +136,13 @@ def modulating(kind: str, own: PyTree, gate: jax.Array, scale: float) -> Callabl
         LoRA     W x + scale * B A x           of q, v and of the hidden layer, W x being its output there
         IA3      l * x                         of k, v and of what follows the hidden layer's activation
         adapter  x + B swish(A x)              behind attention and perceptron
+        prefix   [k', k], [v', v]              keys and values before those of the tokens
 
     Args:
       own: each row's modulator, arrays [B, ...] by block.
       gate: [B], 0 for a row that is not modulated and 1 for others.
     """
-    gate = gate[:, None, None]
+    gate, reached = gate[:, None, None], SelfAttention if kind == "prefix" else nn.Dense
 
     def product(x: jax.Array, pair: PyTree) -> jax.Array:
         return gate * scale * (x @ pair["a"]) @ pair["b"]
@@ -149,9 +155,11 @@ def modulating(kind: str, own: PyTree, gate: jax.Array, scale: float) -> Callabl
 
     def intercept(call: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         module, found = context.module, [part for part in context.module.path if part in own]
-        if not (isinstance(module, nn.Dense) and found and context.method_name == "__call__"):
+        if not (isinstance(module, reached) and found and context.method_name == "__call__"):
             return call(*args, **kwargs)
         part, x, name = own[found[0]], args[0], module.name
+        if kind == "prefix":
+            return call(*args, **kwargs, prefix=(part["k"], part["v"], gate[:, 0, 0] > 0.0))
         if name == "qkv" and kind != "adapter":
             q, k, v = jnp.split(call(x), 3, axis=-1)
             if kind == "lora":

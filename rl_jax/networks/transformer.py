@@ -31,8 +31,9 @@ def gelu(x: jax.Array) -> jax.Array:
 class SelfAttention(nn.Module):
     """Scaled dot-product attention with several heads: x [B, T, D], mask [B, T, T] bool -> [B, T, D].
 
-    mask[b, i, j] says whether token i may see token j; a token that may see none gets the mean over all. Source:
-    Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
+    mask[b, i, j] says whether token i may see token j; a token that may see none gets the mean over all. A `prefix` is
+    keys and values [B, P, D] before the tokens' own, and whether a row's tokens see them, [B] bool. Source: Vaswani et
+    al. 2017 (arXiv 1706.03762), section 3.2.
 
     Attributes:
       num_heads: must divide D.
@@ -43,13 +44,21 @@ class SelfAttention(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, mask: jax.Array, deterministic: bool = True,
+        prefix: tuple[jax.Array, jax.Array, jax.Array] | None = None,
+    ) -> jax.Array:
         batch, length, width = x.shape
         if width % self.num_heads:
             raise ValueError(f"the width {width} does not divide over num_heads={self.num_heads}")
         heads = (batch, length, self.num_heads, width // self.num_heads)
         qkv = nn.Dense(3 * width, kernel_init=INITIALIZER, name="qkv")(x)
         query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
+        if prefix is not None:
+            before = [part.reshape(batch, -1, *heads[2:]) for part in prefix[:2]]
+            key, value = jnp.concatenate([before[0], key], 1), jnp.concatenate([before[1], value], 1)
+            seen = jnp.broadcast_to(prefix[2][:, None, None], (batch, length, prefix[0].shape[1]))
+            mask = jnp.concatenate([seen, mask], -1)
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(heads[-1])
         scores = jnp.where(mask[:, None], scores, jnp.finfo(scores.dtype).min)
         weights = Dropout(self.dropout)(nn.softmax(scores), deterministic)

@@ -12,7 +12,7 @@ from scipy.linalg import block_diag
 
 from rl_jax.networks import modulation
 from rl_jax.networks.lora import apply_lora
-from rl_jax.networks.transformer import Transformer, causal_mask
+from rl_jax.networks.transformer import SelfAttention, Transformer, causal_mask
 
 X = jax.random.normal(jax.random.key(1), (2, 3, 8))
 MASK = causal_mask(jnp.ones((2, 3)))
@@ -96,6 +96,33 @@ def test_ia3_is_a_change_of_weights():
     merged["Dense_1"]["kernel"] = one["hidden"][:, None] * block["Dense_1"]["kernel"]
     expected = jax.jit(NETWORK.apply)({"params": PARAMS["params"] | {"Block_0": merged}}, X, MASK)
     np.testing.assert_allclose(modulated("ia3", own), expected, atol=1e-5)
+
+
+def test_a_prefix_is_attention_over_more_keys_and_values():
+    own, gate, block = member("prefix"), jnp.array([0.0, 1.0]), PARAMS["params"]["Block_0"]
+
+    def inside(module, _):
+        return isinstance(module, nn.LayerNorm | SelfAttention)
+
+    @jax.jit
+    def run():
+        with nn.intercept_methods(modulation.modulating("prefix", {"Block_0": own}, gate, 2.0)):
+            return NETWORK.apply(PARAMS, X, MASK, capture_intermediates=inside, mutable="intermediates")
+
+    out, seen = run()
+    seen = seen["intermediates"]["Block_0"]
+    normed, attended = (np.asarray(seen[name]["__call__"][0][1], np.float64) for name in ("LayerNorm_0", "attention"))
+    qkv, last = (block["attention"][name] for name in ("qkv", "out"))
+    q, k, v = np.split(normed @ qkv["kernel"] + qkv["bias"], 3, -1)
+    k, v = np.concatenate([own["k"][1], k]), np.concatenate([own["v"][1], v])
+    heads = []
+    for head in (slice(0, 4), slice(4, 8)):
+        weights = np.exp(q[:, head] @ k[:, head].T / 2.0)  # sqrt(4)
+        weights[:, 5:] *= np.tril(np.ones((3, 3)))
+        heads.append(weights / weights.sum(1, keepdims=True) @ v[:, head])
+    np.testing.assert_allclose(attended, np.concatenate(heads, 1) @ last["kernel"] + last["bias"], atol=1e-5)
+    np.testing.assert_allclose(out[0], PLAIN[0], atol=1e-6)  # its gate is closed
+    assert float(jnp.abs(out[1] - PLAIN[1]).max()) > 1e-2
 
 
 def test_members_that_are_not_selected_keep_their_bits():
