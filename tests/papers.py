@@ -88,7 +88,7 @@ PAPERS = [
           at_scale=("pairwise_rl:judge", "pairwise_rl:card/ppo", "pairwise_rl:tiny-paper-judge-sft")),
     Paper("rlzero", {"rlzero": ("", "rlzero", "image_reward", "encoder")}, "agent.tau=0.01,0.1",
           at_scale=("rlzero:full-infer/rlzero",)),
-    Paper("v_ptr", {"v_ptr": ("", "reconstruction", "prior")}, "agent.tau=0.01,0.1",
+    Paper("v_ptr", {"v_ptr": ("", "reconstruction", "prior", "finetune")}, "agent.tau=0.01,0.1",
           at_scale=("v_ptr:paper-finetune",)),
     Paper("paccmann_rl", {"paccmann_rl": ("", "official", "generator", "profile", "predictor", "attention")},
           at_scale=("paccmann_rl:paper/generator",), module="rdkit"),
@@ -101,7 +101,7 @@ PAPERS = [
           at_scale=("pbrl_randomization:thresholds/riverswim", "pbrl_randomization:always/freeway_10_fs30",
                     "pbrl_randomization:full-active")),
     Paper("rleegnet", {"rleegnet": ("", "cross_entropy", "streaming")}, "agent.learning_rate=0.001,0.003"),
-    Paper("l2m", {"l2m": ("", "l2m", "prefix", "ewc")}, "agent.learning_rate=0.001,0.003"),
+    Paper("l2m", {"l2m": ("", "l2m", "l2p", "prefix", "ewc")}, "agent.learning_rate=0.001,0.003"),
 ]
 
 
