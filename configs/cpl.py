@@ -12,7 +12,8 @@ Presets:
   paper-<method>/<task>   the authors' settings and lengths: 500,000 updates of 96 pairs of 64 steps, dense data; and
                       sparse-<method>/<task>, 10,000 comparisons of 20,000 segments. For a GPU.
   image-<method>/<task>   from Meta-World's pictures of 64 pixels with the authors' network for images, 2,500 segments,
-                      all pairs by score; not piql. For a GPU, with MUJOCO_GL=egl.
+                      all pairs by score, 120,000 updates; and image-sparse-<method>/<task>, 10,000 comparisons, 200,000
+                      updates of 48. Not piql. For a GPU, with MUJOCO_GL=egl.
   full                CPL by the same from pictures of the double integrator.
   tiny                seconds: what the tests run, and so tiny-<method> and tiny-pictures.
 """
@@ -65,6 +66,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
             presets[f"sparse-{method}/{task}"] = functools.partial(sparse, method, task)
             if method != "piql":
                 presets[f"image-{method}/{task}"] = functools.partial(images, method, task)
+                presets[f"image-sparse-{method}/{task}"] = functools.partial(sparse_images, method, task)
     return from_preset("cpl", presets, preset)
 
 
@@ -143,6 +145,10 @@ def authors(method: str, task: str) -> ConfigDict:
     """Dense data: 2,500 segments, any two of which are compared."""
     config = base(method, f"metaworld-{task}")
     config.num_seeds = 4
+    if method == "cpl_kl":
+        config.agent.contrastive_rate = 0.1
+    if method == "bc10":
+        config.batch_size = 8  # pairs of 64 steps: 1,024 steps
     return config
 
 
@@ -155,7 +161,20 @@ def sparse(method: str, task: str) -> ConfigDict:
 
 def images(method: str, task: str) -> ConfigDict:
     """Dense data from pictures."""
-    return _from_pictures(authors(method, task))
+    config = _from_pictures(authors(method, task))
+    if not config.agent.contrastive:
+        # Pairs: the authors' file of SFT says "score", where their code knows no preferred segments and stops.
+        config.dataset.pairing, config.batch_size = "rank", 32
+    return config
+
+
+def sparse_images(method: str, task: str) -> ConfigDict:
+    """Sparse data from pictures."""
+    config = _from_pictures(sparse(method, task))
+    config.dataset.pairing = "comparison"
+    _lengths(config, cloning=80_000, warmup=10_000)
+    config.num_steps, config.batch_size = 200_000, 48
+    return config
 
 
 def pictures() -> ConfigDict:

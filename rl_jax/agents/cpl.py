@@ -37,10 +37,10 @@ def cpl(config: ConfigDict, action_dim: int) -> Agent:
     actor = RegressionPolicy(config.hidden_dims, action_dim, config.dropout, config.encoder)
 
     def learning_rate(count: jax.Array) -> jax.Array:
-        """Constant, but for a linear start where the contrastive phase begins; full at its `warmup_steps`-th update."""
+        """Constant in each phase; in the contrastive one after a linear start, full at its `warmup_steps`-th update."""
         since = (count - config.cloning_steps + 1) / jnp.maximum(config.warmup_steps, 1)
         warms_up = config.contrastive & (count >= config.cloning_steps)
-        return config.learning_rate * jnp.where(warms_up, jnp.minimum(since, 1.0), 1.0)
+        return config.learning_rate * jnp.where(warms_up, config.contrastive_rate * jnp.minimum(since, 1.0), 1.0)
 
     def still_cloning(step: jax.Array) -> jax.Array:
         return (step < config.cloning_steps).astype(jnp.float32)
@@ -128,6 +128,7 @@ def default_config() -> ConfigDict:
             "learning_rate": 1e-4,
             "cloning_steps": 200_000,  # of the first phase
             "warmup_steps": 10_000,  # of the second one
+            "contrastive_rate": 1.0,  # of the second phase, as a share of learning_rate; the authors' CPL-KL has 0.1
             "contrastive": True,  # whether the second phase learns from the comparisons; False clones on
             "alpha": 0.1,
             "bias": 0.5,  # lambda, of the segment that is not preferred
@@ -151,7 +152,7 @@ def cpl_bc_config() -> ConfigDict:
 
 
 def cpl_kl_config() -> ConfigDict:
-    """CPL-KL: the log-ratio to the policy that cloned."""
+    """CPL-KL: the log-ratio to the policy that cloned; the authors learn by it at a tenth of the rate."""
     return _of(alpha=0.2, bias=0.75, reference=True)
 
 

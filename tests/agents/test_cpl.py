@@ -39,6 +39,19 @@ def test_padding_takes_no_part():
     np.testing.assert_array_equal(steps.actions.reshape(-1, 4), np.tile(short.steps.actions[:, :2, 0], 2))
 
 
+def test_the_contrastive_phase_has_a_rate_of_its_own():
+    """The first step of a fresh Adam is as long as its learning rate."""
+    norms = []
+    for rate in (1.0, 0.1):
+        agent = make_agent("cpl", cloning_steps=0, warmup_steps=2, contrastive_rate=rate)
+        state = agent.init(jax.random.key(0), BATCH)
+        metrics = jax.jit(agent.update)(state, BATCH, jax.random.key(0))[1]
+        norms.append(metrics["actor/update_norm"])
+    np.testing.assert_allclose(norms[1] / norms[0], 0.1, rtol=1e-4)
+    moved = sum(x.size for x in jax.tree.leaves(state.params)) ** 0.5 * 3e-3 / 2  # the warm-up is half done
+    assert 0.7 * moved < norms[0] < 1.01 * moved
+
+
 def test_what_to_clone_is_named():
     with pytest.raises(ValueError, match="unknown segments to clone in config.agent.cloned 'best'"):
         make_agent("cpl", cloned="best")

@@ -60,20 +60,46 @@ def test_labels_and_the_best_segments_are_of_the_score_that_is_asked_for():
         experiment(configured("tiny", {"dataset.label": "regrets"}))
 
 
-@pytest.mark.parametrize("preset, fields", [  # the authors' configurations
-    ("paper-cpl/drawer-open", {"alpha": 0.1, "bias": 0.5, "cloning_weight": 0.0, "reference": False}),
-    ("paper-cpl_bc/drawer-open", {"alpha": 0.1, "bias": 1.0, "cloning_weight": 1.0, "cloned": "all"}),
-    ("paper-cpl_kl/drawer-open", {"alpha": 0.2, "bias": 0.75, "reference": True}),
-    ("paper-sft/drawer-open", {"contrastive": False, "cloned": "preferred", "cloning_steps": 200_000}),
-    ("paper-piql/drawer-open", {"expectile": 0.7, "temperature": 3.0, "decay_steps": 500_000, "reward_share": 0.1}),
+@pytest.mark.parametrize("method, batch, fields", [  # the authors' files, configs/mw_state_*/<method>.yaml
+    ("cpl", 96, {"alpha": 0.1, "bias": 0.5, "cloning_weight": 0.0, "reference": False, "contrastive_rate": 1.0}),
+    ("cpl_bc", 96, {"alpha": 0.1, "bias": 1.0, "cloning_weight": 1.0, "cloned": "all", "contrastive_rate": 1.0}),
+    ("cpl_kl", 96, {"alpha": 0.2, "bias": 0.75, "reference": True, "warmup_steps": 10_000, "contrastive_rate": 0.1}),
+    ("sft", 96, {"contrastive": False, "cloned": "preferred", "cloning_steps": 200_000, "learning_rate": 1e-4}),
+    ("piql", 96, {"expectile": 0.7, "temperature": 3.0, "decay_steps": 500_000, "reward_share": 0.1,
+                  "learning_rate": 3e-4}),
+    ("bc10", 1024 // 64 // 2, {"contrastive": False, "cloned": "all", "learning_rate": 1e-4}),  # of oracle/
 ])
-def test_the_paper_presets_are_the_authors(preset, fields):
-    config = configured(preset)
+def test_the_paper_presets_are_the_authors(method, batch, fields):
+    config, sparse = (configured(f"{kind}-{method}/drawer-open") for kind in ("paper", "sparse"))
     assert {name: config.agent[name] for name in fields} == fields
-    assert (config.batch_size, config.num_steps, config.dataset.pairing) == (96, 500_000, "rank")
+    assert (config.batch_size, config.num_steps, config.loop.eval_every) == (batch, 500_000, 5000)
+    assert (config.dataset.num_steps // 64, config.dataset.pairing) == (2500, "rank")
     assert tuple(config.agent.hidden_dims) == (512, 512) and config.agent.dropout == 0.25
-    sparse = configured(preset.replace("paper-", "sparse-"))
     assert (sparse.dataset.num_steps // 64, sparse.dataset.pairing) == (20_000, "comparison")
+    assert (sparse.agent, sparse.batch_size, sparse.num_steps) == (config.agent, batch, 500_000)
+
+
+@pytest.mark.parametrize("method, batch, pairing, fields", [  # configs/mw_image_*/<method>.yaml
+    ("cpl", 64, "score", {"alpha": 0.1, "bias": 0.5, "cloning_weight": 0.0, "contrastive_rate": 1.0}),
+    ("cpl_bc", 64, "score", {"alpha": 0.1, "bias": 1.0, "cloning_weight": 1.5, "contrastive_rate": 1.0}),
+    ("cpl_kl", 64, "score", {"alpha": 0.2, "bias": 0.75, "reference": True, "contrastive_rate": 0.1}),
+    ("sft", 32, "rank", {"contrastive": False, "cloned": "preferred"}),
+])
+def test_the_image_presets_are_the_authors(method, batch, pairing, fields):
+    dense, sparse = (configured(f"{kind}-{method}/drawer-open") for kind in ("image", "image-sparse"))
+    for config in (dense, sparse):
+        assert {name: config.agent[name] for name in fields} == fields
+        assert (config.agent.learning_rate, config.agent.dropout, config.agent.warmup_steps) == (1e-4, 0.5, 10_000)
+        assert (config.dataset.picture, config.loop.eval_every, config.num_seeds) == (64, 2500, 4)
+    assert (dense.num_steps, dense.agent.cloning_steps, dense.batch_size) == (120_000, 40_000, batch)
+    assert (dense.dataset.num_steps // 64, dense.dataset.pairing) == (2500, pairing)
+    assert (sparse.num_steps, sparse.agent.cloning_steps, sparse.batch_size) == (200_000, 80_000, 48)
+    assert (sparse.dataset.num_steps // 64, sparse.dataset.pairing) == (20_000, "comparison")
+
+
+def test_presets_for_a_cpu_keep_their_rate():
+    for preset in ("cpl_kl/double_integrator", "cpl_kl/drawer-open", "cpl_kl/pictures", "tiny-cpl_kl"):
+        assert cpl.get_config(preset).agent.contrastive_rate == 1.0
 
 
 def test_pictures_at_the_authors_size():
