@@ -6,6 +6,7 @@ Presets:
   plate-slide  the same there.
   pictures     the double integrator from pictures of 16 pixels: CPL, SFT, BC, 3 seeds.
   paper        six tasks of Meta-World, dense and sparse data, 4 seeds, the authors' settings and lengths.
+  images       the same from pictures: CPL, SFT, BC; needs a GPU and EGL.
   tiny         two methods for seconds: what the tests run.
 
 What was asked of each claim before its rule and setting were fixed, with pilots on seed 100, which no result uses:
@@ -40,7 +41,7 @@ import math
 import numpy as np
 
 from configs.cpl import DOUBLE_INTEGRATOR, METHODS, TASKS
-from experiments.cpl.published import HEJNA
+from experiments.cpl.published import HEJNA, HEJNA_PICTURES
 from rl_jax.control.preferences import COST, SUCCESS
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import better_by, elsewhere, reaches
@@ -55,6 +56,8 @@ LABELS = {
 MAIN = ("cpl", "piql", "sft", "bc", "bc10")
 ABSOLUTE = mean_of_last(COST, 10)
 RELATIVE = log10(ABSOLUTE)
+BETTER_THAN_SFT = better_by("cpl", "sft", 0.1, by="mean", text="{cpl} succeeds more often than {sft} by 0.1")
+LEVEL_WITH_PIQL = better_by("cpl", "piql", -0.05, by="mean", text="{cpl} succeeds as often as {piql}, within 0.05")
 
 
 def numbers_of(metric: Metric) -> Measure:
@@ -78,7 +81,7 @@ def cost_of_learning(metric: Metric) -> tuple[Claim, ...]:
 
 
 def runs(methods: tuple[str, ...], tasks: tuple[str, ...], kind: str = "") -> tuple[Run, ...]:
-    suffix = "-sparse" if kind == "sparse-" else ""
+    suffix = "-sparse" if "sparse-" in kind else ""
     return grid(
         methods, tuple(task + suffix for task in tasks), module="experiments.cpl.train",
         config=f"configs/cpl.py:{kind}{{method}}/{{task}}", presets={task + suffix: task for task in tasks},
@@ -120,11 +123,7 @@ def pictures() -> Preset:
 def meta_world(tasks: tuple[str, ...], kind: str = "", last: int = 2) -> Preset:
     return Preset(
         runs(MAIN, tasks, kind),
-        (
-            better_by("cpl", "sft", 0.1, by="mean", text="{cpl} succeeds more often than {sft} by 0.1"),
-            better_by("cpl", "piql", -0.05, by="mean", text="{cpl} succeeds as often as {piql}, within 0.05"),
-            *cost_of_learning(SUCCESS),
-        ),
+        (BETTER_THAN_SFT, LEVEL_WITH_PIQL, *cost_of_learning(SUCCESS)),
         measure=mean_of_last(SUCCESS, last),
     )
 
@@ -132,6 +131,15 @@ def meta_world(tasks: tuple[str, ...], kind: str = "", last: int = 2) -> Preset:
 def paper() -> Preset:
     dense, sparse = (meta_world(TASKS, kind, 10) for kind in ("paper-", "sparse-"))
     return dense._replace(runs=dense.runs + sparse.runs)
+
+
+def images() -> Preset:
+    methods = ("cpl", "sft", "bc")
+    return Preset(
+        runs(methods, TASKS, "image-") + runs(methods, TASKS, "image-sparse-"),
+        (BETTER_THAN_SFT, elsewhere(LEVEL_WITH_PIQL, "P-IQL reads no pictures here")),
+        measure=mean_of_last(SUCCESS, 10), published=(HEJNA_PICTURES,),
+    )
 
 
 def tiny() -> Preset:
@@ -149,7 +157,7 @@ PAPER = Paper(
     presets={
         "quick": double_integrator, "meta-world": lambda: meta_world(("drawer-open",)),
         "plate-slide": lambda: meta_world(("plate-slide",)), "pictures": pictures, "paper": paper,
-        "tiny": tiny,
+        "images": images, "tiny": tiny,
     },
     published=(HEJNA,),
     figures={"curves.png": draw_curves},

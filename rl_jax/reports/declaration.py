@@ -117,27 +117,6 @@ class Claim(NamedTuple):
     elsewhere: str = ""
 
 
-class Preset(NamedTuple):
-    """What one value of --preset runs and judges.
-
-    Attributes:
-      runs: one a method and task; `grid` makes them.
-      claims: in their order.
-      measure: what its tables show, where it is not the paper's: one for all tasks, or one by task. Tasks of one and
-        the same measure are aggregated; nothing is aggregated over several.
-      beside: metrics that stand in the tables next to the measure, before and after: the guards of a reward.
-      notes: what a reader of its tables has to know, after the paper's notes.
-      figures: as the paper's, where they are not those.
-    """
-
-    runs: tuple[Run, ...]
-    claims: tuple[Claim, ...] = ()
-    measure: Shown | Mapping[str, Shown] | None = None
-    beside: tuple[Metric | Curve, ...] = ()
-    notes: tuple[str, ...] = ()
-    figures: Mapping[str, Callable[[Scores, Path], None]] | None = None
-
-
 class Published(NamedTuple):
     """Numbers of others, shown in a column of their own.
 
@@ -152,6 +131,28 @@ class Published(NamedTuple):
     source: str
     values: Mapping[str, Mapping[str, tuple[float, float]]]
     comparable: bool = False
+
+
+class Preset(NamedTuple):
+    """What one value of --preset runs and judges.
+
+    Attributes:
+      runs: one a method and task; `grid` makes them.
+      claims: in their order.
+      measure: what its tables show, where it is not the paper's: one for all tasks, or one by task. Tasks of one and
+        the same measure are aggregated; nothing is aggregated over several.
+      beside: metrics that stand in the tables next to the measure, before and after: the guards of a reward.
+      notes: what a reader of its tables has to know, after the paper's notes.
+      figures, published: as the paper's, where they are not those.
+    """
+
+    runs: tuple[Run, ...]
+    claims: tuple[Claim, ...] = ()
+    measure: Shown | Mapping[str, Shown] | None = None
+    beside: tuple[Metric | Curve, ...] = ()
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, Callable[[Scores, Path], None]] | None = None
+    published: tuple[Published, ...] | None = None
 
 
 class Reference(NamedTuple):

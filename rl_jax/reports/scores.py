@@ -35,6 +35,7 @@ class Scores:
 
     def __init__(self, paper: Paper, preset: Preset, evaluations: Mapping[str, Evaluations]):
         self.paper, self.preset = paper, preset
+        self.published = paper.published if preset.published is None else preset.published
         self._names = {(run.method, run.task): run.name for run in preset.runs}
         self._evaluations = evaluations
         there = {run.method for run in preset.runs}

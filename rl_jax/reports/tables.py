@@ -75,8 +75,8 @@ def markdown(scores: Scores, title: str, made: Sequence[str], claims: Sequence[M
     parts.append(claims_table(claims) if claims else "This preset makes none.")
     for measure, tasks in scores.groups():
         parts += _measure_section(scores, measure, tasks)
-    if scores.paper.published:
-        sources = [f"- {_heading(source)}: {source.source}" for source in scores.paper.published]
+    if scores.published:
+        sources = [f"- {_heading(source)}: {source.source}" for source in scores.published]
         parts += ["## Other people's numbers", "\n".join(sources)]
     parts += [NOTES, *scores.paper.notes, *scores.preset.notes, "## Each seed", *_each_seed(scores)]
     return "\n\n".join(parts) + "\n"
@@ -116,7 +116,7 @@ def _measure_section(scores: Scores, measure: Measure, tasks: Sequence[str]) -> 
         heads.append((curve.metric.label + moves, cell))
     heads += [("steps", columns.steps), ("seconds of training, all seeds", columns.seconds)]
     heads += [(_heading(source), functools.partial(_published_mean, source, tasks=tasks))
-              for source in scores.paper.published]
+              for source in scores.published]
     rows = [[scores.label(method), *(cell(method) for _, cell in heads)] for method in methods]
     header = ["method", *(name for name, _ in heads)]
     references = columns.references()
@@ -272,7 +272,7 @@ def comma_separated(scores: Scores) -> str:
                 if whole.improvement:
                     statistic = f"probability_of_improvement_on_{baseline}"
                     rows.writerow([*head, method, "all", statistic, *whole.improvement, "", "", ""])
-        for source in scores.paper.published:
+        for source in scores.published:
             for method in scores.methods:
                 for task, (mean, _) in source.values.get(method, {}).items():
                     if task in tasks:

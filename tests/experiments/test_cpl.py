@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from configs import cpl
+from experiments.cpl.claims import PAPER
 from experiments.cpl.experiment import experiment
+from experiments.reproduce import load_preset
 from rl_jax.core import loop
 from rl_jax.envs.linear_quadratic import double_integrator, environment
 
@@ -95,6 +97,18 @@ def test_the_image_presets_are_the_authors(method, batch, pairing, fields):
     assert (dense.dataset.num_steps // 64, dense.dataset.pairing) == (2500, pairing)
     assert (sparse.num_steps, sparse.agent.cloning_steps, sparse.batch_size) == (200_000, 80_000, 48)
     assert (sparse.dataset.num_steps // 64, sparse.dataset.pairing) == (20_000, "comparison")
+
+
+def test_published_numbers_are_of_what_is_seen():
+    """The card's first and last rows, in the preset that they belong to and in no other."""
+    given = {name: load_preset(PAPER, name).published or PAPER.published for name in PAPER.presets}
+    (states,), (pictures,) = given["paper"], given["images"]
+    assert {name for name, published in given.items() if published == (pictures,)} == {"images"}
+    for source, dense, sparse in ((states, (0.669, 0.706, 0.8), (0.509, 0.734, 0.812)),
+                                  (pictures, (0.747, 0.837, 0.8), (0.558, 0.725, 0.72))):
+        numbers = [source.values[method] for method in ("sft", "piql", "cpl")]
+        np.testing.assert_allclose([own["bin-picking"][0] for own in numbers], dense)
+        np.testing.assert_allclose([own["sweep-into-sparse"][0] for own in numbers], sparse)
 
 
 def test_presets_for_a_cpu_keep_their_rate():

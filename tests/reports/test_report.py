@@ -70,6 +70,15 @@ def test_tables_have_the_numbers_by_hand(tmp_path):
     assert json.loads((tmp_path / "report.json").read_text()) == result
 
 
+def test_a_preset_may_have_published_numbers_of_its_own(tmp_path):
+    made = paper(published=(Published("X", "a page", {"b": {"t": (40.0, 1.5)}}),))
+    other = made.presets["p"]()._replace(published=(Published("Y", "a book", {"b": {"t": (30.0, 1.5)}}),))
+    write_report(made, other, records(SAVED, RUNS), tmp_path, HEAD)
+    text = (tmp_path / "table.md").read_text()
+    assert rows(text, "Score, higher is better")[2][-1] == "30.0 (1 of 2 tasks)"
+    assert "- Y (other data): a book" in text and "a page" not in text
+
+
 def test_what_is_missing_is_said_and_nothing_takes_its_place(tmp_path):
     made = paper(claims=[better_than("b", "a")])
     report(made, SAVED, tmp_path)
