@@ -58,7 +58,7 @@ PAPERS = [
     Paper("kl_bayes", {"kl_bayes": ("", "reward", "off_policy", "pretrain", "texts")},
           "matching.learning_rate=0.001,0.003"),
     Paper("cpl", {"cpl": ("", "cpl_kl", "piql", "sft", "bc10", "pictures")}, "agent.alpha=0.1,0.3",
-          at_scale=("cpl:cpl_kl/double_integrator", "cpl:piql/double_integrator")),
+          at_scale=("cpl:paper-cpl_kl/drawer-open", "cpl:piql/double_integrator")),
     Paper("rlcm", {"rlcm": ("", "ddpo", "align", "pretrain")}),
     Paper("sft", {"sft": ("",)}, "agent.learning_rate=0.001,0.003", at_scale=("sft:stories260k/gsm8k",)),
     Paper("reward_model", {"reward_model": ("",)}, "agent.learning_rate=0.001,0.003"),

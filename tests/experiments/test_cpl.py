@@ -16,6 +16,8 @@ from experiments.cpl.claims import PAPER
 from experiments.cpl.experiment import experiment
 from experiments.reproduce import load_preset
 from rl_jax.core import loop
+from rl_jax.data.episodes import Episodes
+from rl_jax.envs import meta_world_data
 from rl_jax.envs.linear_quadratic import double_integrator, environment
 
 
@@ -124,6 +126,25 @@ def test_pictures_at_the_authors_size():
     convolutions = 9 * 3 * 32 + 32 + 3 * (9 * 32 * 32 + 32)
     behind = 25 * 25 * 32 * 50 + 50 + 2 * 50 + 50 * 1024 + 1024 + 1024 * 1024 + 1024 + 1024 + 1
     assert sum(jax.tree.leaves(sizes)) == convolutions + behind
+
+
+@pytest.mark.parametrize("preset", ["image-sft", "image-sparse-cpl_kl"])
+def test_image_presets_take_a_step(preset, monkeypatch):
+    """Shapes alone, at the authors' size, of pictures that nobody drew."""
+    count, length = 4, 64
+    steps = np.zeros(count * length, np.float32)
+    ends, values = np.arange(1, count * length + 1) % length == 0, {"value": steps, "next_value": steps}
+    pictures, actions = np.zeros((count * length, 64, 64, 3), np.uint8), np.zeros((count * length, 4), np.float32)
+    starts = np.arange(0, count * length, length)
+    made = Episodes(pictures, actions, steps, np.zeros_like(ends), ends, pictures, starts, values)
+    info = {"behaviour_success": 0.0, "expert_success": 1.0}
+    monkeypatch.setattr(meta_world_data, "load_segments", lambda *_: (made, info))
+    config = configured(f"{preset}/drawer-open")
+    program = experiment(config).program(config)
+    state = jax.eval_shape(program.init, jax.random.key(0), program.resident)
+    after, metrics = jax.eval_shape(program.step, state, program.resident, None, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert ("actor/accuracy" in metrics) == config.agent.contrastive
 
 
 def test_pictures_for_a_cpu_are_the_double_integrators_but_for_the_picture():
