@@ -5,13 +5,14 @@
 Presets:
   quick              RLIF beside the weak expert of Pendulum-v1, 3 seeds.
   <method>/<task>    3 seeds. Methods: rlif (value-based interventions), rlif_random (in half of all steps),
-                     rlif_segments (random ones that last), rlif_symmetric (half of each batch from the expert's first
-                     episodes), rlif_coded (the policy is compared with the strong expert's action, as in the authors'
-                     scripts), rlif_own_reference (the reference Q is that of the expert itself, from
-                     --config.intervention.reference=DIR, a run of own_reference/<task>), dagger, dagger_85 (85% of all
-                     states are labelled), hg_dagger, hg_dagger_coded (the policy's own steps are cloned too), bc.
-                     Tasks: pendulum, reacher and hopper, each as <task>-weak and <task>-strong by the expert; hopper
-                     has the authors' networks and lengths, for an accelerator.
+                     rlif_random_30 and rlif_random_85 (in 30% and 85%), rlif_segments (random ones that last),
+                     rlif_symmetric (half of each batch from the expert's first episodes), rlif_coded (the policy is
+                     compared with the strong expert's action, as in the authors' scripts), rlif_own_reference (the
+                     reference Q is that of the expert itself, from --config.intervention.reference=DIR, a run of
+                     own_reference/<task>), dagger, dagger_85 (85% of all states are labelled), hg_dagger,
+                     hg_dagger_coded (the policy's own steps are cloned too), bc. Tasks: pendulum, reacher and hopper,
+                     each as <task>-weak and <task>-strong by the expert, and reacher-untrained and reacher-middle;
+                     hopper has the authors' networks and lengths, for an accelerator.
   reference/<task>   fits the reference Q, which is that of the strong expert; own_reference/<task> of the task's own.
   tiny               RLIF in seconds: what the tests run, and so tiny-<method> and tiny-reference.
 """
@@ -29,15 +30,14 @@ class Task(NamedTuple):
     """What the tasks differ by.
 
     Attributes:
-      weak, strong: experts.
+      experts: by level, of which every task has weak and strong.
       returns: that score 0 and 100; () for the published ones.
       settings: by dotted field.
       discount: of the reference Q.
     """
 
     env_id: str
-    weak: str
-    strong: str
+    experts: dict[str, str]
     returns: tuple[float, ...]
     settings: dict[str, Any]
     discount: float
@@ -53,11 +53,18 @@ _HOPPER = {  # the authors' script
 }
 TASKS = {
     # A random policy returns -1211 in Pendulum, and TQC's -144; in Reacher TRPO's -12.5 before and -3.9 after training.
-    "pendulum": Task("Pendulum-v1", "sac_pendulum", "tqc_pendulum", (-1211.0, -144.0), _SMALL, 0.97),
-    "reacher": Task(
-        "Reacher-v4", "trpo_reacher_it0020", "trpo_reacher_it0500", (-12.5, -3.9), _SMALL | {"prior.episodes": 40}, 0.95
+    "pendulum": Task(
+        "Pendulum-v1", {"weak": "sac_pendulum", "strong": "tqc_pendulum"}, (-1211.0, -144.0), _SMALL, 0.97
     ),
-    "hopper": Task("Hopper-v4", "sac_hopper_100k", "trpo_hopper_it0500", (), _HOPPER, 0.99),
+    "reacher": Task(
+        "Reacher-v4",
+        {"untrained": "trpo_reacher_it0000", "weak": "trpo_reacher_it0020", "middle": "trpo_reacher_it0040",
+         "strong": "trpo_reacher_it0500"},
+        (-12.5, -3.9), _SMALL | {"prior.episodes": 40}, 0.95,
+    ),
+    "hopper": Task(
+        "Hopper-v4", {"weak": "sac_hopper_100k", "strong": "trpo_hopper_it0500"}, (), _HOPPER, 0.99
+    ),
 }
 CLONING = {"agent.hidden_dims": (64, 64), "batch_size": 64, "agent.learning_rate": 1e-3}
 # The authors' rounds: the policy collects and is refitted in turn.
@@ -65,6 +72,8 @@ ROUNDS = {"collect.first": 2000, "collect.every": 400, "collect.env_steps": 400}
 METHODS = {
     "rlif": {},
     "rlif_random": {"intervention.kind": "random", "intervention.probability": 0.5},
+    "rlif_random_30": {"intervention.kind": "random", "intervention.probability": 0.3},
+    "rlif_random_85": {"intervention.kind": "random", "intervention.probability": 0.85},
     "rlif_segments": {"intervention.kind": "random_segments", "intervention.probability": 0.5},
     "rlif_symmetric": {"replay.offline_fraction": 0.5},
     "rlif_coded": {"intervention.compared": "strong"},
@@ -83,8 +92,8 @@ CLONES = ("dagger", "dagger_85", "hg_dagger", "hg_dagger_coded", "bc")
 def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {"quick": lambda: interactive("rlif", "pendulum", "weak")}
-    for task in TASKS:
-        for level in ("weak", "strong"):
+    for task, own in TASKS.items():
+        for level in own.experts:
             presets |= {
                 f"{method}/{task}-{level}": functools.partial(interactive, method, task, level) for method in METHODS
             }
@@ -115,7 +124,7 @@ def base(task: Task, expert: str) -> ConfigDict:
 def interactive(method: str, name: str, level: str) -> ConfigDict:
     """A method beside an expert; a step is an update, and of RLIF a step of the environment."""
     task, clones = TASKS[name], method in CLONES
-    config = base(task, getattr(task, level))
+    config = base(task, task.experts[level])
     config.agent = bc.default_config() if clones else rlpd.default_config()
     config.intervention = {
         "kind": "value",  # or "random", "random_segments", "never": rl_jax/envs/interventions.py
@@ -153,7 +162,7 @@ def interactive(method: str, name: str, level: str) -> ConfigDict:
         config.num_steps += ROUNDS["collect.first"]
     config.update_from_flattened_dict(METHODS[method])
     if config.intervention.compared:
-        config.intervention.compared = task.strong
+        config.intervention.compared = task.experts["strong"]
     if method == "rlif_own_reference":
         config.intervention.reference = ""  # has to be given
     if method == "bc":
@@ -166,7 +175,7 @@ def interactive(method: str, name: str, level: str) -> ConfigDict:
 def reference(name: str, level: str) -> ConfigDict:
     """Fitted Q-evaluation of an expert."""
     task = TASKS[name]
-    config = base(task, getattr(task, level))
+    config = base(task, task.experts[level])
     config.agent = fqe.default_config()
     config.agent.update({"hidden_dims": (64, 64), "learning_rate": 1e-3, "discount": task.discount})
     if name == "hopper":

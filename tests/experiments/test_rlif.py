@@ -36,10 +36,10 @@ def test_every_file_of_an_expert_has_its_source():
 
 @pytest.mark.parametrize("name, low, high", [
     ("tqc_pendulum", 90, 110), ("sac_pendulum", 45, 85), ("trpo_reacher_it0020", 30, 70),
-    ("trpo_reacher_it0500", 90, 110),
+    ("trpo_reacher_it0500", 90, 110), ("trpo_reacher_it0000", -15, 30), ("trpo_reacher_it0040", 70, 90),
 ])
 def test_experts_are_as_good_as_the_presets_say(name, low, high):
-    task = next(task for task in rlif.TASKS.values() if name in (task.weak, task.strong))
+    task = next(task for task in rlif.TASKS.values() if name in task.experts.values())
     returns = mode_returns(task.env_id, load_expert(name), 3, 0)
     random, best = task.returns
     assert low < 100 * (returns.mean() - random) / (best - random) < high
@@ -94,6 +94,12 @@ def test_methods_differ_by_their_settings():
     bc = config("bc/pendulum-weak")
     assert bc.collect.first == bc.num_steps
     assert config("rlif_coded/pendulum-weak").intervention.compared == "tqc_pendulum"
+    shares = {share: config(f"rlif_random_{share}/reacher-middle") for share in (30, 85)}
+    for share, made in shares.items():
+        assert (made.intervention.kind, made.intervention.probability) == ("random", share / 100)
+        assert made.expert.name == "trpo_reacher_it0040"
+    assert config("dagger/reacher-untrained").expert.name == "trpo_reacher_it0000"
+    assert config("reference/reacher-middle").expert.name == "trpo_reacher_it0500"
     hopper = config("rlif/hopper-weak")
     assert (hopper.agent.hidden_dims, hopper.agent.num_critics, hopper.agent.utd) == ((256, 256, 256), 10, 15)
     assert (hopper.intervention.threshold, hopper.intervention.alpha, hopper.num_steps) == ("relative", 0.975, 10**6)
@@ -133,7 +139,7 @@ def test_the_stage_leaves_a_reference_that_the_next_one_reads(tmp_path):
 def test_an_embedded_reference_knows_the_strong_expert(task, spread):
     """Against the discounted rewards that follow it; and a uniform action is mostly worse than its own."""
     own = rlif.TASKS[task]
-    strong = load_expert(own.strong)
+    strong = load_expert(own.experts["strong"])
     episodes = expert_episodes(own.env_id, strong, 16, 3, False)
     params, q = load_reference(config(f"rlif/{task}-weak"), ActionBox(), *(
         x.shape[1] for x in (episodes.observations, episodes.actions)
