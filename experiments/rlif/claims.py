@@ -15,7 +15,9 @@ What was asked of each claim before its rule was fixed, by one pilot on seed 100
 - Is it long enough? The pilot swings at its end, so it is not. The runs are of 8,000 steps, which no pilot has tried,
   and a score is the mean of the last three of eight evaluations.
 - Is it strong enough? With 3 seeds and swings of that size only a mean over seeds is judged, of 10 episodes an
-  evaluation. Claims about Reacher, strong experts and random interventions had no pilot.
+  evaluation.
+- Claims about Reacher, strong experts, random interventions and the expert's own Q had no pilot: of these none of the
+  three questions was answered beforehand, and their lengths, thresholds and seeds are those of Pendulum's weak expert.
 """
 
 from collections.abc import Mapping, Sequence
