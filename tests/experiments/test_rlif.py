@@ -2,11 +2,13 @@
 
 import hashlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs import rlif
+from experiments.rlif import asked
 from experiments.rlif.experiment import experiment
 from experiments.rlif.figure import rate_between
 from rl_jax.control.interactive import REFERENCE, load_reference, shown
@@ -17,6 +19,7 @@ from rl_jax.core.outcomes import read_outcomes
 from rl_jax.data.episodes import check_episodes
 from rl_jax.data.experts.experts import EXPERT_DIR, Blended, expert_episodes, load_expert, mode_returns
 from rl_jax.envs.interventions import CHOICES, KINDS
+from rl_jax.reports.measures import Evaluations
 
 
 def config(preset: str, **fields):
@@ -169,3 +172,24 @@ def test_what_does_not_fit_is_one_error(fields, error, message):
 def test_the_rate_is_that_between_two_evaluations():
     expert, steps = np.array([[0.0], [30.0], [50.0], [50.0]]), np.array([[0.0], [40.0], [80.0], [80.0]])
     np.testing.assert_allclose(rate_between(expert, steps)[:, 0], [0.75, 0.75, 0.5, 0.0])
+
+
+# At equal numbers of what was asked
+
+
+def test_scores_at_equal_numbers_by_hand():
+    """Two seeds; the clone is trained before it asks, and one seed asks for less."""
+    outcomes = {
+        "normalized_score": [[-9, -9], [40, 50], [60, 70], [80, 30]], "expert_steps": [[0, 0], [0, 0], [0, 0], [4, 0]],
+        "labels": [[0, 0], [0, 0], [100, 50], [196, 100]], "interventions": [[0, 0], [0, 0], [0, 0], [1, 0]],
+    }
+    outcomes = {name: np.array(x, float)[..., None] for name, x in outcomes.items()}
+    run = Evaluations(np.arange(4), np.arange(4.0), outcomes)
+    np.testing.assert_allclose(asked.at_equal(run, "actions", (0, 50, 75)), [[40, 50], [50, 70], [55, 50]])
+    np.testing.assert_allclose(asked.at_equal(run, "actions", (150,)), [[70, np.nan]])
+
+
+def test_the_readme_shows_scores_at_equal_numbers():
+    readme = (Path(asked.__file__).parent / "README.md").read_text()
+    for table in asked.tables():
+        assert table in readme, "python -m experiments.rlif.asked"
