@@ -28,7 +28,8 @@ What was asked of each claim before its rule and setting were fixed, with pilots
   runs of the first edition of the sets; it is claimed here on other sets and on seeds that these did not use.
 - Stability: the paper's point is that the exponential loss blows up where a linear or quadratic one does not. At the
   greediest temperature and batch 16 the loss of V passes 1e12 in XQL as stated and stays at 0.12 in f-DVL (2 seeds). No
-  loss makes Q diverge in 3000 updates, which the share of stable runs shows beside it.
+  loss makes Q diverge in 3000 updates; the share of stable runs beside it counts too whether all updates and losses
+  are finite.
 """
 
 from collections.abc import Mapping, Sequence
