@@ -10,11 +10,14 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_rl  # noqa: E402
 from experiments.paccmann_rl.claims import SURVIVES, SWAPPED, lines_lowered  # noqa: E402
 from experiments.paccmann_rl.experiment import experiment  # noqa: E402
+from rl_jax.core import loop  # noqa: E402
 from rl_jax.core.extras import MissingExtraError  # noqa: E402
-from rl_jax.generative.molecule_design import load_design, read_all  # noqa: E402
-from rl_jax.generative.molecule_stages import shape_of  # noqa: E402
+from rl_jax.generative.molecule_design import judges_of, load_design, read_all  # noqa: E402
+from rl_jax.generative.molecule_stages import load_activities, predictor_stage, shape_of  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
+from rl_jax.science.activities import drug_like  # noqa: E402
 from rl_jax.science.molecules import STOP  # noqa: E402
+from tests.promises.runner import on_devices  # noqa: E402
 
 
 def config(preset="tiny", **fields):
@@ -43,6 +46,23 @@ def test_a_profile_fills_the_latent_by_repetition():
     assert latents.shape == (6, 8)
     np.testing.assert_array_equal(latents[:, :4], latents[:, 4:])
     assert not set(design.trained) & set(design.judged) and len(design.judged) == 2
+
+
+def test_predictions_undo_the_scale_that_predictors_learn_on():
+    """A predictor that says what a pair's scaled value is predicts that pair's ln IC50."""
+    own = config("tiny-predictor")
+    data, stage = load_activities(own), predictor_stage(own)[0]
+    rows = np.flatnonzero(data.rows("predictor"))[:3]
+    params = jax.tree.map(jnp.zeros_like, stage.init(jax.random.key(0), stage.resident))
+    bias = params["MLP_0"]["Dense_1"]["bias"]
+    for row, scaled in zip(rows, stage.resident["rows"][2]):
+        params["MLP_0"]["Dense_1"]["bias"] = bias + scaled
+        resident = {"predictor": params, "profiles": jnp.asarray(data.profiles)}
+        found = judges_of(own, data).predict(resident, "predictor", jnp.asarray(data.prints[:1]), jnp.array([0]))
+        assert float(found[0]) == pytest.approx(float(data.values[row]), abs=1e-4)
+    own.predictor.labels = "binder"  # a logit, of which nothing is to be undone
+    found = judges_of(own, data).predict(resident, "predictor", jnp.asarray(data.prints[:1]), jnp.array([0]))
+    assert float(found[0]) == pytest.approx(float(scaled))
 
 
 def test_measures_by_hand():
@@ -97,3 +117,34 @@ def test_a_batch_is_scored_and_learnt_from():
     assert outcomes["predicted"].shape == (1, 2) and outcomes["predictions"].shape == (1, 16)
     again = program.evaluate(state, program.resident, jax.random.key(2)).outcomes
     np.testing.assert_array_equal(outcomes["predictions"], again["predictions"])
+
+
+def write_gdsc(folder, lines=12):
+    """The files that `read_gdsc` reads, of 30 molecules and made numbers."""
+    rng, names, molecules = np.random.default_rng(0), [f"L{number}" for number in range(lines)], drug_like()[:30]
+    table = lambda rows, head: "".join(",".join(map(str, row)) + "\n" for row in [head, *rows])  # noqa: E731
+    ids = range(len(molecules))
+    sensitivities = [[f"GDSC:{one}", *rng.normal(0.0, 2.0, lines).round(3)] for one in ids]
+    (folder / "GDSC_IC50.csv").write_text(table(sensitivities, ["", *names]))
+    (folder / "223drugs_pubchem_smiles.txt").write_text("".join(f"{one}\t{molecules[one]}\n" for one in ids))
+    (folder / "drugs.csv").write_text(table([[one, one] for one in ids], ["drug_id", "PubCHEM"]))
+    profiles = [[name, *rng.uniform(size=8).round(3)] for name in names]
+    (folder / "profiles.csv").write_text(table(profiles, ["", *(f"G{gene}" for gene in range(8))]))
+
+
+@pytest.mark.slow
+def test_presets_at_scale_take_two_steps_on_files_of_gdsc(tmp_path):
+    """The networks are those of the presets; data, batches and what is judged are small."""
+    write_gdsc(tmp_path)
+    fields = {"activities.path": str(tmp_path), "num_steps": 2, "num_seeds": 1, "judging.molecules": 8,
+              "loop.chunk": 1, "loop.log_every": 1, "batch_size": 16}
+    models = {}
+    for name in ("profile", "predictor", "judge", "ours", "official"):
+        own = config(f"paper/{name}", **fields | models)
+        made = experiment(own)
+        with on_devices(1):
+            result = loop.run(made, own, tmp_path / name)
+        assert result.trained_steps == 2 and result.evaluations[-1]["step"] == 2, name
+        if own.task != "policy":  # what it leaves is read by those that follow
+            made.finish(result, tmp_path / name)
+            models[f"models.{name}"] = str(tmp_path / name)

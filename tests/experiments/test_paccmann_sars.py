@@ -1,5 +1,6 @@
 """PaccMann^RL on SARS-CoV-2: which proteins nothing has seen, the reward of both parts, the verdicts by hand."""
 
+import json
 import re
 
 import numpy as np
@@ -10,10 +11,12 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_sars  # noqa: E402
 from experiments.paccmann_sars import claims  # noqa: E402
 from experiments.paccmann_sars.experiment import experiment  # noqa: E402
+from rl_jax.core import loop  # noqa: E402
 from rl_jax.generative.molecule_design import TERMS, load_design  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science import molecules  # noqa: E402
-from rl_jax.science.activities import chembl_proteins  # noqa: E402
+from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, chembl_proteins, drug_like  # noqa: E402
+from tests.promises.runner import on_devices  # noqa: E402
 
 
 def config(preset="tiny", **fields):
@@ -64,3 +67,30 @@ def test_the_sign_test_and_the_increase_by_hand():
 def test_an_unknown_task_is_named():
     with pytest.raises(ValueError, match="unknown config.task 'affinities'"):
         experiment(config(task="affinities"))
+
+
+def write_kiba(folder, proteins=12):
+    """The files of KIBA that `read_deepdta` reads, of 30 molecules and made sequences and scores."""
+    rng, molecules = np.random.default_rng(0), drug_like()[:30]
+    sequences = {f"P{number}": "".join(rng.choice(list(AMINO_ACIDS), 40)) for number in range(proteins)}
+    (folder / "ligands_can.txt").write_text(json.dumps({f"L{number}": one for number, one in enumerate(molecules)}))
+    (folder / "proteins.txt").write_text(json.dumps(sequences))
+    np.savetxt(folder / DEEPDTA["kiba"][0], rng.normal(12.1, 1.0, (len(molecules), proteins)))
+
+
+@pytest.mark.slow
+def test_presets_at_scale_take_two_steps_on_files_of_kiba(tmp_path):
+    """The networks are those of the presets; data, batches and what is judged are small."""
+    write_kiba(tmp_path)
+    fields = {"activities.path": str(tmp_path), "num_steps": 2, "judging.molecules": 8, "loop.chunk": 1,
+              "loop.log_every": 1, "batch_size": 16}
+    models = {}
+    for name in ("protein", "affinity", "judge", "toxicity", "ours", "official"):
+        own = config(f"paper/{name}", **fields | models)
+        made = experiment(own)
+        with on_devices(1):
+            result = loop.run(made, own, tmp_path / name)
+        assert result.trained_steps == 2 and result.evaluations[-1]["step"] == 2, name
+        if own.task != "policy":  # what it leaves is read by those that follow
+            made.finish(result, tmp_path / name)
+            models[f"models.{claims.STAGES[name][2]}"] = str(tmp_path / name)

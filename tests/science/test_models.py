@@ -103,9 +103,38 @@ def test_each_of_the_four_settings_acts():
         stepped(batch, baseline="mean")
 
 
-def test_the_baseline_moves():
-    state, _ = stepped(batch_of([1.0, 0.0, 1.0, 0.0], [1.0] * 4), baseline="moving_average", baseline_decay=0.5)
+@pytest.fixture(scope="module")
+def of_equal_rewards():
+    """(batch, state, metrics) of an update on molecules that are worth the same, so that none has an advantage."""
+    batch = batch_of([0.5] * 4, [1.0] * 4)
+    return batch, *stepped(batch, baseline="moving_average", baseline_decay=0.5, entropy_coefficient=0.3,
+                           max_grad_norm=1e9, weight_decay=0.0)
+
+
+def test_the_baseline_moves(of_equal_rewards):
+    _, state, _ = of_equal_rewards
     assert float(state.extra["baseline"]) == 0.5 and float(state.extra["seen"]) == 1.0
+
+
+def test_the_entropy_coefficient_pushes_the_entropy_up(of_equal_rewards):
+    """Without an advantage the gradient is that of the mean entropy up to and with each first stop."""
+    batch, state, metrics = of_equal_rewards
+    mask = until_stop(batch.actions)
+    assert 0.0 < float(mask.mean()) < 1.0
+
+    @jax.jit
+    @jax.value_and_grad
+    def entropy(params):
+        tokens = jnp.repeat(jnp.array([STOP, 4, 5]), 4)  # all that can be written
+        every = (jnp.tile(x, (3, 1)) for x in (batch.latents, batch.states))
+        log_probs = log_prob(SHAPE, params, *every, jnp.broadcast_to(tokens[:, None], (12, 5)), 1.0)[0]
+        return -jnp.sum((jnp.exp(log_probs) * log_probs).reshape(3, 4, 5).sum(0) * mask) / jnp.sum(mask)
+
+    before, gradient = entropy({name: PARAMS[name] for name in molecule_policy.DECODER})
+    norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(jax.device_get(gradient))))
+    assert float(metrics["actor/entropy"]) == pytest.approx(float(before), rel=1e-4)
+    assert float(metrics["model/grad_norm"]) == pytest.approx(0.3 * norm, rel=1e-3)
+    assert float(entropy(state.params["model"])[0]) > float(before)
 
 
 def test_rewards_of_predictions():
