@@ -10,7 +10,8 @@ Presets on ChEMBL's activities with ligand profiles, which stand in for cell lin
   moving_average      the same with a moving average as baseline.
   official            as the authors' code: no baseline, no mask, temperature 0.7 in sampling alone, invalid dropped.
   balanced            ours with a reward for drug-likeness and accessibility too.
-  paper/<stage>       the authors' sizes on GDSC and CCLE, --config.activities.path=DIR; and so paper/ours.
+  paper/<stage>       the authors' networks on GDSC and CCLE, --config.activities.path=DIR; and so paper/ours, of their
+                      lengths and rates.
   tiny, tiny-<stage>  seconds: what the tests run.
 """
 

@@ -11,7 +11,8 @@ Presets on ChEMBL's activities with proteins' sequences (all need the extra `sci
   official/NAME      as the authors' code: no baseline, no mask, temperature 1.4 in sampling alone, invalid dropped.
   affinity_only/NAME ours without the toxicity term.
   alerts/NAME        ours with RDKit's PAINS and Brenk alerts in the place of Tox21.
-  paper/<stage>      the authors' sizes on KIBA, --config.activities.path=DIR; and so paper/ours.
+  paper/<stage>      the authors' generator on KIBA, --config.activities.path=DIR; and so paper/ours, of their lengths
+                     and rates.
   tiny, tiny-<stage> seconds: what the tests run.
 """
 
@@ -49,7 +50,8 @@ PROTEINS = {
     "predictor.form": "towers", "predictor.labels": "binder", "predictor.features": (128, 128),
     "reward.effect": "binding", "reward.toxicity": 0.5, "judging.molecules": 300,
 }
-# Authors' code: paccmann_sarscov2 and the parts that it drives; their protein features are a transformer's of 768.
+# Authors' code: paccmann_sarscov2 and the parts that it drives; their protein features are a transformer's of 768, and
+# their affinity model attends to the amino acids too.
 PAPER = recipes.PAPER | {
     "activities.name": "kiba", "activities.families": (), "predictor.binder_at": -12.1,
     "profiles.features": (512, 256), "judging.potent": -12.1,

@@ -3,7 +3,8 @@
 Presets:
   quick   generator, profile autoencoder, predictor and judge, then four arms of REINFORCE, 3 seeds each, on ChEMBL's
           activities with ligand profiles, which stand in for cell lines and gene expression.
-  paper   the authors' sizes on GDSC and CCLE by path, for a GPU; not run here.
+  paper   the authors' networks, and their lengths and rates of the policy, on GDSC and CCLE by path, for a GPU; not
+          run here.
   tiny    seconds: what the tests run.
 
 What was asked of the claims before rules and setting were fixed. The rules are the card's: 0.5 on 8 of 10 targets,
@@ -15,17 +16,20 @@ predictor, 40 of the policy.
   has not seen (correlation 0.31 to 0.32 within a molecule), and molecules of seen ones apart (0.55 within a target),
   but not within an unseen target (0.00 to 0.02): what rises there may be the profile's share alone. Predictions of
   unseen targets lay from -8.4 to 2.0 on average, so that profiles are clipped to three deviations since.
-- Long enough? In 40 updates at 1e-3 the training reward rose from 0.12 to 0.17 and was still rising, validity from
-  0.69 to 0.88, while QED fell from 0.40 to 0.11: the guards have something to say.
+- Long enough? Asked of shorter runs alone. In 40 updates at 1e-3 the training reward rose from 0.12 to 0.17 and was
+  still rising, validity from 0.69 to 0.88, while QED fell from 0.40 to 0.11: the guards have something to say.
 - The authors' form at the same learning rate collapsed: after 40 updates a third of its molecules were different
   (uniqueness 0.35 from 1.00, diversity 0.30 from 0.91), where ours stayed at 1.00 and 0.88.
 - A whole run of 80 updates with the midpoint at -4 on seeds 0 to 2, which no result uses either, was too short: rewards
   still rose at its end. Of ours the mean ln IC50 fell from -0.30 to -0.77, by the judge from -0.52 to -0.96, a target's
   own molecules were at -0.77 and another's at -0.83, and the authors' form ended at 0.94 with a uniqueness of 0.02. The
   unseen targets' means lay from -3.7 to 1.9, where a sigmoid around -4 is flat: results are of 300 updates around -2.
-  Its generator, of 2,000 updates, was at 32.3 nats a molecule and wrote many large rings: results are of 4,000.
-- Strong enough? Not asked: three seeds share the generator and the predictors, so that an interval over them says
-  nothing about other predictors. The judge is the answer to that.
+  Its generator, of 2,000 updates, was at 32.3 nats a molecule and wrote many large rings: results are of 4,000. No run
+  of 300 was piloted, and results are judged before and after alone: whether their curve has levelled is not known.
+- Strong enough? Not asked. What the results say since: three seeds are enough for the fall (2.3 to 2.9 where 0.5 is
+  asked), the collapse and QED, and too few for the judge's share (0.36 to 0.66 around a rule of 0.5) and for a target's
+  own molecules (0.20, -0.04 to 0.34). Seeds share the generator and one pair of predictors, so that no interval here
+  speaks of other predictors.
 """
 
 from pathlib import Path
@@ -59,15 +63,16 @@ WITHIN = Metric("eval/within_target", "correlation within a target")
 PROFILE = Metric("eval/within_molecule", "correlation within a molecule")
 
 
-def lines_lowered(least: float) -> Measure:
-    """On how many held-out targets the mean prediction falls by at least that much."""
+def lines_lowered(least: float, share: bool = False) -> Measure:
+    """On how many held-out targets, or on which share of them, the mean prediction falls by at least that much."""
 
     def of(evaluations: Evaluations) -> Values:
         values = evaluations.outcomes["predicted"]
-        count = (values[-1] - values[0] <= -least).sum(-1).astype(float)
-        return Values(count, np.ones(count.shape, bool))
+        lowered = (values[-1] - values[0] <= -least).astype(float)
+        return Values(lowered.mean(-1) if share else lowered.sum(-1), np.ones(len(lowered), bool))
 
-    metric = Metric("eval/lines_lowered", f"held-out targets whose mean ln IC50 falls by {least:g}")
+    label = f"{'share of ' * share}held-out targets whose mean ln IC50 falls by {least:g}"
+    metric = Metric("eval/lines_lowered", label)
     return Measure(metric, "from the first to the last evaluation", of)
 
 
@@ -105,10 +110,18 @@ NEARER = _last_difference(
 )
 
 
+OURS: dict[str, Any] = {"tasks": (TARGETS,), "beside": (PREDICTED, *GUARDS)}
+
+
+def cell_lines() -> Claim:
+    """The first of the claims where a fifth of all cell lines is held out, of which 8 would be nearly none."""
+    return reaches("ours", 0.8, by="every", measure=lines_lowered(0.5, share=True), name="cell_lines", **OURS,
+                   text="Cell lines (GDSC, CCLE): the mean ln IC50 falls by 0.5 on 80% of those held out")
+
+
 def claims() -> tuple[Claim, ...]:
-    ours: dict[str, Any] = {"tasks": (TARGETS,), "beside": (PREDICTED, *GUARDS)}
     return (
-        reaches("ours", 8, by="every", measure=lines_lowered(0.5), name="effective", **ours,
+        reaches("ours", 8, by="every", measure=lines_lowered(0.5), name="effective", **OURS,
                 text="{ours}: the mean ln IC50 falls by 0.5 on 8 of 10 held-out targets"),
         all_of(
             [reaches("ours", 0.95, by="every", measure=final(VALIDITY), tasks=(TARGETS,)),
@@ -122,7 +135,7 @@ def claims() -> tuple[Claim, ...]:
                   name="official_collapses", beside=(DIVERSITY,),
                   text="Without baseline and masks everything written is pushed up: {official} repeats itself more "
                   "than {ours}"),
-        reaches("ours", 0.5, by="every", measure=SURVIVES, name="survives_the_judge", **ours,
+        reaches("ours", 0.5, by="every", measure=SURVIVES, name="survives_the_judge", **OURS,
                 text="{ours}: at least half of what the predictor promises is seen by a judge from other molecules"),
         reaches("ours", 0.0, measure=SWAPPED, name="conditional", tasks=(TARGETS,),
                 text="{ours}: a target's own molecules are predicted more potent than those of another target"),
@@ -207,19 +220,18 @@ GPU = "needs GDSC, CCLE and an accelerator: preset `paper`"
 
 
 def quick() -> Preset:
-    published = elsewhere(
-        reaches("ours", 8, by="every", measure=lines_lowered(0.5), name="cell_lines", tasks=(TARGETS,),
-                text="Cell lines (GDSC, CCLE): the mean ln IC50 falls by 0.5 on 8 of 10 of those held out"), GPU)
     return Preset(
-        runs("configs/paccmann_rl.py:{method}", tuple(ARMS), {"seed": 10}), (*claims(), published), MEASURES,
-        (JUDGED, EFFECTIVE, *GUARDS),
+        runs("configs/paccmann_rl.py:{method}", tuple(ARMS), {"seed": 10}),
+        (*claims(), elsewhere(cell_lines(), GPU)), MEASURES, (JUDGED, EFFECTIVE, *GUARDS),
         ("Targets are proteins of ChEMBL and profiles are of their ligands: they stand in for cell lines and gene "
          "expression. ln IC50 is (6 - pChEMBL) ln 10, IC50 in micromol per litre.",),
     )
 
 
 def paper() -> Preset:
-    return Preset(runs("configs/paccmann_rl.py:paper/{method}", ("official", "ours")), claims()[:2], MEASURES,
+    arms = ("official", "ours")
+    of_these = [claim for claim in claims()[1:] if {*claim.methods} <= {*STAGES, *arms}]
+    return Preset(runs("configs/paccmann_rl.py:paper/{method}", arms), (cell_lines(), *of_these), MEASURES,
                   (JUDGED, EFFECTIVE, *GUARDS))
 
 

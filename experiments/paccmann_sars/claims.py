@@ -3,7 +3,7 @@
 Presets:
   quick   generator, protein autoencoder, two affinity models and Tox21, then one run of REINFORCE for each of ten
           proteins of ten families, on ChEMBL's activities: no data of the virus.
-  paper   the authors' sizes on KIBA by path, for a GPU; not run here.
+  paper   the authors' generator, and their lengths and rates of the policy, on KIBA by path, for a GPU; not run here.
   tiny    seconds: what the tests run.
 
 What was asked of the claims before rules and setting were fixed. The rules are the card's: 7 of 10 proteins, an
@@ -14,14 +14,20 @@ pilot, on seed 100, was far smaller than the runs: 400 updates of the affinity m
   curve 0.85, 0.78 within a protein) and hardly any of ten families that it has not (0.52, within a protein 0.54): the
   claim of the cold area may well fail, and then a gain in predicted affinity says nothing about binding. It is judged
   because that is what the paper's leave-one-out rests on. Tox21 was at 0.76.
-- Long enough, strong enough? As for PaccMann^RL, whose setting this is; one seed a protein, and proteins are what the
-  sign test and the intervals are over.
+- Long enough? Not asked: no policy of this paper was piloted. Its setting is that of PaccMann^RL but for 200 updates
+  where results there are of 300, 80 having been too short; before and after alone are judged, so that whether the
+  curve has levelled is not known.
+- Strong enough? Not asked. One seed a protein, so that a seed's chance and a protein's own part cannot be told apart.
+  7 gains of ten, which the card asks for, come by chance with p = 0.17: the rule alone would show little. What the
+  results say since: ten of ten have p = 0.001; the intervals over proteins are narrow enough for the increase (2.6 to
+  4.8 where 0.3 is asked) and the judge's share (0.09 to 0.33 where 0.5 is), and hardly for the specificity (-0.11 to
+  -0.00 at a rule of 0). The cold area is of one seed and has no interval; the judge's, of another seed and other
+  molecules, is as low.
 """
 
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -44,6 +50,7 @@ BINDERS = Metric("eval/effective", "share of predicted binders")
 PREDICTED = Metric("eval/predicted", "predicted logit of binding")
 JUDGED = Metric("eval/judged_effective", "share of binders by the judge")
 SWAPPED = Metric("eval/swapped_effective", "share of binders among another protein's molecules")
+OF_A_PROTEIN = ("predicted", "judged", "effective", "swapped_effective", "validity", "uniqueness")
 HARMLESS = Metric("eval/harmless", "share harmless in Tox21")
 BESIDE = (JUDGED, HARMLESS, *GUARDS)
 AUC = Metric("eval/auc", "area under the curve, held out")
@@ -105,7 +112,7 @@ def proteins_that_gain(least: int, number: int, proteins: tuple[str, ...]) -> Cl
 
 
 def over_proteins(
-    measure: Measure, least: float, name: str, text: str, proteins: tuple[str, ...], **about: Any
+    measure: Measure, least: float, name: str, text: str, published: float | None, proteins: tuple[str, ...]
 ) -> Claim:
     """The mean over proteins of a number of each is at least that; the interval is over proteins."""
     from rl_jax.reports.statistics import bootstrap_interval
@@ -117,23 +124,71 @@ def over_proteins(
         return Finding(float(values.mean()), (float(low[0]), float(high[0])), bool(values.mean() >= least), detail)
 
     return Claim(name, text, f"{measure.metric.label}: the mean over proteins at least {least:g}, 95% interval over "
-                 "proteins", check, ("ours",), proteins, **about)
+                 "proteins", check, ("ours",), proteins, published=published)
+
+
+# The two above where one run is judged on all held-out proteins of a set, as many as that has.
+
+
+def share_that_gains(task: str) -> Claim:
+    """On which share of the held-out proteins the mean predicted logit rises, with the one-sided sign test."""
+    from scipy.stats import binomtest
+
+    def check(scores: Scores) -> Finding:
+        values = scores.evaluations("ours", task).outcomes["predicted"].mean(1)
+        count, number = int((values[-1] > values[0]).sum()), values.shape[-1]
+        detail = f"{count} of {number}, one-sided sign test p = {sign_test(count, number):.2g}"
+        return Finding(count / number, binomtest(count, number).proportion_ci()[:2], count >= 0.7 * number, detail)
+
+    return Claim(
+        "share_that_gains", "Predicted affinity to a protein that the policy has not seen rises for 70% of them",
+        "share of proteins whose mean predicted logit rises, with its exact 95% interval: at least 0.7", check,
+        ("ours",), (task,), published=35 / 41,
+    )
+
+
+def over_held_out(measure: Measure, least: float, name: str, text: str, published: float | None, task: str) -> Claim:
+    """A number of means over the proteins is at least that; the interval is by drawing proteins anew."""
+
+    def check(scores: Scores) -> Finding:
+        run, rng = scores.evaluations("ours", task), np.random.default_rng(0)
+        number = run.outcomes["predicted"].shape[-1]
+
+        def of(places: np.ndarray) -> float:
+            chosen = {one: run.outcomes[one][..., places] for one in OF_A_PROTEIN}
+            return float(measure.of(run._replace(outcomes=chosen)).values.mean())
+
+        low, high = np.quantile([of(rng.integers(number, size=number)) for _ in range(2000)], (0.025, 0.975))
+        value = of(np.arange(number))
+        return Finding(value, (float(low), float(high)), value >= least, f"{number} proteins")
+
+    return Claim(name, text, f"{measure.metric.label}, of means over proteins: at least {least:g}, 95% interval over "
+                 "proteins", check, ("ours",), (task,), published=published)
+
+
+OVER_PROTEINS = (  # of which the number is at least that; the last is what is published
+    (INCREASE, 0.3, "increase", "Predicted binders increase by 30%", 0.83),
+    (final(VALIDITY), 0.95, "validity", "Nearly all texts are molecules", None),
+    (final(UNIQUENESS), 0.5, "uniqueness", "Most molecules are different", None),
+    (SPECIFIC, 0.0, "specific",
+     "Specificity control: a protein's own code gains as much for it as that of another protein", None),
+    (SURVIVES, 0.5, "survives_the_judge", "A second model, of other molecules, sees half of the gain", None),
+)
+
+
+def cold_affinity(proteins: str) -> Claim:
+    return reaches(
+        "affinity", 0.6, by="every", measure=final(AUC), tasks=("pairs",), name="cold_affinity",
+        beside=(Metric("eval/auc_within_target", "within a protein"), Metric("eval/seen_auc", "seen proteins")),
+        text=f"{{affinity}}: {proteins} that it has not seen, area under the curve 0.6",
+    )
 
 
 def claims(proteins: tuple[str, ...]) -> tuple[Claim, ...]:
     number = len(proteins)
     return (
         proteins_that_gain(math.ceil(0.7 * number), number, proteins),
-        over_proteins(INCREASE, 0.3, "increase", "Predicted binders increase by 30%", proteins, published=0.83),
-        over_proteins(final(VALIDITY), 0.95, "validity", "Nearly all texts are molecules", proteins),
-        over_proteins(final(UNIQUENESS), 0.5, "uniqueness", "Most molecules are different", proteins),
-        over_proteins(SPECIFIC, 0.0, "specific", "Specificity control: a protein's own code gains as much for it as "
-                      "that of another protein", proteins),
-        over_proteins(SURVIVES, 0.5, "survives_the_judge", "A second model, of other molecules, sees half of the gain",
-                      proteins),
-        reaches("affinity", 0.6, by="every", measure=final(AUC), tasks=("pairs",), name="cold_affinity",
-                beside=(Metric("eval/auc_within_target", "within a protein"), Metric("eval/seen_auc", "seen proteins")),
-                text="{affinity}: proteins of families that it has not seen, area under the curve 0.6"),
+        *(over_proteins(*row, proteins) for row in OVER_PROTEINS), cold_affinity("proteins of families"),
     )
 
 
@@ -200,7 +255,8 @@ def quick() -> Preset:
 
 def paper() -> Preset:
     made = runs("configs/paccmann_sars.py:paper/{name}", ("kiba",), "ours")
-    return Preset(made, claims(("kiba",))[1:4], MEASURES | {"kiba": BINDERS}, BESIDE, figures={})
+    rows = (share_that_gains("kiba"), *(over_held_out(*row, "kiba") for row in OVER_PROTEINS))
+    return Preset(made, (*rows, cold_affinity("proteins")), MEASURES | {"kiba": BINDERS}, BESIDE, figures={})
 
 
 def tiny() -> Preset:

@@ -72,6 +72,7 @@ def test_measures_by_hand():
     }
     run = Evaluations(np.array([0, 1]), np.zeros(2), outcomes)
     assert lines_lowered(0.5).of(run).values.tolist() == [1.0]
+    assert lines_lowered(0.5, share=True).of(run).values.tolist() == [0.5]
     assert SURVIVES.of(run).values == pytest.approx([0.5]) and SWAPPED.of(run).values == pytest.approx([0.6])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,6 +63,17 @@ def test_the_sign_test_and_the_increase_by_hand():
     assert claims.INCREASE.of(run).values == pytest.approx([0.5])
     assert claims.SURVIVES.of(run).values == pytest.approx([0.75])
     assert claims.SPECIFIC.of(run).values == pytest.approx([0.1 - 0.15])  # own gain less the other protein's
+
+
+def test_claims_over_the_proteins_of_one_run_by_hand():
+    outcomes = {name: np.zeros((2, 1, 4)) for name in claims.OF_A_PROTEIN}
+    outcomes["predicted"][1], outcomes["judged"][1] = [1.0, 2.0, 3.0, -0.5], [1.0, 1.0, 0.0, 0.2]
+    scores = SimpleNamespace(evaluations=lambda method, task: Evaluations(np.array([0, 1]), np.zeros(2), outcomes))
+    gains = claims.share_that_gains("kiba").check(scores)
+    assert (gains.value, gains.passed, gains.detail) == (0.75, True, "3 of 4, one-sided sign test p = 0.31")
+    judged = claims.over_held_out(claims.SURVIVES, 0.5, "judged", "Half", None, "kiba").check(scores)
+    assert judged.value == pytest.approx(2.2 / 5.5) and not judged.passed  # of means, not a mean of shares
+    assert judged.interval[0] < judged.value < judged.interval[1]
 
 
 def test_an_unknown_task_is_named():
