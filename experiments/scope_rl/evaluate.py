@@ -1,15 +1,19 @@
 """What policies would earn, from a user's own logged data: every estimator that the data allow, with its interval.
 
     python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99
+    python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99 --threshold=100 --cdf_figure=cdf.png
     python -m experiments.scope_rl.evaluate --data=logged.npz --estimators=snpdis,sndr --interval=student_t
     python -m experiments.scope_rl.evaluate --data=logged.npz --discount=0.99 --runs=runs/iql,runs/bc --workdir=runs/o
 
 rl_jax/evaluation/off_policy/files.py says which fields the data have: rewards, ends of episodes, log-probs of the
 behaviour policy and of each policy; Q, V and ratios of visitations where a model has them. Policies may also be folders
 of this project's runs (--runs), which are asked for their log-probs; with --workdir models of them learn from the data,
-cross-fitted, so that every estimator is there. A table goes to stderr, with
-the effective sample size of the trajectories' weights: where that is small, no interval of importance sampling can be
-trusted. The last line on standard output is one JSON object.
+cross-fitted, so that every estimator is there. Tables go to stderr: estimates, with the effective sample size of the
+trajectories' weights (where that is small, no interval of importance sampling can be trusted), and the distribution of
+each policy's returns by CD-TIS and CD-SNTIS with bootstrap intervals; the others need a model of returns, which a V of
+each state is not. With --threshold, which a policy's value and an episode's return should not be below, every estimate
+has a verdict (safe or unsafe where the whole interval is) and every distribution the share of episodes that violate it.
+The last line on standard output is one JSON object.
 """
 
 import json
@@ -37,10 +41,23 @@ from rl_jax.evaluation.off_policy.files import (
     policies_of,
     read_fields,
 )
-from rl_jax.evaluation.off_policy.intervals import INTERVALS
+from rl_jax.evaluation.off_policy.intervals import INTERVALS, Interval
 from rl_jax.evaluation.off_policy.kernels import KERNELS
-from rl_jax.evaluation.off_policy.selection import mean_squared_error, rank_correlation, regret, sharpe_ratio
-from rl_jax.reports.off_policy_figures import plot_estimates
+from rl_jax.evaluation.off_policy.return_distribution import (
+    DISTRIBUTIONS,
+    ReturnDistribution,
+    resampled,
+    return_distribution,
+)
+from rl_jax.evaluation.off_policy.selection import (
+    error_rates,
+    mean_squared_error,
+    portfolio,
+    rank_correlation,
+    regret,
+    sharpe_ratio,
+)
+from rl_jax.reports.off_policy_figures import plot_distributions, plot_estimates
 from rl_jax.reports.tables import table
 
 DATA = flags.DEFINE_string("data", None, "An npz file or the folder of a data set.")
@@ -63,7 +80,10 @@ ACTIONS = flags.DEFINE_enum(
 RATIOS = flags.DEFINE_integer("num_ratios", 0, "SOPE: ratios that follow a marginal weight.", lower_bound=0)
 MAX_WEIGHT = flags.DEFINE_float("max_weight", None, "A cap on weights, which biases estimates.", lower_bound=1e-9)
 CROSSFIT = flags.DEFINE_bool("crossfit", False, "Whether models did not learn from the episodes that they are used on.")
+THRESHOLD = flags.DEFINE_float("threshold", None, "What a policy's value and an episode's return are safe from on.")
+TAIL = flags.DEFINE_float("tail", 0.1, "Share of the worst returns whose mean is CVaR.", lower_bound=0, upper_bound=1)
 FIGURE = flags.DEFINE_string("figure", "", "A PNG to draw: estimates with intervals.")
+CDF_FIGURE = flags.DEFINE_string("cdf_figure", "", "A PNG to draw: distributions of returns with bands.")
 
 
 def with_runs(fields: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -109,11 +129,44 @@ def evaluated(found: Candidates) -> dict[str, dict[str, Any]]:
             made = terms(name, data, DISCOUNT.value, num_ratios=RATIOS.value, max_weight=MAX_WEIGHT.value)
             low, high = INTERVALS[INTERVAL.value](made, CONFIDENCE.value, **options)
             estimates[name] = {"value": float(value(made)), "low": float(low), "high": float(high)}
+            if THRESHOLD.value is not None:
+                estimates[name]["verdict"] = (
+                    "safe" if low >= THRESHOLD.value else "unsafe" if high < THRESHOLD.value else "undecided"
+                )
         weights = importance_weights("trajectory", data)[:, -1]
         weights = weights / (weights.max() or 1.0)  # squares of the smallest would vanish
         size = float(weights.sum() ** 2 / (weights**2).sum()) if weights.any() else 0.0
         rows[policy] = {"estimates": estimates, "effective_sample_size": size}
     return rows
+
+
+def read_off(found: ReturnDistribution) -> dict[str, np.ndarray]:
+    """What a distribution says, [...] each."""
+    numbers = {"mean": found.mean(), "variance": found.variance(), "cvar": found.cvar(TAIL.value)}
+    numbers |= zip(("lower_quartile", "median", "upper_quartile"), found.interquartile(), strict=True)
+    return numbers | ({} if THRESHOLD.value is None else {"violations": found.below(THRESHOLD.value)})
+
+
+def distributions(found: Candidates) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """By policy and estimator: what the distribution of returns says, with intervals; and F itself with its band."""
+
+    def between(drawn: np.ndarray) -> Interval:
+        return Interval(*np.percentile(drawn, [50 - 50 * CONFIDENCE.value, 50 + 50 * CONFIDENCE.value], axis=0))
+
+    numbers, curves = {policy: {} for policy in found.policies}, {policy: {} for policy in found.policies}
+    for policy, data in found.policies.items():
+        weights = importance_weights("trajectory", data)[:, -1]
+        if MAX_WEIGHT.value is not None:
+            weights = np.minimum(weights, MAX_WEIGHT.value)
+        for name in ("cd_tis", "cd_sntis"):
+            made, drawn = (make(name, found.returns, weights) for make in (return_distribution, resampled))
+            curves[policy][name] = made, between(drawn.cdf)
+            of_drawn = read_off(drawn)
+            numbers[policy][name] = {
+                kind: dict(zip(("value", "low", "high"), map(float, (number, *between(of_drawn[kind])))))
+                for kind, number in read_off(made).items()
+            }
+    return numbers, curves
 
 
 def metrics(rows: dict[str, dict[str, Any]], found: Candidates) -> dict[str, dict[str, float]]:
@@ -124,16 +177,24 @@ def metrics(rows: dict[str, dict[str, Any]], found: Candidates) -> dict[str, dic
     shared = [name for name in ESTIMATORS if all(name in row["estimates"] for row in rows.values())]
     made = {}
     for name in shared:
-        estimates = np.array([row["estimates"][name]["value"] for row in rows.values()])
+        estimates, most = np.array([row["estimates"][name]["value"] for row in rows.values()]), min(4, len(truth))
         made[name] = {
             "rmse": float(np.sqrt(mean_squared_error(estimates, truth))),
             "rank_correlation": float(rank_correlation(estimates, truth)),
             "regret_at_1": float(regret(estimates, truth)),
-            f"sharpe_ratio_at_{min(4, len(truth))}": float(
-                sharpe_ratio(estimates, truth, behaviour, min(4, len(truth)))
-            ),
+            f"sharpe_ratio_at_{most}": float(sharpe_ratio(estimates, truth, behaviour, most)),
         }
+        if THRESHOLD.value is not None:
+            errors = map(float, error_rates(estimates, truth, THRESHOLD.value))
+            made[name] |= zip(("type_1_error", "type_2_error"), errors, strict=True)
+            violations = portfolio(estimates, truth, THRESHOLD.value).violations[most - 1]
+            made[name][f"violations_at_{most}"] = float(violations)
     return made
+
+
+def cell(one: dict[str, Any]) -> str:
+    """A number with its interval, and its verdict if there is one."""
+    return f"{one['value']:.4g} [{one['low']:.4g}, {one['high']:.4g}] {one.get('verdict', '')}".strip()
 
 
 def finite(tree: Any) -> Any:
@@ -150,17 +211,19 @@ def main(argv: Sequence[str]) -> None:
     discrete = ACTIONS.value == "discrete" if ACTIONS.value else not has_vectors(fields)
     found = candidates_of(DATA.value, fields, DISCOUNT.value, discrete=discrete, crossfit=crossfit)
     rows = evaluated(found)
+    numbers, curves = distributions(found)
     names = [name for name in ESTIMATORS if any(name in row["estimates"] for row in rows.values())]
     header = ["policy", *(ESTIMATORS[name].label for name in names), "effective trajectories", "true"]
-    cells = []
-    for policy, row in rows.items():
-        shown = [row["estimates"].get(name) for name in names]
-        cells.append([
-            policy, *(f"{one['value']:.4g} [{one['low']:.4g}, {one['high']:.4g}]" if one else "" for one in shown),
-            f"{row['effective_sample_size']:.1f} of {len(found.returns)}",
-            f"{found.values[policy]:.4g}" if policy in found.values else "",
-        ])
-    print(table(header, cells), file=sys.stderr)
+    print(table(header, [
+        [policy, *(cell(row["estimates"][name]) if name in row["estimates"] else "" for name in names),
+         f"{row['effective_sample_size']:.1f} of {len(found.returns)}",
+         f"{found.values[policy]:.4g}" if policy in found.values else ""]
+        for policy, row in rows.items()
+    ]), file=sys.stderr)
+    lines = [(policy, name, said) for policy, row in numbers.items() for name, said in row.items()]
+    print(table(["policy", "returns", *(kind.replace("_", " ") for kind in lines[0][2])], [
+        [policy, DISTRIBUTIONS[name], *map(cell, said.values())] for policy, name, said in lines
+    ]), file=sys.stderr)
     print(f"behaviour policy: {found.returns.mean():.4g} over {len(found.returns)} trajectories", file=sys.stderr)
     if found.unfinished:
         print(f"{found.unfinished} episodes were cut by time-outs and no next_v is given: nothing counts after them",
@@ -176,10 +239,14 @@ def main(argv: Sequence[str]) -> None:
             {policy: row["estimates"] for policy, row in rows.items()}, FIGURE.value, truth=found.values,
             behaviour=float(found.returns.mean()), labels={name: how.label for name, how in ESTIMATORS.items()},
         )
+    if CDF_FIGURE.value:
+        plot_distributions(curves, CDF_FIGURE.value, truth=found.values, behaviour=found.returns, labels=DISTRIBUTIONS,
+                           threshold=THRESHOLD.value)
     sys.stderr.flush()
     print(json.dumps(finite({
         "policies": rows, "behaviour": float(found.returns.mean()), "trajectories": len(found.returns),
-        "interval": INTERVAL.value, "confidence": CONFIDENCE.value, "selection": judged,
+        "interval": INTERVAL.value, "confidence": CONFIDENCE.value, "selection": judged, "distributions": numbers,
+        "tail": TAIL.value, "threshold": THRESHOLD.value,
     })), flush=True)
 
 

@@ -1,10 +1,14 @@
-"""Figures of off-policy evaluation: estimates beside the truth, distributions of returns, return against risk."""
+"""Figures of off-policy evaluation: estimates with intervals, and distributions of returns with bands, a panel a
+policy."""
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from rl_jax.evaluation.off_policy.intervals import Interval
+from rl_jax.evaluation.off_policy.return_distribution import ReturnDistribution
 from rl_jax.reports.curves import COLOURS, save_figure, thin_frame
 
 SMALL = 8
@@ -24,16 +28,10 @@ def plot_estimates(
       labels: of estimators.
       value_label: names the axis.
     """
-    from matplotlib.figure import Figure
-
-    count = len(estimates)
-    columns = min(count, 4)
-    rows = -(-count // columns)
     most = max(len(row) for row in estimates.values())
-    figure = Figure(figsize=(2.1 * columns + 1.0, (0.24 * most + 0.8) * rows + 0.3), dpi=200, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False)
+    figure, panels, columns = _panels(len(estimates), 0.24 * most + 0.8)
     for place, (policy, row) in enumerate(estimates.items()):
-        axes = panels[divmod(place, columns)]
+        axes = panels[place]
         heights = -np.arange(len(row))
         for height, one in zip(heights, row.values(), strict=True):
             axes.plot([one["low"], one["high"]], [height, height], color=COLOURS[0], linewidth=1.6)
@@ -48,12 +46,65 @@ def plot_estimates(
         margin = 0.25 * (max(ends) - min(ends)) or 1.0
         axes.set_xlim(min(ends) - margin, max(ends) + margin)
         axes.set_yticks(heights, [labels[name] for name in row] if place % columns == 0 else [""] * len(row))
-        axes.set_title(policy, fontsize=SMALL + 1)
-        axes.tick_params(labelsize=SMALL)
-        axes.set_xlabel(value_label, fontsize=SMALL)
-        thin_frame(axes, "x")
-    for place in range(count, rows * columns):
-        panels[divmod(place, columns)].set_visible(False)
-    handles = panels[0, 0].get_legend_handles_labels()
+        _dress(axes, policy, value_label)
+    _save(figure, panels[0], path)
+
+
+def plot_distributions(
+    distributions: Mapping[str, Mapping[str, tuple[ReturnDistribution, Interval]]], path: str | os.PathLike, *,
+    truth: Mapping[str, float], behaviour: np.ndarray, labels: Mapping[str, str], threshold: float | None = None,
+) -> None:
+    """One panel a policy: F of its returns by each estimator with a band, and dashed that of the behaviour's returns.
+
+    Args:
+      distributions: policy -> estimator -> F at M thresholds, and intervals of it, [M].
+      path: of the PNG to write.
+      truth: policy -> the true mean of its returns, a line; may lack some.
+      behaviour: returns of the policy that made the data, [n].
+      labels: of estimators.
+      threshold: a dotted line, if not None.
+    """
+    figure, panels, columns = _panels(len(distributions), 2.5)
+    ranks = np.arange(1, len(behaviour) + 1) / len(behaviour)
+    for place, (policy, row) in enumerate(distributions.items()):
+        axes = panels[place]
+        axes.step(np.sort(behaviour), ranks, where="post", color="0.6", linestyle=(0, (2, 1.5)), linewidth=1.0,
+                  label="behaviour policy")
+        for colour, (name, (found, band)) in zip(COLOURS, row.items()):
+            axes.fill_between(found.thresholds, *band, step="post", color=colour, alpha=0.2, linewidth=0)
+            axes.step(found.thresholds, found.cdf, where="post", color=colour, linewidth=1.4, label=labels[name])
+        if policy in truth:
+            axes.axvline(truth[policy], color="black", linewidth=1.0, zorder=0, label="true mean")
+        if threshold is not None:
+            axes.axvline(threshold, color="black", linestyle=":", linewidth=1.0, zorder=0, label="threshold")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("share of returns" if place % columns == 0 else "", fontsize=SMALL)
+        _dress(axes, policy, "return")
+    _save(figure, panels[0], path)
+
+
+def _panels(count: int, height: float) -> tuple[Any, np.ndarray, int]:
+    """A figure, its panels row by row, of which the first `count` are visible, and how many a row has."""
+    from matplotlib.figure import Figure
+
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.1 * columns + 1.0, height * rows + 0.3), dpi=200, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels, columns
+
+
+def _dress(axes: Any, title: str, x_label: str) -> None:
+    axes.set_title(title, fontsize=SMALL + 1)
+    axes.tick_params(labelsize=SMALL)
+    axes.set_xlabel(x_label, fontsize=SMALL)
+    thin_frame(axes, "x")
+
+
+def _save(figure: Any, panel: Any, path: str | os.PathLike) -> None:
+    """With the legend of one panel."""
+    handles = panel.get_legend_handles_labels()
     figure.legend(*handles, fontsize=SMALL, frameon=False, loc="outside lower center", ncols=2)
     save_figure(figure, path)

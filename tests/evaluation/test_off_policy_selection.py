@@ -8,6 +8,7 @@ from rl_jax.evaluation.off_policy.return_distribution import (
     DISTRIBUTIONS,
     ReturnDistribution,
     ReturnModel,
+    resampled,
     return_distribution,
 )
 from rl_jax.evaluation.off_policy.selection import (
@@ -56,6 +57,7 @@ def test_what_is_missing_of_a_distribution():
     found = ReturnDistribution(np.array([1.0, 2.0, 5.0]), np.array([0.25, 0.5, 0.5]))
     assert found.quantile(0.9) == 5.0 and found.quantile(0.5) == 2.0 and found.quantile(0.0) == 1.0
     assert found.mean() == pytest.approx(0.75)
+    assert [float(found.below(level)) for level in (1.0, 2.0, 9.0)] == [0.0, 0.25, 0.5]
     assert found.cvar(1.0) == pytest.approx(0.25 + 0.5 + 0.5 * 5)
     with pytest.raises(ValueError, match="level is 1.5"):
         found.cvar(1.5)
@@ -63,6 +65,15 @@ def test_what_is_missing_of_a_distribution():
         return_distribution("cd_tdr", RETURNS, WEIGHTS)
     with pytest.raises(ValueError, match="'cd_ti'"):
         return_distribution("cd_ti", RETURNS, WEIGHTS)
+
+
+def test_resampled_distributions_spread_as_binomials():
+    sample = np.arange(50.0)
+    found, drawn = (make("cd_sntis", sample, np.full(50, 3.0)) for make in (return_distribution, resampled))
+    assert drawn.cdf.shape == (200, 50)
+    np.testing.assert_allclose(drawn.cdf.mean(0), found.cdf, atol=0.02)
+    np.testing.assert_allclose(drawn.cdf.std(0), np.sqrt(found.cdf * (1 - found.cdf) / 50), atol=0.015)
+    assert drawn.quantile(0.5).shape == drawn.cvar(0.1).shape == (200,)
 
 
 # Selection: estimates rank the candidates as 2, 0, 3, 1.

@@ -183,17 +183,48 @@ def test_estimates_of_a_file_by_hand(tmp_path):
     assert (tmp_path / "estimates.png").stat().st_size > 1000
 
 
+def test_distributions_of_a_file_by_hand(tmp_path):
+    # Weights 1/2, 1 and 2 of the returns 2, 3 and 1/2; in all more than 3, so that TIS is cut off at 1.
+    data = written(tmp_path, policy__new__log_prob=np.log([0.25, 0.25, 0.5, 1.0, 0.5]), policy__new__value=1.5)
+    flags = ("--discount=0.5", "--tail=0.6", f"--cdf_figure={tmp_path / 'cdf.png'}")
+    found = run_module(BINARY, data, *flags, "--threshold=2")
+    assert found.code == 0, found.stderr
+    said = found.last_line["distributions"]["new"]
+    tis, sntis = ({kind: one["value"] for kind, one in said[name].items()} for name in ("cd_tis", "cd_sntis"))
+    quartiles = {"lower_quartile": 0.5, "median": 0.5, "upper_quartile": 2.0}
+    assert tis == pytest.approx(quartiles | {
+        "mean": 7 / 6, "variance": (4 * (2 / 3) ** 2 + (5 / 6) ** 2 + (11 / 6) ** 2) / 6, "cvar": 0.5,
+        "violations": 2 / 3,  # of the return 1/2 alone: 2 is safe
+    })
+    low, high = 4 / 7, 5 / 7  # F of 1/2 and of 2
+    assert {kind: sntis[kind] for kind in ("mean", "cvar", "upper_quartile", "violations")} == pytest.approx({
+        "mean": 10 / 7, "cvar": (0.5 * low + 2.0 * (0.6 - low)) / 0.6, "upper_quartile": 3.0, "violations": low,
+    }) and high < 0.75
+    assert all(one["low"] <= one["value"] <= one["high"] for one in said["cd_sntis"].values())
+    assert "| policy | returns | mean | variance | cvar | lower quartile |" in found.stderr
+    assert (tmp_path / "cdf.png").stat().st_size > 1000
+    assert "violations" not in run_module(BINARY, data, *flags).last_line["distributions"]["new"]["cd_tis"]
+
+
+@pytest.mark.parametrize("threshold, verdict", [(0.5, "safe"), (1.8, "undecided"), (3.1, "unsafe")])
+def test_a_verdict_is_the_whole_interval_s(threshold, verdict, tmp_path):
+    found = run_module(BINARY, written(tmp_path), "--discount=0.5", f"--threshold={threshold}")
+    assert {one["verdict"] for one in found.last_line["policies"]["same"]["estimates"].values()} == {verdict}
+    assert f"] {verdict} |" in found.stderr
+
+
 def test_models_truth_and_time_outs(tmp_path):
     models = {}
     for name, constant in (("new", 1.0), ("same", 2.0)):
         models |= {f"policy__{name}__{field}": np.full(5, constant) for field in ("q", "v", "state_action_weights")}
         models[f"policy__{name}__value"] = np.float64(constant)
     flags = ("--discount=0.5", "--estimators=dm,dr,sam_dr", "--interval=student_t")
-    found = run_module(BINARY, written(tmp_path, **models), *flags)
+    found = run_module(BINARY, written(tmp_path, **models), *flags, "--threshold=1.5")
     assert found.code == 0, found.stderr
     assert found.last_line["selection"]["dm"] == {
         "rmse": 0.0, "rank_correlation": pytest.approx(1.0), "regret_at_1": 0.0,
         "sharpe_ratio_at_2": pytest.approx((2 - 5.5 / 3) / 0.5),
+        "type_1_error": 0.0, "type_2_error": 0.0, "violations_at_2": 0.5,
     }
     assert "1 episodes were cut by time-outs and no next_v is given" in found.stderr
     after = {f"policy__{name}__next_v": np.array([1.0, 0.0, 0.0, 1.0, 8.0]) for name in ("new", "same")}
@@ -235,6 +266,7 @@ def test_a_file_that_cannot_be(changes, message, tmp_path):
     (["--interval=hoeffding"], "--interval=hoeffding is a bound only with --value_range"),
     (["--interval=hoeffding", "--value_range=0.001"], "value_range is 0.001, and trajectories lie"),
     (["--max_weight=0"], "max_weight"),
+    (["--tail=1.5"], "tail"),
     (["--workdir=here"], "--workdir is where models of --runs learn: give runs"),
     (["--runs=nowhere"], "field 'observations' is missing; the file has behaviour_log_prob"),
     (["there"], "unexpected argument 'there'"),

@@ -64,6 +64,10 @@ class ReturnDistribution(NamedTuple):
         there = self.cdf >= level - 1e-12 if level > 0 else self.cdf > 0
         return np.where(there.any(-1), self.thresholds[there.argmax(-1)], self.thresholds[-1])
 
+    def below(self, level: float) -> np.ndarray:
+        """The share of returns less than `level`, [...]."""
+        return self.masses @ (self.thresholds < level)
+
     def interquartile(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The quantiles 1/4, 1/2 and 3/4."""
         return self.quantile(0.25), self.quantile(0.5), self.quantile(0.75)
@@ -118,6 +122,24 @@ def return_distribution(
     if uses_model:
         total = total + _sums(model.start, model.start_probs / count, thresholds)
     return ReturnDistribution(thresholds, np.clip(np.maximum.accumulate(total, -1), 0.0, 1.0))
+
+
+def resampled(
+    name: str, returns: np.ndarray, weights: np.ndarray, num_resamples: int = 200, seed: int = 0
+) -> ReturnDistribution:
+    """TIS or SNTIS on resampled trajectories: percentiles of what is read off them are intervals.
+
+    Args:
+      returns, weights: [n] each.
+
+    Returns:
+      A cdf [num_resamples, M] at all thresholds at which F can jump.
+    """
+    count, thresholds = len(returns), np.unique(returns)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=num_resamples)
+    return ReturnDistribution(thresholds, np.stack([
+        return_distribution(name, returns, times * weights, thresholds=thresholds).cdf for times in drawn
+    ]))
 
 
 def _sums(atoms: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
