@@ -82,8 +82,9 @@ def sharpe_ratio(estimates: np.ndarray, truth: np.ndarray, behaviour_value: floa
     """SharpeRatio@k = (best@k - J(pi_b)) / std@k, [...]: what the best of the top k gains over the behaviour policy by
     the risk of deploying them.
 
-    The behaviour policy may be among the candidates, as in the paper's experiments. NaN where the values of the top k
-    are all equal, as for k = 1. The paper's code cuts negative ratios off at 0; here they stay.
+    The paper counts the behaviour policy among the candidates; here it is one only where its estimate and value are
+    given with theirs. NaN where the values of the top k are all equal, as for k = 1. The paper's code cuts negative
+    ratios off at 0; here they stay.
     """
     _check_k(k, truth)
     found = portfolio(estimates, truth)
