@@ -81,6 +81,77 @@ def test_an_update_of_cql_is_that_of_loops():
     assert float(metrics["critic/gap"]) == pytest.approx(np.mean(gap), rel=1e-4)
 
 
+def moved(params, seed):
+    """Parameters in general position: heads begin near 0, and copies equal to what they follow."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(scale=0.3, size=x.shape), x.dtype), params)
+
+
+def read_and_pull(batch, widths):
+    """(params, a loss's slopes by head [3, 5, width]) -> what the heads of a GRU say, and the gradient's norm."""
+    module = OnHistory(HistoryEncoder("gru", 8, 8), (8,), widths)
+
+    @jax.jit
+    def both(params, slopes):
+        heads, pull = jax.vjp(lambda params: module.apply(params, *inputs(batch))[1], params)
+        return heads, sum(jnp.sum(x**2) for x in jax.tree.leaves(pull(slopes))) ** 0.5
+
+    return lambda params, slopes: jax.device_get(both(params, slopes))
+
+
+@pytest.mark.parametrize("preset", ["tiny-wordle-ilql", "tiny-iql"])
+def test_an_update_of_ilql_and_of_iql_is_that_of_loops(preset):
+    """V's expectile of the smaller Q of the copies, both Q after V of the next history, ILQL's conservative term, and
+    cloning, which in IQL counts an action by exp(beta A); the slopes by hand, none through a target or a weight."""
+    _, state, update, config = agent(preset, encoder="gru", num_layers=1, max_weight=1.5)
+    params = {name: moved(own, seed) for seed, (name, own) in enumerate(state.params.items())}
+    state = state.replace(params=params, target_params={"critic": moved(params["critic"], 7)})
+    batch, count, weights = batch_of(), sum(LENGTHS), []
+    critic, actor = (read_and_pull(batch, widths) for widths in ({"q1": 3, "q2": 3, "v": 1}, {"logits": 3}))
+    flat = {"q1": np.zeros((3, 5, 3)), "q2": np.zeros((3, 5, 3)), "v": np.zeros((3, 5, 1))}
+    slopes, slopes_of_actor = jax.tree.map(np.float32, (flat, {"logits": np.zeros((3, 5, 3))}))
+    copies, heads = (critic(own, slopes)[0] for own in (state.target_params["critic"], params["critic"]))
+    logits = actor(params["actor"], slopes_of_actor)[0]["logits"]
+    taken, rewards = np.asarray(batch.actions).argmax(-1), np.asarray(batch.rewards)
+    value = td = gap = clone = 0.0
+
+    def softmax_less_taken(x, action):
+        return np.exp(x) / np.exp(x).sum() - np.eye(3)[action]
+
+    for row, length in enumerate(LENGTHS):
+        for t in range(length):
+            action, here = taken[row, t], (row, t)
+            advantage = min(copies["q1"][here][action], copies["q2"][here][action]) - heads["v"][here][0]
+            side = config.expectile if advantage > 0 else 1 - config.expectile
+            value += side * advantage**2
+            slopes["v"][here] -= 2 * side * advantage
+            ends = row > 0 and t == length - 1
+            target = rewards[here] + (0.0 if ends else config.discount * heads["v"][row, t + 1, 0])
+            for name in ("q1", "q2"):
+                q = heads[name][here]
+                td += (q[action] - target) ** 2
+                gap += np.log(np.exp(q).sum()) - q[action]
+                slopes[name][here] += 2 * (q[action] - target) * np.eye(3)[action]
+                slopes[name][here] += config.conservatism * softmax_less_taken(q, action)
+            weights.append(1.0 if preset.endswith("ilql") else min(np.exp(config.beta * advantage), 1.5))
+            clone += weights[-1] * (np.log(np.exp(logits[here]).sum()) - logits[here][action])
+            slopes_of_actor["logits"][here] = weights[-1] * softmax_less_taken(logits[here], action)
+    assert preset.endswith("ilql") or min(weights) < max(weights) == 1.5
+    of_critic, of_actor = (jax.tree.map(lambda x: x / count, own) for own in (slopes, slopes_of_actor))
+    expected = {
+        "value/loss": value / count, "critic/loss": td / count, "critic/gap": gap / count, "actor/loss": clone / count,
+        "critic/grad_norm": critic(params["critic"], of_critic)[1],
+        "actor/grad_norm": actor(params["actor"], of_actor)[1],
+    }
+    new, metrics = update(state, batch, 0.0)
+    for name, number in expected.items():
+        assert float(metrics[name]) == pytest.approx(float(number), rel=1e-4), name
+    jax.tree.map(
+        lambda x, old, own: np.testing.assert_allclose(x, old + config.tau * (own - old), rtol=1e-4, atol=1e-6),
+        new.target_params["critic"], state.target_params["critic"], new.params["critic"],
+    )
+
+
 @pytest.mark.parametrize("preset", ["tiny-cql_bisim", *(pytest.param(f"tiny-{m}", marks=pytest.mark.slow)
                                                         for m in ("bc", "iql_bisim", "cql_transformer"))])
 def test_what_padding_holds_changes_nothing(preset):
