@@ -260,7 +260,7 @@ def _backward(
             jnp.stack([best_value, worst_value], -1),
             _act_greedily(dynamics, after.random, q, value, suboptimal, stays),
             _act_greedily(dynamics, after.immediate, q_immediate, jnp.zeros_like(value), suboptimal, stays),
-            _flat(jnp.where(q >= q.max(2, keepdims=True), q_of(after.worst_return), jnp.inf).min(2)),
+            _flat(_worst_of_greedy(q, q_of(after.worst_return))),
             _flat(jnp.minimum(_gap(q), dynamics.joined(dynamics.after(after.gap), stays, jnp.minimum).min(2))),
             samples,
         )
@@ -286,6 +286,20 @@ def _act_greedily(
     fails = suboptimal | dynamics.joined(dynamics.after(after.fails), sticky, jnp.logical_or)
     fails = ((q >= best[:, :, None]) & fails).any(2)
     return Greedy(jnp.concatenate([value[:, None], _flat(best)], -1), _flat(fails))
+
+
+def _worst_of_greedy(q: jax.Array, returns: jax.Array) -> jax.Array:
+    """[S + 1, P, K], the least of the returns [S + 1, P, A, K] of actions whose Q is largest.
+
+    One action after the other, so that one is greedy even where a compiler computes Q again beside the largest Q and
+    rounds otherwise.
+    """
+    best, worst = q[:, :, 0], returns[:, :, 0]
+    for action in range(1, q.shape[2]):
+        own, value = q[:, :, action], returns[:, :, action]
+        worst = jnp.where(own > best, value, jnp.where(own == best, jnp.minimum(worst, value), worst))
+        best = jnp.maximum(best, own)
+    return worst
 
 
 def _gap(q: jax.Array) -> jax.Array:
