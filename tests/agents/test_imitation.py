@@ -44,7 +44,9 @@ def trained_params(name, data, **overrides):
     return train(name, data, STEPS, **settings(name, **overrides))[0].params
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow if name in ("oril", "iq_learn") else ()) for name in AGENTS
+])
 def test_rewards_are_not_read(name):
     data = demonstrations()
     unknown = Demonstrations(

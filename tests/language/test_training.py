@@ -49,7 +49,7 @@ def program_of(name: str, **fields) -> Program:
     return dpo.dpo_program(config_of(dpo, loss=name, **fields), CONFIG, PARAMS, train, PAIRS)
 
 
-@pytest.mark.parametrize("name", ["sft", "kto"])
+@pytest.mark.parametrize("name", ["sft", pytest.param("kto", marks=pytest.mark.slow)])
 def test_micro_batches_change_no_update(name):
     (one, metrics), (two, others) = (updated(program_of(name, micro_batches=number)) for number in (1, 2))
     assert metrics.keys() == others.keys()
