@@ -28,7 +28,7 @@ from tests.promises.runner import on_devices, signal_at
 # Networks and all else are the authors' own; what is computed with them in two steps is what a CPU can.
 FOR_A_CPU = {
     "num_seeds": 1, "eval_episodes": 1, "evaluation_images": 16, "batch_size": 64, "tuning.chunk_size": 64,
-    "rounds.prompts": 1000, "trajectories": 1000, "roll_outs": 50,
+    "rounds.prompts": 1000, "trajectories": 300, "roll_outs": 50,
 }
 EACH = pytest.mark.parametrize("paper", PAPERS, ids=lambda paper: paper.name)
 DECLARED = [(paper.name, preset) for paper in PAPERS for preset in load_paper(paper.name).presets]
