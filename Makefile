@@ -52,7 +52,7 @@ run: $(STAMP)  ## train the default job: offline RL beside cloning on halfcheeta
 	@$(PY) -m experiments.offline_rl.film --run=runs/offline_rl_quick
 
 .PHONY: test
-test: $(STAMP)  ## run the tests, in two processes (under 15 minutes on 2 cores)
+test: $(STAMP)  ## run the tests, in two processes (minutes; the first time compiles)
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 .PHONY: test-slow
