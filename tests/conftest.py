@@ -23,8 +23,11 @@ _DEVICES = "--xla_force_host_platform_device_count=8"
 # code in one piece take another third off the CPU seconds (50 to 33 on three files of language and control, none off
 # large convolutions). Level 0 would halve them again, but then a seed beside others is no longer bitwise alone.
 _QUICK = "--xla_backend_optimization_level=1"
-if version("jaxlib").startswith("0.10."):  # other versions may not know the flags, and an unknown one ends the process
-    _QUICK += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+_QUICKER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
+_EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
+if not version("jaxlib").startswith("0.10."):  # others may not know these two, and an unknown flag ends the process
+    _QUICKER = _EIGEN = ""
 CACHE_BYTES = 2 * 2**30  # of compilations that stay for the next session
 
 
@@ -48,9 +51,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if "avx2" in _processor().split():
     os.environ.setdefault("OPENBLAS_CORETYPE", "HASWELL")
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
-# As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
-_EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot" if version("jaxlib").startswith("0.10.") else ""
-os.environ["XLA_FLAGS"] = f"{_QUICK} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+os.environ["XLA_FLAGS"] = f"{_QUICK} {_QUICKER} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilations()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

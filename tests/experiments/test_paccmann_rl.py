@@ -10,14 +10,13 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_rl  # noqa: E402
 from experiments.paccmann_rl.claims import SURVIVES, SWAPPED, lines_lowered  # noqa: E402
 from experiments.paccmann_rl.experiment import experiment  # noqa: E402
-from rl_jax.core import loop  # noqa: E402
 from rl_jax.core.extras import MissingExtraError  # noqa: E402
 from rl_jax.generative.molecule_design import judges_of, load_design, read_all  # noqa: E402
 from rl_jax.generative.molecule_stages import load_activities, predictor_stage, shape_of  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science.activities import drug_like  # noqa: E402
 from rl_jax.science.molecules import STOP  # noqa: E402
-from tests.promises.runner import on_devices  # noqa: E402
+from tests.experiments.stages import take_two_steps  # noqa: E402
 
 
 def config(preset="tiny", **fields):
@@ -135,17 +134,6 @@ def write_gdsc(folder, lines=12):
 
 @pytest.mark.slow
 def test_presets_at_scale_take_two_steps_on_files_of_gdsc(tmp_path):
-    """The networks are those of the presets; data, batches and what is judged are small."""
     write_gdsc(tmp_path)
-    fields = {"activities.path": str(tmp_path), "num_steps": 2, "num_seeds": 1, "judging.molecules": 8,
-              "loop.chunk": 1, "loop.log_every": 1, "batch_size": 16}
-    models = {}
-    for name in ("profile", "predictor", "judge", "ours", "official"):
-        own = config(f"paper/{name}", **fields | models)
-        made = experiment(own)
-        with on_devices(1):
-            result = loop.run(made, own, tmp_path / name)
-        assert result.trained_steps == 2 and result.evaluations[-1]["step"] == 2, name
-        if own.task != "policy":  # what it leaves is read by those that follow
-            made.finish(result, tmp_path / name)
-            models[f"models.{name}"] = str(tmp_path / name)
+    models = {name: name for name in ("profile", "predictor", "judge")}
+    take_two_steps(experiment, config, models, tmp_path)

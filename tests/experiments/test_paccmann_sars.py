@@ -12,12 +12,11 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_sars  # noqa: E402
 from experiments.paccmann_sars import claims  # noqa: E402
 from experiments.paccmann_sars.experiment import experiment  # noqa: E402
-from rl_jax.core import loop  # noqa: E402
 from rl_jax.generative.molecule_design import TERMS, load_design  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science import molecules  # noqa: E402
 from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, chembl_proteins, drug_like  # noqa: E402
-from tests.promises.runner import on_devices  # noqa: E402
+from tests.experiments.stages import take_two_steps  # noqa: E402
 
 
 def config(preset="tiny", **fields):
@@ -92,17 +91,6 @@ def write_kiba(folder, proteins=12):
 
 @pytest.mark.slow
 def test_presets_at_scale_take_two_steps_on_files_of_kiba(tmp_path):
-    """The networks are those of the presets; data, batches and what is judged are small."""
     write_kiba(tmp_path)
-    fields = {"activities.path": str(tmp_path), "num_steps": 2, "judging.molecules": 8, "loop.chunk": 1,
-              "loop.log_every": 1, "batch_size": 16}
-    models = {}
-    for name in ("protein", "affinity", "judge", "toxicity", "ours", "official"):
-        own = config(f"paper/{name}", **fields | models)
-        made = experiment(own)
-        with on_devices(1):
-            result = loop.run(made, own, tmp_path / name)
-        assert result.trained_steps == 2 and result.evaluations[-1]["step"] == 2, name
-        if own.task != "policy":  # what it leaves is read by those that follow
-            made.finish(result, tmp_path / name)
-            models[f"models.{claims.STAGES[name][2]}"] = str(tmp_path / name)
+    models = {name: claims.STAGES[name][2] for name in ("protein", "affinity", "judge", "toxicity")}
+    take_two_steps(experiment, config, models, tmp_path)

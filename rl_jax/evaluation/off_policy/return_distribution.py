@@ -135,11 +135,9 @@ def resampled(
     Returns:
       A cdf [num_resamples, M] at all thresholds at which F can jump.
     """
-    count, thresholds = len(returns), np.unique(returns)
+    count = len(returns)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1.0 / count), size=num_resamples)
-    return ReturnDistribution(thresholds, np.stack([
-        return_distribution(name, returns, times * weights, thresholds=thresholds).cdf for times in drawn
-    ]))
+    return return_distribution(name, returns, drawn * weights)
 
 
 def _sums(atoms: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
