@@ -19,10 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A test that asks for nothing runs on device 0 and sees no difference; the sharding tests use all eight.
 _DEVICES = "--xla_force_host_platform_device_count=8"
-# Most of the tests' time is compiling small networks. Level 1 takes a fifth off it; the older emitter of fusions and
-# code in one piece take another third off the CPU seconds (50 to 33 on three files of language and control, none off
-# large convolutions). Level 0 would halve them again, but then a seed beside others is no longer bitwise alone.
-_QUICK = "--xla_backend_optimization_level=1"
+# Most of the tests' time is compiling small networks. The older emitter of fusions and code in one piece take a third
+# off the CPU seconds (50 to 33 on three files of language and control, none off large convolutions).
 _QUICKER = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # As rl_jax.core.runtime.run_binary sets it: the programs that binaries compile have the bits of those compiled here.
 _EIGEN = "--xla_cpu_experimental_ynn_fusion_type=individual_dot"
@@ -51,7 +49,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 if "avx2" in _processor().split():
     os.environ.setdefault("OPENBLAS_CORETYPE", "HASWELL")
 os.environ["JAX_PLATFORMS"] = os.environ.get("RL_JAX_TEST_PLATFORM", "cpu")
-os.environ["XLA_FLAGS"] = f"{_QUICK} {_QUICKER} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
+os.environ["XLA_FLAGS"] = f"{_QUICKER} {_EIGEN} {os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_compilations()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -63,6 +61,10 @@ if _OWN_DATA:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Level 0 of the compiler takes another third off, and is for all but the slow tests: at level 1 a seed beside
+    others has the bits of the seed alone in every program."""
+    level = 0 if "not slow" in config.option.markexpr else 1
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level={level} {os.environ['XLA_FLAGS']}"
     if _OWN_DATA:
         drop_oldest(_compilations(), CACHE_BYTES)
 

@@ -41,6 +41,7 @@ def regularised(weight: float) -> np.ndarray:
     return scipy.optimize.root(residual, REWARDS).x
 
 
+@pytest.mark.slow
 def test_q_is_the_regularised_regression_in_closed_form():
     state, _ = train("cql", bandit(0.0), **BANDIT, num_samples=8)
     answer = regularised(2.0)
@@ -50,6 +51,7 @@ def test_q_is_the_regularised_regression_in_closed_form():
         np.testing.assert_allclose(member[MIDDLE], answer[MIDDLE], atol=0.1)
 
 
+@pytest.mark.slow
 def test_returns_far_above_leave_nothing_to_push_down():
     """Every action of the policy counts with the return for its value and the random ones are outweighed: what stays of
     the regulariser lifts the data, Q = r + weight / 2."""

@@ -66,7 +66,9 @@ def test_smodice_reads_the_experts_actions_only_if_its_discriminator_sees_action
         assert all(same) == state_only
 
 
-@pytest.mark.parametrize("masks", [0.0, 1.0], ids=["one-step", "continuing"])
+@pytest.mark.parametrize("masks", [
+    pytest.param(0.0, id="one-step", marks=pytest.mark.slow), pytest.param(1.0, id="continuing"),
+])
 @pytest.mark.parametrize(
     "name, overrides", [*((name, {}) for name in AGENTS), ("iq_learn", {"expert_only": False})],
     ids=[*AGENTS, "iq_learn_of_both"],

@@ -10,7 +10,7 @@ from rl_jax.networks.values import Critic, Value
 from tests.agents.cases import SIZE, SMALL, act, make_config, train, transitions
 
 # `make test` probes one agent of a kind; those that differ from it by a loss or a network have tests of that.
-QUICK = ("td3_bc", "iql", "edac")
+QUICK = ("td3_bc", "iql")
 CRITICS = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in ("td3_bc", "awac", "iql", "xql", "fdvl", "cql", "sac", "edac", "rebrac")

@@ -81,15 +81,15 @@ def test_the_binary_prints_one_line_about_an_agent_and_its_peer(monkeypatch, cap
     assert figures["bytes_per_update"] > 4 * 6 * parameters
 
 
+@pytest.mark.slow
 def test_a_plain_loop_draws_sequences_for_an_agent_that_reads_them():
     tiny = offline_rl.TINY
     variant = offline_rl.plain(offline_rl.make_config("dt", tiny), offline_rl.synthetic_episodes(tiny.steps))
     assert variant.run() > 0 and variant.flops > 0
 
 
-@pytest.mark.parametrize("name, mdp", [
-    ("ppo", ""), pytest.param("ppo_freeway_10_fs30", "freeway_10_fs30", marks=pytest.mark.slow),
-])
+@pytest.mark.slow
+@pytest.mark.parametrize("name, mdp", [("ppo", ""), ("ppo_freeway_10_fs30", "freeway_10_fs30")])
 def test_the_online_suite_counts_environment_steps(name, mdp):
     # Twice the same program: the session's cache has the second.
     result = online.suite(QUICK, 1, mdp=mdp, steps=online.TINY_STEPS)
@@ -154,13 +154,15 @@ def test_the_script_for_an_accelerator_says_what_fails_and_goes_on(tmp_path):
     assert len(limits) == 6 and sum(map(int, limits)) + 2 * len(limits) < 360
 
 
-@pytest.mark.parametrize("size", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["tiny", "small"])
 def test_the_generative_suite_samples_and_the_small_u_net_trains(size):
     result = generative.suite(QUICK, size)
     assert result["parameters"] > 1e3 and result["images_per_s"] > 0
     assert (result.get("trained_images_per_s", 0) > 0) == (size == "small")
 
 
+@pytest.mark.slow
 def test_the_language_suite_samples_and_trains_beside_another_python(tmp_path):
     """A stand-in for transformers' process counts what it is told and does nothing."""
     fake = tmp_path / "python"

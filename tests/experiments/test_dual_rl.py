@@ -89,6 +89,7 @@ def stability_config(**fields) -> ConfigDict:
     return made
 
 
+@pytest.mark.slow
 def test_a_run_has_diverged_where_a_number_is_not_finite_or_no_policy_is_worth_it():
     made = stability_config(num_seeds=4)
     program = stability_experiment(made, Dataset(OFFLINE, "steps", "", "", "")).program(made)
@@ -109,6 +110,7 @@ def test_a_run_has_diverged_where_a_number_is_not_finite_or_no_policy_is_worth_i
     assert outcomes["log10_mean_q"][3] > np.log10(1400)
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_ends_no_run_and_counts(tmp_path):
     """At a learning rate of 1e30 the first update makes the networks so large that the second is not finite."""
     made = stability_config(num_steps=4, num_seeds=1)

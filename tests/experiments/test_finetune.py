@@ -190,6 +190,7 @@ def test_sac_from_scratch_runs_to_its_last_line(tmp_path):
     assert (tmp_path / "learning_curve.png").exists()
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_sac_is_a_behaviour_policy(tmp_path):
     config = configured(offline_to_online, "tiny", {"num_seeds": 1, "checkpoint.every": 10, "eval_episodes": 1})
     run(experiment, config, tmp_path)

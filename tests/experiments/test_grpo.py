@@ -28,6 +28,7 @@ def test_questions_are_split_and_answered():
     assert [x.score for x in Scorer("arithmetic").scores(found.rows, ["15", "-8"], 0.0)] == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_the_committed_start_answers_half():
     """Greedily, held-out questions of its training's kind."""
     program = paper.experiment(configured("quick")).program(configured("quick", {"num_seeds": 1}))

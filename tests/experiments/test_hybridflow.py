@@ -132,9 +132,8 @@ def test_groups_that_lie_on_several_devices_are_compared_whole():
     np.testing.assert_allclose(in_groups(*spread).advantages, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", [
-    "grpo", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ppo", "remax", "safe_rlhf"))
-])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grpo", "ppo", "remax", "safe_rlhf"])
 def test_placements_change_neither_texts_nor_losses(method):
     """Plain Python over roles on 8 devices, on 4 and 4, on one, and the same driver as one compiled step.
 

@@ -22,6 +22,7 @@ SHAPE = DecoderConfig(vocab_size=3, width=8, num_layers=1, num_heads=2, num_kv_h
 PARAMS = jax.tree.map(lambda x: 20.0 * x, paper.init_decoder(SHAPE, jax.random.key(0)))  # far from uniform
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_texts_are_those_of_samples():
     texts = paper.with_start(enumeration.all_sequences(3, 2))
     log_probs = text_log_probs(SHAPE, PARAMS, jnp.asarray(texts))
@@ -55,7 +56,8 @@ def test_the_distributional_target_has_its_share():
     assert outcomes["identity_gap"][0, 0] < 1e-5 and outcomes["mass"][0, 0] == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["off_policy", pytest.param("kl", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["off_policy", "kl"])
 def test_an_update_comes_nearer(method):
     """A hundred of them, in one program with the running normaliser."""
     config = configured(f"tiny-{method}", {"matching.samples": 64, "matching.length": 3, "num_steps": 100})

@@ -139,6 +139,7 @@ def test_the_average_is_summed_in_float32():
 # Stages
 
 
+@pytest.mark.slow
 def test_stages_pass_the_models_of_each_seed_on(tmp_path, monkeypatch):
     """Supervised learning of two seeds; each stage after it starts from both, and a seed alone from its own."""
     monkeypatch.setattr(paper, "rates_of", lambda domain, params, problems, *others: np.zeros(len(problems)))

@@ -118,7 +118,8 @@ def one_run(tree):
     return jax.tree.map(lambda x: x[0], tree)
 
 
-@pytest.mark.parametrize("name", ["lcm", pytest.param("sd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lcm", "sd"])
 def test_two_updates_train_adapters_and_nothing_else_and_go_on_after_a_stop(name, folders, tmp_path, one_device):
     config = config_of(folders, name, overlap=int(name == "sd"))
     made = experiment(config)

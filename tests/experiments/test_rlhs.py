@@ -275,6 +275,7 @@ def test_the_world_model_in_english_sees_no_chat(kind, monkeypatch):
     assert (kind == "model") == any(role == "facts" for role, _ in read)
 
 
+@pytest.mark.slow
 def test_chats_in_english_are_judged_by_the_model_that_it_started_from():
     task = texts.domain(configured("tiny-texts-dpo-partial", {"feedback.thoughts": 0}))
     roles, numbers = task.feedback, np.arange(3)

@@ -111,6 +111,7 @@ def test_methods_differ_by_their_settings():
 # Runs
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_what_was_asked_and_an_update_what_is_the_experts(tmp_path):
     made = config("tiny", num_steps=20, **{"loop.eval_every": 10, "checkpoint.every": 20, "eval_episodes": 1})
     result = run(experiment, made, tmp_path)
@@ -126,6 +127,7 @@ def test_an_evaluation_says_what_was_asked_and_an_update_what_is_the_experts(tmp
     assert 0.9 < min(shares) < 1.0  # 400 of its steps, and a few of the policy's
 
 
+@pytest.mark.slow
 def test_the_stage_leaves_a_reference_that_the_next_one_reads(tmp_path):
     made = config("tiny-reference", num_seeds=1, num_steps=20, **{"agent.hidden_dims": (64, 64)})
     result = run(experiment, made, tmp_path)

@@ -169,6 +169,7 @@ def test_a_users_issues(tmp_path):
         bugs.issues(str(tmp_path / "none.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_committed_start_knows_the_format_and_is_judged(monkeypatch):
     config = configured("tiny", {"judge.samples": 1, "judge.batch_size": 100, "num_seeds": 1, "judge.execute": True})
     run = {"gcd": 0.5}

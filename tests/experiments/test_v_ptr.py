@@ -210,6 +210,7 @@ def test_the_tabular_encoder_counts_the_mazes_states():
         experiment(config).program(config).init(KEY, None)
 
 
+@pytest.mark.slow
 def test_the_encoder_of_every_learner_is_the_robots():
     """One sub-tree of the same names and shapes, and a slow copy of it: what `init_from` takes over."""
     shapes = []

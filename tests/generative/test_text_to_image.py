@@ -36,6 +36,7 @@ def test_other_words_are_split_and_long_prompts_refused(tmp_path):
     assert load_tokenizer(tmp_path).encode(["lower slow"]).tolist() == tokenizer.encode(["lower slow"]).tolist()
 
 
+@pytest.mark.slow
 def test_text_steers_the_image():
     unet = UNetConfig(  # one level; the middle attends to the text
         in_channels=4, out_channels=4, block_out_channels=(8,), down_block_types=("DownBlock2D",),

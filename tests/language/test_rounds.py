@@ -179,6 +179,7 @@ def test_temperatures_share_the_answers_of_a_question():
         drawer(Trainable(CONFIG, dpo.default_config()), QUESTIONS, 3, told, 2)
 
 
+@pytest.mark.slow
 def test_a_policy_is_judged_by_its_own_answers():
     """Two runs, the start and another: a mean a question; the divergence is that of the tokens under both."""
     told = judge_config(5)
