@@ -78,3 +78,18 @@ JAX_CORL = Published(
         """,
     ),
 )
+
+CORL_DOOR = Published(
+    label="CORL on D4RL's door-human-v1",
+    source=(
+        "github.com/tinkoff-ai/CORL, README at 6afec90, table *Last Scores, Adroit*: 1,000,000 updates, mean ± "
+        "standard deviation over 4 seeds. **The same demonstrations, replayed in another version of the simulator.**"
+    ),
+    values={
+        method: {"adroit-door-human": value}
+        for method, value in {
+            "bc": (2.34, 4.00), "bc10": (-0.13, 0.07), "td3_bc": (-0.33, 0.01), "awac": (4.60, 1.90),
+            "cql": (5.53, 1.31), "iql": (3.26, 1.83),
+        }.items()
+    },
+)
