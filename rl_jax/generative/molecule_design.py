@@ -35,6 +35,7 @@ from rl_jax.generative.molecule_stages import (
     profile_vae,
     shape_of,
     stage_experiment,
+    targets_of,
     toxicity_predictor,
 )
 from rl_jax.science import molecules
@@ -124,8 +125,8 @@ class Design(NamedTuple):
 
     Attributes:
       data: the activities.
-      resident: the generator "start", the "predictor", the "judge", "toxicity", the targets' "profiles" [C, P] and the
-        "latents" [C, L] that the decoder starts from.
+      resident: the generator "start", the "predictor", the "judge", "toxicity", the targets' "profiles" [C, P], or
+        amino acids, that predictor and judge read, and the "latents" [C, L] that the decoder starts from.
       trained, judged: numbers of targets.
     """
 
@@ -169,14 +170,15 @@ def load_design(config: ConfigDict) -> Design:
     autoencoder, module = profile_vae(config, data.profiles.shape[1]), predictor_of(config)
     toxic, profiles = toxicity_predictor(config.predictor.features), jnp.asarray(data.profiles)
     one = inputs_of(config, data.smiles[:1], data.prints[:1])
-    fresh = lambda key: module.init(key, jnp.asarray(one), profiles[:1])["params"]  # noqa: E731
+    read = targets_of(config, data)
+    fresh = lambda key: module.init(key, jnp.asarray(one), jnp.asarray(read[:1]))["params"]  # noqa: E731
     none, judged_toxic = jnp.zeros((1, 0)), config.reward.toxicity or config.models.toxicity
     code = load(config, "profile", lambda key: autoencoder.init(key, profiles[:1])["params"])
     mean, _ = autoencoder.apply({"params": code}, profiles, method="encode")  # the mean, as the authors
     start = load(config, "generator", lambda key: init_molecule_vae(shape, key))
     resident = {
         "start": {name: start[name] for name in DECODER}, "predictor": load(config, "predictor", fresh),
-        "judge": load(config, "judge", fresh), "profiles": data.profiles,
+        "judge": load(config, "judge", fresh), "profiles": read,
         "latents": np.tile(np.asarray(mean), (1, shape.latent // config.profiles.latent)),
         "toxicity": load(config, "toxicity", lambda key: toxic.init(
             key, jnp.asarray(data.prints[:1]), none)["params"]) if judged_toxic else {},

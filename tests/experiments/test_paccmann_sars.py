@@ -12,12 +12,12 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_sars  # noqa: E402
 from experiments.paccmann_sars import claims  # noqa: E402
 from experiments.paccmann_sars.experiment import experiment  # noqa: E402
-from rl_jax.generative.molecule_design import TERMS, Judges, evaluation, load_design  # noqa: E402
-from rl_jax.generative.molecule_stages import shape_of  # noqa: E402
+from rl_jax.generative.molecule_design import TERMS, Judges, evaluation, judges_of, load_design  # noqa: E402
+from rl_jax.generative.molecule_stages import inputs_of, predictor_of, shape_of  # noqa: E402
 from rl_jax.networks.model_file import save_model  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science import molecules  # noqa: E402
-from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, chembl_proteins, drug_like  # noqa: E402
+from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, amino_acids, chembl_proteins, drug_like  # noqa: E402
 from tests.experiments.stages import take_two_steps  # noqa: E402
 
 
@@ -86,6 +86,18 @@ def test_the_toxicity_model_judges_arms_that_are_not_rewarded_by_it(tmp_path):
     own.models.toxicity = str(tmp_path)
     np.testing.assert_allclose(load_design(own).resident["toxicity"]["MLP_0"]["Dense_0"]["kernel"],
                                params["MLP_0"]["Dense_0"]["kernel"], atol=1e-3)  # saved in half precision
+
+
+def test_the_bimodal_model_reads_the_amino_acids_of_the_protein_that_is_asked_for():
+    own = config(**{"predictor.form": "bimodal"})
+    design = load_design(own)
+    chosen, prints = np.array([0, 3]), design.data.prints[:1]
+    inputs = inputs_of(own, design.data.smiles[:1] * 2, prints)
+    found = judges_of(own, design.data).predict(design.resident, "predictor", inputs, chosen)
+    codes = amino_acids([chembl_proteins()[design.data.targets[place]].sequence for place in chosen], 24)
+    expected = predictor_of(own).apply({"params": design.resident["predictor"]}, inputs, codes)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0] != found[1]
 
 
 def test_the_sign_test_and_the_increase_by_hand():
