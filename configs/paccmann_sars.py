@@ -6,6 +6,7 @@ Presets on ChEMBL's activities with proteins' sequences (all need the extra `sci
   generator          the molecules' autoencoder on 29,000 drug-like molecules.
   protein            the autoencoder of the sequences' features.
   affinity, judge    two models of binding (below 0.1 micromol), from different molecules, none of ten whole families.
+  bimodal-affinity   the first by attention, of a molecule's tokens by the amino acids and of these by the tokens.
   toxicity           the 12 assays of Tox21.
   quick, ours/NAME   REINFORCE on all proteins but those of NAME's family, judged on NAME: one of HELD_OUT.
   official/NAME      as the authors' code: no baseline, no mask, temperature 1.4 in sampling alone, invalid dropped.
@@ -50,10 +51,9 @@ PROTEINS = {
     "predictor.form": "towers", "predictor.labels": "binder", "predictor.features": (128, 128),
     "reward.effect": "binding", "reward.toxicity": 0.5, "judging.molecules": 300,
 }
-# Authors' code: paccmann_sarscov2 and the parts that it drives; their protein features are a transformer's of 768, and
-# their affinity model attends to the amino acids too.
+# Authors' code: paccmann_sarscov2 and the parts that it drives; their protein features are a transformer's of 768.
 PAPER = recipes.PAPER | {
-    "activities.name": "kiba", "activities.families": (), "predictor.binder_at": -12.1,
+    "activities.name": "kiba", "activities.families": (), "predictor.binder_at": -12.1, "predictor.form": "bimodal",
     "profiles.features": (512, 256), "judging.potent": -12.1,
 }
 PAPER_STAGES = {
@@ -72,7 +72,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     tiny_ones = {name: functools.partial(stage, name) for name in STAGES}
     tiny_ones |= {arm: functools.partial(policy, arm, "factor-x") for arm in ARMS}
     presets |= {f"tiny-{name}": lambda make=make: tiny(make()) for name, make in tiny_ones.items()}
-    presets |= {"tiny": presets["tiny-ours"]}
+    presets |= {"tiny": presets["tiny-ours"], "bimodal-affinity": bimodal_affinity}
     presets |= {f"paper/{name}": functools.partial(paper, name) for name in (*PAPER_STAGES, "ours", "official")}
     return from_preset("paccmann_sars", presets, preset)
 
@@ -81,6 +81,12 @@ def stage(name: str) -> ConfigDict:
     task, fields = STAGES[name]
     config = recipes.stage_config(task, PROTEINS | fields)
     config.checkpoint.every = 500
+    return config
+
+
+def bimodal_affinity() -> ConfigDict:
+    config = stage("affinity")
+    config.update_from_flattened_dict({"predictor.form": "bimodal", "predictor.features": (20,)})
     return config
 
 

@@ -3,6 +3,8 @@
 Presets:
   quick   generator, protein autoencoder, two affinity models and Tox21, then one run of REINFORCE for each of ten
           proteins of ten families, on ChEMBL's activities: no data of the virus.
+  variants  the same stages, and for the first three of these proteins the authors' form, no toxicity term, and alerts
+          in its place beside ours.
   paper   the authors' generator, and their lengths and rates of the policy, on KIBA by path, for a GPU; not run here.
   tiny    seconds: what the tests run.
 
@@ -19,10 +21,13 @@ pilot, on seed 100, was far smaller than the runs: 400 updates of the affinity m
   curve has levelled is not known.
 - Strong enough? Not asked. One seed a protein, so that a seed's chance and a protein's own part cannot be told apart.
   7 gains of ten, which the card asks for, come by chance with p = 0.17: the rule alone would show little. What the
-  results say since: ten of ten have p = 0.001; the intervals over proteins are narrow enough for the increase (2.6 to
-  4.8 where 0.3 is asked) and the judge's share (0.09 to 0.33 where 0.5 is), and hardly for the specificity (-0.11 to
-  -0.00 at a rule of 0). The cold area is of one seed and has no interval; the judge's, of another seed and other
-  molecules, is as low.
+  results say since: ten of ten have p = 0.001; the interval over proteins is narrow enough for the increase (3.7 to
+  8.8 where 0.3 is asked) and not for the judge's share (0.09 to 0.58 where 0.5 is, 0.09 to 0.33 in an earlier run of
+  the same seeds) nor for the specificity (-0.03 to 0.03 at a rule of 0). The cold area is of one seed and has no
+  interval; the judge's, of another seed and other molecules, is as low.
+- Of the variants: rules are of directions, and of PaccMann^RL's collapse by 0.2, on each of three proteins, chosen as
+  the first of the list before anything ran. Three of three come by chance with p = 0.125: not strong, and one seed
+  each.
 """
 
 import math
@@ -32,11 +37,11 @@ from pathlib import Path
 import numpy as np
 
 from rl_jax.core.experiment import Metric
-from rl_jax.reports.claims import elsewhere, reaches
+from rl_jax.reports.claims import better_by, elsewhere, reaches
 from rl_jax.reports.declaration import Claim, Finding, Paper, Preset, Published, Run
 from rl_jax.reports.measures import Evaluations, Measure, MissingScores, Values, final
 from rl_jax.reports.scores import Scores
-from rl_jax.science.molecules import GUARDS, UNIQUENESS, VALIDITY
+from rl_jax.science.molecules import GUARDS, PREDICTED_GUARDS, QED, UNIQUENESS, VALIDITY
 
 STAGES = {  # task, label, the field of config.models
     "generator": ("molecules", "molecule autoencoder", "generator"),
@@ -45,14 +50,20 @@ STAGES = {  # task, label, the field of config.models
     "toxicity": ("tox21", "toxicity model", "toxicity"),
 }
 PROTEINS = ("factor-x", "mmp13", "hdac1", "ppar-gamma", "nnos", "mu-opioid", "pi3k-alpha", "h3", "mc4", "a2a")
-LABELS = {name: label for name, (_, label, _) in STAGES.items()} | {"ours": "leave-one-out baseline, masks"}
+VARIED = PROTEINS[:3]  # of preset variants
+ARMS = {
+    "ours": "leave-one-out baseline, masks", "official": "as the authors' code",
+    "affinity_only": "the first without toxicity", "alerts": "the first, alerts in the place of Tox21",
+}
+LABELS = {name: label for name, (_, label, _) in STAGES.items()} | ARMS
 BINDERS = Metric("eval/effective", "share of predicted binders")
 PREDICTED = Metric("eval/predicted", "predicted logit of binding")
 JUDGED = Metric("eval/judged_effective", "share of binders by the judge")
 SWAPPED = Metric("eval/swapped_effective", "share of binders among another protein's molecules")
 OF_A_PROTEIN = ("predicted", "judged", "effective", "swapped_effective", "validity", "uniqueness")
 HARMLESS = Metric("eval/harmless", "share harmless in Tox21")
-BESIDE = (JUDGED, HARMLESS, *GUARDS)
+ALERTS = Metric("eval/alerts", "share with an alert of PAINS or Brenk", "lower")
+BESIDE = (JUDGED, HARMLESS, *GUARDS, *PREDICTED_GUARDS)
 AUC = Metric("eval/auc", "area under the curve, held out")
 
 PUBLISHED = Published(
@@ -198,13 +209,13 @@ MEASURES = {
 }
 
 
-def runs(config: str, proteins: tuple[str, ...], policy: str) -> tuple[Run, ...]:
-    """The stages, then one run a protein; `config` is a template with {name}, `policy` one with {protein}."""
+def runs(config: str, proteins: tuple[str, ...], policy: str, arms: tuple[str, ...] = ("ours",)) -> tuple[Run, ...]:
+    """The stages, then a run an arm and protein; `config` is a template with {name}, `policy` with {arm}, {protein}."""
     module = "experiments.paccmann_sars.train"
     needs = {f"models.{field}": f"{name}-{task}" for name, (task, _, field) in STAGES.items()}
     made = [Run(name, task, module, config.format(name=name)) for name, (task, _, _) in STAGES.items()]
-    return (*made, *(Run("ours", one, module, config.format(name=policy.format(protein=one)), {}, needs)
-                     for one in proteins))
+    return (*made, *(Run(arm, one, module, config.format(name=policy.format(arm=arm, protein=one)), {}, needs)
+                     for arm in arms for one in proteins))
 
 
 def draw_proteins(scores: Scores, path: Path) -> None:
@@ -236,8 +247,12 @@ def draw_proteins(scores: Scores, path: Path) -> None:
         thin_frame(panel, "x")
     axes[0].set_yticks(range(len(proteins)), proteins, fontsize=7)
     axes[0].set_ylim(len(proteins) - 0.5, -0.5)
-    axes[0].legend(fontsize=7, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     save_figure(figure, path)
+
+
+NOTES = ("Proteins of ChEMBL, none of the virus. A binder is below 0.1 micromol, a predicted one above a probability "
+         "of one half.",)
 
 
 def quick() -> Preset:
@@ -246,21 +261,42 @@ def quick() -> Preset:
                 text="Proteins of SARS-CoV-2: predicted binders increase"),
         "no data of the virus stand here, and none is claimed")
     return Preset(
-        runs("configs/paccmann_sars.py:{name}", PROTEINS, "ours/{protein}"), (*claims(PROTEINS), virus),
-        MEASURES | dict.fromkeys(PROTEINS, BINDERS), BESIDE,
-        ("Proteins of ChEMBL, none of the virus. A binder is below 0.1 micromol, a predicted one above a probability "
-         "of one half.",),
+        runs("configs/paccmann_sars.py:{name}", PROTEINS, "{arm}/{protein}"), (*claims(PROTEINS), virus),
+        MEASURES | dict.fromkeys(PROTEINS, BINDERS), BESIDE, NOTES,
+    )
+
+
+def variants() -> Preset:
+    """What each part of ours does, on three of the proteins."""
+
+    def row(method: str, other: str, least: float, shown: Metric, beside: tuple[Metric, ...], text: str) -> Claim:
+        return better_by(method, other, least, "every", "tasks", measure=final(shown), beside=(shown, *beside),
+                         tasks=VARIED, name=f"{method}_{other}_{shown.name.removeprefix('eval/')}", text=text)
+
+    rows = (
+        row("ours", "affinity_only", 0.0, HARMLESS, (BINDERS,),
+            "Toxicity in the reward: more molecules of {ours} are harmless than of {affinity_only}"),
+        row("alerts", "affinity_only", 0.0, ALERTS, (BINDERS,),
+            "Alerts in the reward: fewer molecules of {alerts} have one than of {affinity_only}"),
+        row("ours", "official", 0.0, BINDERS, (JUDGED, QED),
+            "A baseline and masks: {ours} writes more predicted binders than {official}"),
+        row("ours", "official", 0.2, UNIQUENESS, (),
+            "Without baseline and masks everything written is pushed up: {official} repeats itself more than {ours}"),
+    )
+    return Preset(
+        runs("configs/paccmann_sars.py:{name}", VARIED, "{arm}/{protein}", tuple(ARMS)), rows,
+        MEASURES | dict.fromkeys(VARIED, BINDERS), (*BESIDE, ALERTS), NOTES, figures={}, published=(),
     )
 
 
 def paper() -> Preset:
-    made = runs("configs/paccmann_sars.py:paper/{name}", ("kiba",), "ours")
+    made = runs("configs/paccmann_sars.py:paper/{name}", ("kiba",), "{arm}")
     rows = (share_that_gains("kiba"), *(over_held_out(*row, "kiba") for row in OVER_PROTEINS))
     return Preset(made, (*rows, cold_affinity("proteins")), MEASURES | {"kiba": BINDERS}, BESIDE, figures={})
 
 
 def tiny() -> Preset:
-    made = runs("configs/paccmann_sars.py:tiny-{name}", ("carbonic",), "ours")
+    made = runs("configs/paccmann_sars.py:tiny-{name}", ("carbonic",), "{arm}")
     return Preset(made, claims(("carbonic",))[:4], MEASURES | {"carbonic": BINDERS}, BESIDE)
 
 
@@ -269,7 +305,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="ours",
     measure=BINDERS,
-    presets={"quick": quick, "paper": paper, "tiny": tiny},
+    presets={"quick": quick, "variants": variants, "paper": paper, "tiny": tiny},
     published=(PUBLISHED,),
     figures={"proteins.png": draw_proteins},
 )

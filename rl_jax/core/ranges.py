@@ -128,7 +128,7 @@ RANGES: dict[str, Range] = {
     "agent.pool": COUNT, "agent.memory": COUNT, "wait_cost": NOT_NEGATIVE, "collected": COUNT,
     # Of molecules
     "judged_targets": COUNT, "activities.targets": COUNT_OR_NONE, "activities.molecules": COUNT_OR_NONE,
-    "judging.molecules": COUNT, "min_atoms": COUNT,
+    "judging.molecules": COUNT, "min_atoms": COUNT, "amino_acids": COUNT,
     "embedding": COUNT, "latent": COUNT, "stack_depth": COUNT_OR_NONE, "stack_width": COUNT,
     "generator.keep": POSITIVE_SHARE, "kl_growth": NOT_NEGATIVE, "kl_max": NOT_NEGATIVE, "masked": SHARE,
     "profiles.noise": NOT_NEGATIVE, "binder_at": Range(), "policy.temperature": POSITIVE, "baseline_decay": SHARE,

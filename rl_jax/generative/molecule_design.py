@@ -35,6 +35,7 @@ from rl_jax.generative.molecule_stages import (
     profile_vae,
     shape_of,
     stage_experiment,
+    targets_of,
     toxicity_predictor,
 )
 from rl_jax.science import molecules
@@ -124,8 +125,8 @@ class Design(NamedTuple):
 
     Attributes:
       data: the activities.
-      resident: the generator "start", the "predictor", the "judge", "toxicity", the targets' "profiles" [C, P] and the
-        "latents" [C, L] that the decoder starts from.
+      resident: the generator "start", the "predictor", the "judge", "toxicity", the targets' "profiles" [C, P], or
+        amino acids, that predictor and judge read, and the "latents" [C, L] that the decoder starts from.
       trained, judged: numbers of targets.
     """
 
@@ -169,17 +170,18 @@ def load_design(config: ConfigDict) -> Design:
     autoencoder, module = profile_vae(config, data.profiles.shape[1]), predictor_of(config)
     toxic, profiles = toxicity_predictor(config.predictor.features), jnp.asarray(data.profiles)
     one = inputs_of(config, data.smiles[:1], data.prints[:1])
-    fresh = lambda key: module.init(key, jnp.asarray(one), profiles[:1])["params"]  # noqa: E731
-    none = jnp.zeros((1, 0))
+    read = targets_of(config, data)
+    fresh = lambda key: module.init(key, jnp.asarray(one), jnp.asarray(read[:1]))["params"]  # noqa: E731
+    none, judged_toxic = jnp.zeros((1, 0)), config.reward.toxicity or config.models.toxicity
     code = load(config, "profile", lambda key: autoencoder.init(key, profiles[:1])["params"])
     mean, _ = autoencoder.apply({"params": code}, profiles, method="encode")  # the mean, as the authors
     start = load(config, "generator", lambda key: init_molecule_vae(shape, key))
     resident = {
         "start": {name: start[name] for name in DECODER}, "predictor": load(config, "predictor", fresh),
-        "judge": load(config, "judge", fresh), "profiles": data.profiles,
+        "judge": load(config, "judge", fresh), "profiles": read,
         "latents": np.tile(np.asarray(mean), (1, shape.latent // config.profiles.latent)),
         "toxicity": load(config, "toxicity", lambda key: toxic.init(
-            key, jnp.asarray(data.prints[:1]), none)["params"]) if config.reward.toxicity else {},
+            key, jnp.asarray(data.prints[:1]), none)["params"]) if judged_toxic else {},
     }
     return Design(data, resident, trained, judged)
 
@@ -298,7 +300,10 @@ def evaluation(
       validity, uniqueness, novelty, drug_likeness, accessibility, diversity, alerts: guards, as in `science.molecules`.
       nearest: the mean similarity to the nearest known active ligand of the target; swapped_nearest, that of the
         other target's molecules.
-      harmless: the share that no assay of Tox21 calls toxic, where that is a part of the reward.
+      best_drug_likeness, best_accessibility: means over the `molecules.BEST` different molecules of the best
+        predictions.
+      nearest_learned: the mean similarity to the nearest molecule that the predictor learned from.
+      harmless: the share that no assay of Tox21 calls toxic, where that is a part of the reward or a model is named.
       predictions [S, targets * molecules]: target by target; the target's mean where a text is no molecule.
     """
     sign = 1.0 if config.reward.effect == "binding" else -1.0
@@ -311,6 +316,7 @@ def evaluation(
         place: data.prints[np.unique(data.molecule[(data.target == place) & (data.values <= config.judging.potent)])]
         for place in design.judged
     }
+    learned = data.prints[np.unique(data.molecule[data.rows("predictor")])]
     predict = jax.jit(judges.predict, static_argnums=1)
 
     def evaluate(state: TrainState, resident: PyTree, key: Key) -> Evaluation:
@@ -334,9 +340,11 @@ def evaluation(
         other = np.asarray(predict(resident, "predictor", swapped.inputs, at))[there]
         texts = [text for text in own.smiles if text]
         found = [molecules.read(text) for text in texts[:GUARDED]]
+        worth = {text: value for text, value in zip(own.smiles, sign * predicted, strict=True) if text}
+        best = [molecules.read(text) for text in sorted(worth, key=worth.__getitem__, reverse=True)[: molecules.BEST]]
         mean = lambda x: float(np.mean(x)) if len(x) else 0.0  # noqa: E731
-        near = lambda prints: mean(molecules.tanimoto(prints, ligands[place]).max(1)) if len(  # noqa: E731
-            prints) and len(ligands[place]) else 0.0
+        near = lambda prints, them: mean(molecules.tanimoto(prints, them).max(1)) if len(  # noqa: E731
+            prints) and len(them) else 0.0
         own_values = {
             "predicted": mean(predicted[good]), "judged": mean(judged[good]), "swapped": mean(other),
             "reward": mean(np.asarray(effect_reward(jnp.asarray(predicted), config.reward))[good]),
@@ -348,10 +356,14 @@ def evaluation(
             "accessibility": mean([molecules.accessibility(one) for one in found]),
             "alerts": mean([float(bool(molecules.alerts(one))) for one in found]),
             "diversity": molecules.diversity(own.prints[good]),
-            "nearest": near(own.prints[good]), "swapped_nearest": near(swapped.prints[there]),
+            "best_drug_likeness": mean([molecules.drug_likeness(one) for one in best]),
+            "best_accessibility": mean([molecules.accessibility(one) for one in best]),
+            "nearest": near(own.prints[good], ligands[place]),
+            "swapped_nearest": near(swapped.prints[there], ligands[place]),
+            "nearest_learned": near(own.prints[good], learned),
             "predictions": np.where(good, predicted, mean(predicted[good])),
         }
-        if config.reward.toxicity:
+        if resident["toxicity"]:
             own_values["harmless"] = mean(np.asarray(judges.harmless(resident, own.prints))[good])
         return own_values
 

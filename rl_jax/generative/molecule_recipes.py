@@ -57,6 +57,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
         "targets_per_batch": min(config.targets_per_batch, 2), "activities.molecules": 64, "activities.targets": 6,
         "molecules.length": 20, "molecules.min_atoms": 1, "generator.width": 16, "generator.latent": 8,
         "profiles.features": (16,), "profiles.latent": 4, "predictor.features": (16,), "judging.molecules": 8,
+        "predictor.amino_acids": 24,
         "loop.chunk": 1, "loop.log_every": 2, "checkpoint.every": 2,
     })
     return config

@@ -31,6 +31,7 @@ from rl_jax.science.molecules import Vocabulary, canonical, read
 from rl_jax.science.predictors import (
     FORMS,
     AttentionPredictor,
+    BimodalPredictor,
     FingerprintPredictor,
     TowersPredictor,
     masked_cross_entropy,
@@ -38,6 +39,7 @@ from rl_jax.science.predictors import (
 )
 from rl_jax.science.profiles import ProfileVAE, profile_loss
 
+OF_TOKENS = {"attention": AttentionPredictor, "bimodal": BimodalPredictor}  # predictors that read no fingerprint
 HELD_OUT_MOLECULES = 1000  # of the generator's set
 JUDGED_ROWS = 4000  # most pairs that a predictor is judged by, of each kind
 
@@ -74,11 +76,12 @@ def default_config() -> ConfigDict:
                 "masked": 0.2, "noise": 0.2, "kl_growth": 0.003, "kl_max": 1.0,
             },
             "predictor": {
-                "form": "fingerprint",  # or "towers", "attention"
+                "form": "fingerprint",  # or "towers", "attention"; "bimodal" of proteins
                 "role": "predictor",  # or "judge", which learns from other molecules
                 "labels": "value",  # or "binder", of values up to binder_at
                 "binder_at": -2.302585,  # ln of 0.1 micromol per litre
                 "features": (256, 128),
+                "amino_acids": 1024,  # of a protein that "bimodal" reads; the first ones
             },
             "models": {"generator": "", "profile": "", "predictor": "", "judge": "", "toxicity": ""},  # finished runs
             "pretraining": {
@@ -124,17 +127,34 @@ def predictor_of(config: ConfigDict, outputs: int = 1) -> nn.Module:
     own = config.predictor
     if own.form not in FORMS:
         raise ValueError(unknown("config.predictor.form", own.form, FORMS))
-    if own.form == "attention":
-        return AttentionPredictor(len(Vocabulary(config.molecules.representation).tokens), tuple(own.features), outputs)
+    if own.form in OF_TOKENS:
+        size = len(Vocabulary(config.molecules.representation).tokens)
+        return OF_TOKENS[own.form](size, tuple(own.features), outputs)
     module = {"fingerprint": FingerprintPredictor, "towers": TowersPredictor}[own.form]
     return module(tuple(own.features), outputs)
 
 
 def inputs_of(config: ConfigDict, smiles: Sequence[str], prints: np.ndarray) -> np.ndarray:
     """What the predictor reads of molecules: fingerprints uint8 [N, F], or tokens int32 [N, T] of canonical SMILES."""
-    if config.predictor.form != "attention":
+    if config.predictor.form not in OF_TOKENS:
         return prints
     return Vocabulary(config.molecules.representation).encode(smiles, config.molecules.length)[:, 1:]
+
+
+def targets_of(config: ConfigDict, data: Activities) -> np.ndarray:
+    """What the predictor reads of targets: profiles float32 [C, P], or amino acids int32 [C, S].
+
+    Raises:
+      ValueError: amino acids are asked for, and the targets are no proteins.
+    """
+    if config.predictor.form != "bimodal":
+        return data.profiles
+    if not data.sequences:
+        raise ValueError(
+            f"config.predictor.form=bimodal reads amino acids, which config.activities.name={config.activities.name} "
+            "has none of"
+        )
+    return sets.amino_acids(data.sequences, config.predictor.amino_acids)
 
 
 def profile_vae(config: ConfigDict, size: int) -> ProfileVAE:
@@ -261,7 +281,8 @@ def predictor_stage(config: ConfigDict) -> tuple[Pretraining, str]:
     if own.labels not in ("value", "binder"):
         raise ValueError(unknown("config.predictor.labels", own.labels, ("value", "binder")))
     module, (low, high) = predictor_of(config), data.scale
-    inputs, binder = inputs_of(config, data.smiles, data.prints), own.labels == "binder"
+    inputs, profiles = inputs_of(config, data.smiles, data.prints), targets_of(config, data)
+    binder = own.labels == "binder"
     targets = (data.values <= own.binder_at) if binder else (data.values - low) / (high - low)
     train = data.rows(own.role)
     seen = ~np.isin(data.part[data.molecule], (0, *sets.ROLES[own.role])) & ~data.held_out[data.target]
@@ -269,7 +290,7 @@ def predictor_stage(config: ConfigDict) -> tuple[Pretraining, str]:
     judged = {name: np.random.default_rng(0).permutation(np.flatnonzero(kind))[:JUDGED_ROWS]
               for name, kind in {"": cold, "seen_": seen}.items()}
     resident = {
-        "inputs": inputs, "profiles": data.profiles,
+        "inputs": inputs, "profiles": profiles,
         "rows": tuple(x[train] for x in (data.molecule, data.target, targets.astype(np.float32))),
     }
 
@@ -277,7 +298,7 @@ def predictor_stage(config: ConfigDict) -> tuple[Pretraining, str]:
         return module.apply({"params": params}, resident["inputs"][molecules], resident["profiles"][places])[:, 0]
 
     def init(key: Key, resident: PyTree) -> PyTree:
-        return module.init(key, jnp.asarray(inputs[:1]), jnp.asarray(data.profiles[:1]))["params"]
+        return module.init(key, jnp.asarray(inputs[:1]), jnp.asarray(profiles[:1]))["params"]
 
     def loss(params: PyTree, mean: PyTree, step: jax.Array, resident: PyTree, key: Key) -> tuple[jax.Array, Metrics]:
         rows = shard_batch(sample_rows(resident["rows"], key, config.batch_size, int(train.sum())))

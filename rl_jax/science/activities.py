@@ -47,6 +47,7 @@ class Activities(NamedTuple):
       values: float32 [R], less is more potent.
       held_out: bool [C], the targets that no model is trained on.
       part: int32 [N], in 0..4; the molecules' split.
+      sequences: [C], the targets' amino acids where they are proteins; else none.
     """
 
     smiles: list[str]
@@ -58,6 +59,7 @@ class Activities(NamedTuple):
     values: np.ndarray
     held_out: np.ndarray
     part: np.ndarray
+    sequences: Sequence[str] = ()
 
     def rows(self, role: str) -> np.ndarray:
         """Which pairs teach the "predictor" or the "judge", bool [R]."""
@@ -93,7 +95,7 @@ def _fingerprints_of(smiles: Iterable[str]) -> dict[str, np.ndarray]:
 
 def _assembled(
     pairs: Sequence[tuple[str, str, float]], profiles: Mapping[str, np.ndarray], held_out: Sequence[str],
-    prints: Mapping[str, np.ndarray] | None = None,
+    prints: Mapping[str, np.ndarray] | None = None, sequences: Mapping[str, str] | None = None,
 ) -> Activities:
     smiles, targets = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     numbers = {text: number for number, text in enumerate(smiles)}
@@ -105,6 +107,7 @@ def _assembled(
         np.asarray([numbers[pair[0]] for pair in pairs], np.int32),
         np.asarray([places[pair[1]] for pair in pairs], np.int32),
         np.asarray([pair[2] for pair in pairs], np.float32), out, np.asarray([part_of(text) for text in smiles]),
+        tuple(sequences[name] for name in targets) if sequences else (),
     )
 
 
@@ -180,6 +183,22 @@ def protein_features(sequence: str) -> np.ndarray:
     return np.concatenate([shares, np.log1p(1000.0 * counts / len(sequence))]).astype(np.float32)
 
 
+def amino_acids(sequences: Sequence[str], length: int) -> np.ndarray:
+    """The first `length` letters of each sequence, int32 [C, length]: 1 to 20, 21 for another letter, 0 for none."""
+    codes = np.zeros((len(sequences), length), np.int32)
+    for row, sequence in zip(codes, sequences, strict=True):
+        own = [AMINO_ACIDS.find(letter) + 1 or len(AMINO_ACIDS) + 1 for letter in sequence[:length]]
+        row[: len(own)] = own
+    return codes
+
+
+def _of_proteins(
+    pairs: Sequence[tuple[str, str, float]], sequences: Mapping[str, str], held_out: Sequence[str]
+) -> Activities:
+    features = {name: protein_features(sequence) for name, sequence in sequences.items()}
+    return _assembled(pairs, features, held_out, sequences=sequences)
+
+
 @functools.cache
 def protein_activities(held_out: tuple[str, ...], targets: int = 0) -> Activities:
     """ChEMBL with features of the proteins' sequences.
@@ -198,8 +217,7 @@ def protein_activities(held_out: tuple[str, ...], targets: int = 0) -> Activitie
         if not any(re.search(pattern, own.name) for own in proteins.values()):
             raise ValueError(f"config.activities.families: {pattern!r} is in no name of {DATA / 'proteins.csv.xz'}")
     out = [name for name, own in proteins.items() if any(re.search(pattern, own.name) for pattern in held_out)]
-    features = {name: protein_features(own.sequence) for name, own in proteins.items()}
-    return _assembled(pairs, features, out)
+    return _of_proteins(pairs, {name: own.sequence for name, own in proteins.items()}, out)
 
 
 # Sets that others have, by path
@@ -276,8 +294,7 @@ def read_deepdta(folder: Path, kind: str, held_out: float) -> Activities:
             own = canonical(molecule)
             pairs += [(own, name, float(potency(x))) for name, x in zip(proteins, row) if np.isfinite(x)]
     names = sorted(proteins, key=lambda name: zlib.crc32(name.encode()))
-    features = {name: protein_features(sequence) for name, sequence in proteins.items()}
-    return _assembled(pairs, features, names[: math.ceil(held_out * len(names))])
+    return _of_proteins(pairs, proteins, names[: math.ceil(held_out * len(names))])
 
 
 # Toxicity and molecules alone

@@ -43,6 +43,12 @@ SA = Metric("eval/accessibility", "synthetic accessibility", "lower")
 DIVERSITY = Metric("eval/diversity", "Tanimoto diversity")
 NEAREST = Metric("eval/nearest", "similarity to the nearest known active")
 GUARDS = (VALIDITY, UNIQUENESS, NOVELTY, QED, SA, DIVERSITY, NEAREST)
+# Of a reward that is predicted: what it likes best, and how far that is from what the predictor knows.
+BEST = 10  # distinct molecules of a target, those of the best prediction
+BEST_QED = Metric("eval/best_drug_likeness", f"QED of the {BEST} best")
+BEST_SA = Metric("eval/best_accessibility", f"synthetic accessibility of the {BEST} best", "lower")
+LEARNED = Metric("eval/nearest_learned", "similarity to the nearest molecule that the predictor learned from")
+PREDICTED_GUARDS = (BEST_QED, BEST_SA, LEARNED)
 
 
 def chemistry(module: str = "rdkit.Chem") -> ModuleType:

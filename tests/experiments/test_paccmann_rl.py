@@ -84,6 +84,7 @@ def test_measures_by_hand():
     ({"batch_size": 9}, "config.batch_size=9 is no multiple of config.targets_per_batch=2"),
     ({"profiles.latent": 3}, "config.generator.latent=8 is no multiple of config.profiles.latent=3"),
     ({"judging.target": "CHEMBL1"}, "config.judging.target='CHEMBL1' is no held-out target"),
+    ({"predictor.form": "bimodal"}, "reads amino acids, which config.activities.name=ligands has none of"),
     ({"models.predictor": "nowhere"}, "nowhere/model.npz: no such model"),
     ({"predictor.form": "tower"}, "unknown config.predictor.form 'tower': did you mean towers"),
     ({"task": "predictor", "predictor.role": "juge"}, "unknown config.predictor.role 'juge': did you mean judge"),

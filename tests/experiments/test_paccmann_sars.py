@@ -12,10 +12,12 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_sars  # noqa: E402
 from experiments.paccmann_sars import claims  # noqa: E402
 from experiments.paccmann_sars.experiment import experiment  # noqa: E402
-from rl_jax.generative.molecule_design import TERMS, load_design  # noqa: E402
+from rl_jax.generative.molecule_design import TERMS, Judges, evaluation, judges_of, load_design  # noqa: E402
+from rl_jax.generative.molecule_stages import inputs_of, predictor_of, shape_of  # noqa: E402
+from rl_jax.networks.model_file import save_model  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science import molecules  # noqa: E402
-from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, chembl_proteins, drug_like  # noqa: E402
+from rl_jax.science.activities import AMINO_ACIDS, DEEPDTA, amino_acids, chembl_proteins, drug_like  # noqa: E402
 from tests.experiments.stages import take_two_steps  # noqa: E402
 
 
@@ -50,6 +52,52 @@ def test_the_policy_learns_for_all_but_the_family_and_no_affinity_for_any_of_the
 def test_alerts_stand_where_tox21_is_not_wanted():
     quinone, ethanol = molecules.read("O=C1C=CC(=O)C=C1"), molecules.read("CCO")
     assert TERMS["alerts"](quinone) == 0.0 and TERMS["alerts"](ethanol) == 1.0
+
+
+def test_what_is_best_and_what_is_near_to_what_the_predictor_learned_from(monkeypatch):
+    """A predictor that counts bits, on molecules of one text that is none, one that is written twice, and two more."""
+    own = config(**{"judging.molecules": 5, "num_seeds": 1, "molecules.length": 50})
+    design, (vocabulary, _) = load_design(own), shape_of(own)
+    learned = design.data.smiles[design.data.molecule[design.data.rows("predictor")][0]]
+    known = design.data.prints[np.unique(design.data.molecule[design.data.rows("predictor")])]
+    written = vocabulary.encode(["CCCCO", learned, "", "CCCCO", "CCO"], 50)[:, 1:]
+    monkeypatch.setattr("rl_jax.generative.molecule_design.written_for",
+                        lambda config, resident, params, places, *rest: dict.fromkeys(places, written))
+    monkeypatch.setattr(molecules, "BEST", 2)
+    bits = Judges(lambda resident, name, inputs, targets: inputs.sum(-1) - 10.0, lambda resident, prints: prints[:, 0])
+    state = SimpleNamespace(params={"model": {"bias": np.zeros(1)}})
+    found = evaluation(own, design, bits)(state, design.resident, None).outcomes
+    prints = molecules.fingerprints(["CCCCO", learned, "CCO"])
+    assert prints[1].sum() > prints[0].sum() > prints[2].sum()
+    best = [molecules.read(text) for text in ("CCCCO", learned)]
+    assert found["best_drug_likeness"].item() == pytest.approx(np.mean([molecules.drug_likeness(one) for one in best]))
+    assert found["best_accessibility"].item() == pytest.approx(np.mean([molecules.accessibility(one) for one in best]))
+    nearest = molecules.tanimoto(prints, known).max(1)
+    assert nearest[1] == 1.0 and nearest[2] < 1.0
+    assert found["nearest_learned"].item() == pytest.approx((2 * nearest[0] + nearest[1] + nearest[2]) / 4)
+    assert found["harmless"].shape == (1, 1)
+
+
+def test_the_toxicity_model_judges_arms_that_are_not_rewarded_by_it(tmp_path):
+    own = config("tiny-affinity_only")
+    assert not own.reward.toxicity and not load_design(own).resident["toxicity"]
+    params = load_design(config()).resident["toxicity"]
+    save_model(tmp_path / "model.npz", params, kind="toxicity", domain="tox21")
+    own.models.toxicity = str(tmp_path)
+    np.testing.assert_allclose(load_design(own).resident["toxicity"]["MLP_0"]["Dense_0"]["kernel"],
+                               params["MLP_0"]["Dense_0"]["kernel"], atol=1e-3)  # saved in half precision
+
+
+def test_the_bimodal_model_reads_the_amino_acids_of_the_protein_that_is_asked_for():
+    own = config(**{"predictor.form": "bimodal"})
+    design = load_design(own)
+    chosen, prints = np.array([0, 3]), design.data.prints[:1]
+    inputs = inputs_of(own, design.data.smiles[:1] * 2, prints)
+    found = judges_of(own, design.data).predict(design.resident, "predictor", inputs, chosen)
+    codes = amino_acids([chembl_proteins()[design.data.targets[place]].sequence for place in chosen], 24)
+    expected = predictor_of(own).apply({"params": design.resident["predictor"]}, inputs, codes)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0] != found[1]
 
 
 def test_the_sign_test_and_the_increase_by_hand():

@@ -37,6 +37,10 @@ def test_profiles_are_scaled_by_what_is_known():
     np.testing.assert_allclose(sets.standardised(profiles, known), [[-1.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
 
 
+def test_amino_acids_are_numbered_cut_and_padded():
+    assert sets.amino_acids(["ACX", "YYYYYY", ""], 4).tolist() == [[1, 2, 21, 0], [20] * 4, [0] * 4]
+
+
 def test_units_are_the_natural_logarithm_of_micromol():
     values = {target: value for _, target, value in sets.chembl_pairs()}
     assert all(abs(value / math.log(10.0)) <= 5.001 for value in values.values())  # pChEMBL from 4 to 11

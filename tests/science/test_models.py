@@ -12,7 +12,7 @@ from rl_jax.generative.molecule_policy import Written, log_prob, reinforce, samp
 from rl_jax.generative.molecule_stages import area_under_curve, correlation_within
 from rl_jax.science.molecule_vae import MoleculeConfig, init_molecule_vae, molecule_loss, updated_stack
 from rl_jax.science.molecules import PAD, START, STOP, UNKNOWN
-from rl_jax.science.predictors import AttentionPredictor, masked_cross_entropy
+from rl_jax.science.predictors import AttentionPredictor, BimodalPredictor, masked_cross_entropy
 from rl_jax.science.profiles import ProfileVAE, profile_loss
 
 SHAPE = MoleculeConfig(vocab_size=6, width=8, embedding=4, latent=4, stack_depth=3, stack_width=5)
@@ -175,6 +175,33 @@ def test_attention_reads_the_profile_and_no_padding():
     params = plain.init(jax.random.key(0), tokens, jnp.ones((1, 3)))
     longer = jnp.concatenate([tokens, jnp.full((1, 4), PAD)], 1)
     np.testing.assert_allclose(*(plain.apply(params, x, jnp.ones((1, 3))) for x in (tokens, longer)), rtol=1e-5)
+
+
+def test_bimodal_attention_is_what_numpy_computes():
+    """Tokens by amino acids, amino acids by tokens, each scale beside its own of the other, padding without weight."""
+    module = BimodalPredictor(vocab_size=9, features=(), widths=((1, 3),), filters=3, embeddings=(4, 5), attention=6)
+    tokens, acids = np.array([[4, 5, 6, PAD, PAD]]), np.array([[1, 2, 21, 3, 0, 0, 0]])
+    params = module.init(jax.random.key(0), tokens, acids)["params"]
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.1, params)  # biases too
+    dense = lambda name, x: x @ params[name]["kernel"] + params[name].get("bias", 0.0)  # noqa: E731
+
+    def convolved(name, x):
+        kernel = params[name]["kernel"]
+        padded = np.pad(x, ((len(kernel) // 2,) * 2, (0, 0)))
+        windows = [sum(padded[at + i] @ kernel[i] for i in range(len(kernel))) for at in range(len(x))]
+        return np.maximum(np.stack(windows) + params[name]["bias"], 0.0)
+
+    one, other = params["Embed_0"]["embedding"][tokens[0]], params["Embed_1"]["embedding"][acids[0]]
+    one, other, expected = [one, convolved("Conv_0", one)], [other, convolved("Conv_1", other)], []
+    for own, theirs, there in ((one, other, tokens[0] > 0), (other, one, acids[0] > 0)):
+        for x, context in zip(own, theirs):
+            number = len(expected)
+            by_context = dense(f"Dense_{3 * number + 2}", dense(f"Dense_{3 * number + 1}", context).T).T
+            scores = np.tanh(dense(f"Dense_{3 * number}", x) + by_context) @ params[f"vector_{number}"][0]
+            weights = np.exp(scores) * there
+            expected.append(weights @ x / weights.sum())
+    expected = np.concatenate(expected) @ params["MLP_0"]["Dense_0"]["kernel"] + params["MLP_0"]["Dense_0"]["bias"]
+    np.testing.assert_allclose(module.apply({"params": params}, tokens, acids)[0], expected, rtol=1e-4)
 
 
 def test_cross_entropy_passes_over_gaps():
