@@ -14,7 +14,7 @@ where RLCM carries nothing of x and adds all the noise of the next level, and DD
 ancestral step of a diffusion sampler (DDIM with eta = 1) carries.
 
 An episode of RLCM may make n of its sampler's K calls, spread evenly from the first: its calls i = 0, ..., n - 1 are at
-the levels i K // n. The authors make all K in training; n is each episode's own and traced, so that shapes stay.
+the levels i K // n. The authors make all K in training. n is an array, so that shapes stay.
 """
 
 from collections.abc import Callable
@@ -107,7 +107,10 @@ def _checked(levels: np.ndarray, sigma_min: float, reduction: str) -> np.ndarray
 
 
 def random_calls(sampler: Sampler, fewest: int) -> Callable[[Key, int], jax.Array]:
-    """Returns (key, B) -> numbers of calls, int32 [B]: from `fewest` to K, all equally likely; always K where it is 0.
+    """Returns (key, B) -> the number of calls of B episodes, int32 [B], the same for all of them.
+
+    It is from `fewest` to K, all equally likely, or always K where `fewest` is 0. Rewards depend on it: normalised by
+    each other, episodes of different numbers would mostly say which number was drawn.
 
     Raises:
       ValueError: one call has no action that an image comes from, or fewer calls are another policy's.
@@ -115,7 +118,7 @@ def random_calls(sampler: Sampler, fewest: int) -> Callable[[Key, int], jax.Arra
     most = len(sampler.levels)
     if fewest and (not 2 <= fewest <= most or np.any(sampler.carries)):
         raise ValueError(f"model.fewest_calls={fewest}: give 0, or of a consistency model 2 to num_calls={most}")
-    return lambda key, size: jax.random.randint(key, (size,), fewest or most, most + 1)
+    return lambda key, size: jnp.full(size, jax.random.randint(key, (), fewest or most, most + 1))
 
 
 def taken(sampler: Sampler, steps: jax.Array, num_calls: jax.Array) -> jax.Array:
