@@ -122,6 +122,7 @@ def test_the_committed_models_fit_their_networks(domain, kind):
         ({"reward": "compress"}, "unknown reward 'compress'"),
         ({"task": "tune"}, "unknown config.task 'tune'"),
         ({"overlap": -1}, "config.overlap=-1"),
+        ({"model.fewest_calls": 1}, "model.fewest_calls=1: give 0, or of a consistency model 2 to num_calls=3"),
         ({"tuning.objective": "pg"}, "objective is 'pg'"),
         ({"task": "pretrain", "pretraining.method": "teach"}, "unknown config.pretraining.method 'teach'"),
         ({"task": "pretrain", "pretraining.method": "distill"}, "has a diffusion model as its teacher"),
