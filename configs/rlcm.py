@@ -90,6 +90,9 @@ def _config(domain: str, kind: str) -> ConfigDict:
         "kind": kind,  # "consistency" or "diffusion"; in a pretraining also a network beside the generator
         "path": "",  # a model.npz of a pretraining; "" for the committed one
         "num_calls": 8 if kind == "consistency" else 50,  # calls of the model for an image
+        # An update's images are drawn by a random number of calls from this one on; 0: always by all. Then give
+        # tuning.tracker_size the images that an update has of a prompt: rewards depend on the number.
+        "fewest_calls": 0,
         "sigma_max": 20.0,  # noise level of the first call
         "sigma_min": 0.3 if kind == "consistency" else 0.02,  # of the last call; levels between are geometric
         "last_step": True,  # see policy.consistency_sampler

@@ -6,6 +6,7 @@ others. Where an update has more than a hundred images, also RLCM for compressib
 loss, at three coefficients.
   emoji         32x32 emoji of animals with captions, 60 updates of 32 images (align: 100 of 130): hours on CPU cores.
   emoji-stopped RLCM for compressibility alone, 6 updates of 130 images, judged after each: minutes.
+  emoji-kl      the same with the divergence in the loss, 25 updates, judged after every 5: half an hour of a core.
   emoji-large   emoji with 300 updates of 520 images (align: 200) at the learning rates of digits: needs a GPU.
   digits        8x8 digits, 300 updates of 160 images; alignment is not claimed: the judge is right of 98.5% before.
   tiny          seconds: for tests.
@@ -22,14 +23,16 @@ on seeds from 100 on, which no result uses:
   sees 0.93, 0.87, 0.85, 0.78, 0.78, 0.67. So each seed has a tenth gone before the judge leaves 0.8, if it is as the
   pilot, and 6 updates are enough. The claim is not made with 32 images.
 - The divergence was tried on emoji with 32 images: at a coefficient of 0.3 the judge still sees 0.86 and 7% of the
-  bytes are gone, at 0.2 0.82 and 9%, at 0.1 0.63 and 17%, short of the claim on either side. With 130 images an update
-  and its evaluation take a seed 8 s of a core, and a run needs some tens of them until it has settled, so that the
-  claim is left to `emoji-large`. Digits have 160 images an update and both claims.
+  bytes are gone, at 0.2 0.82 and 9%, at 0.1 0.63 and 17%, short of the claim on either side. With 130 images the pilot
+  at 0.2 has lost 7, 8, 10, 12, 15% after updates 2, 4, 6, 8, 10, at which the judge sees 0.90, 0.87, 0.86, 0.82, 0.75:
+  it has not settled where the judge leaves 0.8. So `emoji-kl` has the next coefficient, 0.3, and 25 updates, the most
+  that are affordable; no pilot of that coefficient was made. Digits have 160 images an update and both claims.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import all_of, any_of, better_by, changes_by, elsewhere, faster_than, reaches, within
@@ -83,27 +86,24 @@ def claims(alignment: bool = True) -> tuple[Claim, ...]:
     )
 
 
-def kept_claims(diverging: bool = True) -> tuple[Claim, ...]:
-    """How bytes fall while the judge still sees the prompts: with the divergence, and by stopping.
-
-    Args:
-      diverging: whether the runs with the divergence are there.
-    """
-    kept = any_of(
+def diverging_claim(methods: Iterable[str] = KL) -> Claim:
+    """Bytes fall with the divergence in the loss, of some coefficient, while the judge still sees the prompts."""
+    return any_of(
         [
             all_of([
                 reaches(name, 0.8, by="every", measure=JUDGE, **ON), reaches(name, 0.1, by="every", measure=GONE, **ON)
             ])
-            for name in KL
+            for name in methods
         ],
         name="kl_keeps_the_prompts",
         text="With the KL divergence in the loss bytes fall and the judge still sees the prompts",
     )
-    return (
-        kept if diverging else elsewhere(kept, "an hour of a core and more: preset `emoji-large`"),
-        reaches("rlcm", 0.1, by="every", measure=best(GONE, Guard(JUDGE, 0.8)), **ON, name="stopped_by_the_judge",
-                text="Stopped while the judge still sees the prompts, bytes have fallen"),
-    )
+
+
+STOPPED = reaches(
+    "rlcm", 0.1, by="every", measure=best(GONE, Guard(JUDGE, 0.8)), **ON, name="stopped_by_the_judge",
+    text="Stopped while the judge still sees the prompts, bytes have fallen",
+)
 
 
 def preset(scale: str) -> Preset:
@@ -121,17 +121,31 @@ def preset(scale: str) -> Preset:
         tuple(KL), ("compress",), module=module, config=config + "-{task}-kl",
         by_method={name: {"tuning.kl_coefficient": x} for name, x in KL.items()},
     )
-    return Preset(runs, claims("align" in judged) + kept_claims(), judged, GUARDS)
+    return Preset(runs, claims("align" in judged) + (diverging_claim(), STOPPED), judged, GUARDS)
+
+
+def each_animal(method: str, config: str, num_steps: int, every: int, **overrides: Any) -> Run:
+    """A run for compression with an image of each animal in an update, judged after every `every` updates."""
+    often = {name: every for name in ("loop.eval_every", "loop.log_every", "loop.chunk")}
+    return Run(method, "compress", "experiments.rlcm.train", f"configs/rlcm.py:{config}", {
+        "num_steps": num_steps, "batch_size": 130, **often, "checkpoint.every": num_steps, "tuning.chunk_size": 104,
+        "tuning.tracker_min_count": 4,  # a prompt has statistics of its own from the fourth update on
+    } | overrides)
 
 
 def stopping() -> Preset:
-    """RLCM for compression with an image of each animal in an update, judged after every update."""
-    often = {name: 1 for name in ("loop.eval_every", "loop.log_every", "loop.chunk")}
-    run = Run("rlcm", "compress", "experiments.rlcm.train", "configs/rlcm.py:emoji-compress", {
-        "num_steps": 6, "batch_size": 130, **often, "checkpoint.every": 6, "tuning.chunk_size": 104,
-        "tuning.tracker_min_count": 4,  # a prompt has statistics of its own from the fourth update on
-    })
-    return Preset((run,), kept_claims(diverging=False), beside=GUARDS, figures={"kept.png": draw_kept})
+    """RLCM for compression, judged after every update."""
+    kept = elsewhere(diverging_claim(), "a preset of its own, `emoji-kl`")
+    return Preset(
+        (each_animal("rlcm", "emoji-compress", 6, 1),), (kept, STOPPED), beside=GUARDS, figures={"kept.png": draw_kept}
+    )
+
+
+def diverging() -> Preset:
+    """RLCM for compression with the divergence in its loss, at one coefficient."""
+    name = "rlcm_kl_0.3"
+    run = each_animal(name, "emoji-compress-kl", 25, 5, **{"tuning.kl_coefficient": KL[name]})
+    return Preset((run,), (diverging_claim((name,)),), beside=GUARDS, figures={"kept.png": draw_kept})
 
 
 def draw_rewards(runs: Mapping[str, Evaluations], outcome: str, label: str, path: Path) -> None:
@@ -173,6 +187,7 @@ PAPER = Paper(
     presets={
         **{scale: functools.partial(preset, scale) for scale in ("emoji", "emoji-large", "digits")},
         "emoji-stopped": stopping,
+        "emoji-kl": diverging,
         "tiny": lambda: Preset((TINY,), claims()[:1], beside=GUARDS),
     },
     published=(PUBLISHED,),

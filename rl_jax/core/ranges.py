@@ -79,9 +79,9 @@ RANGES: dict[str, Range] = {
     "latent_dim": COUNT, "hidden_dim": COUNT, "data.episodes": Range(2), "data.noise": SHARE, "wrong_share": SHARE,
     "data.words": COUNT_OR_NONE,
     # Of generative models
-    "num_calls": COUNT, "sigma_min": POSITIVE, "sigma_max": POSITIVE, "judge_floor": SHARE, "guidance": NOT_NEGATIVE,
-    "height": COUNT, "width": COUNT, "lora_rank": COUNT, "lora_alpha": POSITIVE, "stages": COUNT,
-    "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
+    "num_calls": COUNT, "fewest_calls": COUNT_OR_NONE, "sigma_min": POSITIVE, "sigma_max": POSITIVE,
+    "judge_floor": SHARE, "guidance": NOT_NEGATIVE, "height": COUNT, "width": COUNT, "lora_rank": COUNT,
+    "lora_alpha": POSITIVE, "stages": COUNT, "tracker_size": COUNT, "tracker_min_count": COUNT_OR_NONE,
     # Of language models
     "vocab_size": Range(2), "num_kv_heads": COUNT, "head_dim": Range(2), "hidden_width": COUNT,
     "decoder.context_length": Range(2), "length": COUNT, "proposal_interval": COUNT, "symbol": COUNT_OR_NONE,

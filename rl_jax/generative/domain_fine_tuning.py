@@ -10,7 +10,7 @@ from rl_jax.core.program import Key, Metrics, Program, PyTree, TrainState, score
 from rl_jax.generative.domain import Domain
 from rl_jax.generative.domain_evaluation import domain_evaluation
 from rl_jax.generative.fine_tuning import Rewarded, fine_tuning
-from rl_jax.generative.policy import Trajectory, sample
+from rl_jax.generative.policy import Trajectory, random_calls, sample
 from rl_jax.generative.rewards import Reward
 
 
@@ -26,7 +26,7 @@ def domain_fine_tuning(config: ConfigDict, domain: Domain, params: PyTree, score
     """
     sampler = domain.sampler(config.model)
     tuning = fine_tuning(config.tuning, sampler, len(domain.names))
-    shape = (config.batch_size, *domain.images.shape[1:])
+    shape, calls_of = (config.batch_size, *domain.images.shape[1:]), random_calls(sampler, config.model.fewest_calls)
 
     def init(key: Key, resident: PyTree) -> TrainState:
         del key
@@ -37,7 +37,8 @@ def domain_fine_tuning(config: ConfigDict, domain: Domain, params: PyTree, score
         prompt_key, sample_key = jax.random.split(key)
         order = jax.random.permutation(prompt_key, len(domain.names))
         prompts = order[jnp.arange(config.batch_size) % len(domain.names)]
-        return sample(sampler, model, shape, prompts, sample_key), prompts
+        num_calls = calls_of(jax.random.fold_in(prompt_key, 1), config.batch_size)
+        return sample(sampler, model, shape, prompts, sample_key, num_calls), prompts
 
     def step_by_similarity(
         state: TrainState, resident: PyTree, batch: None, key: Key
@@ -73,7 +74,7 @@ def domain_fine_tuning(config: ConfigDict, domain: Domain, params: PyTree, score
         texts = np.asarray(domain.names)[prompts]
         rewards = np.stack([score(domain.render(own), named) for own, named in zip(pixels, texts, strict=True)])
         steps = (np.swapaxes(x, 1, 2) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
-        return Rewarded(*steps, prompts, prompts, rewards)._asdict(), {}
+        return Rewarded(*steps, trajectory.num_calls, prompts, prompts, rewards)._asdict(), {}
 
     evaluate, resident = domain_evaluation(config, domain, score), {"model": params, "frozen": domain.frozen}
     if score is None:

@@ -15,7 +15,7 @@ import optax
 from ml_collections import ConfigDict
 
 from rl_jax.core.program import Key, Metrics, PyTree, TrainState
-from rl_jax.generative.policy import Sampler, Trajectory, kl_to_reference, log_prob
+from rl_jax.generative.policy import Sampler, Trajectory, kl_to_reference, log_prob, taken
 from rl_jax.losses.advantages import PromptStatistics, per_prompt_advantages
 from rl_jax.losses.policy_gradient import policy_gradient_loss
 from rl_jax.networks.trained import Networks, Trained
@@ -27,6 +27,7 @@ class Rewarded(NamedTuple):
     Attributes:
       states, actions: [B, H, ...].
       log_probs: [B, H], of the actions under the policy that sampled them.
+      num_calls: int32 [B], of each image; steps that it did not take do not count.
       prompts: int32 [B], indices of the prompts.
       condition: the model's condition, leaves [B, ...].
       rewards: float32 [B].
@@ -35,6 +36,7 @@ class Rewarded(NamedTuple):
     states: jax.Array
     actions: jax.Array
     log_probs: jax.Array
+    num_calls: jax.Array
     prompts: jax.Array
     condition: PyTree
     rewards: jax.Array
@@ -43,7 +45,7 @@ class Rewarded(NamedTuple):
     def of(cls, trajectory: Trajectory, prompts: jax.Array, condition: PyTree, rewards: jax.Array) -> "Rewarded":
         """Joins a trajectory, whose leaves are [H, B, ...], with its rewards."""
         steps = (x.swapaxes(0, 1) for x in (trajectory.states, trajectory.actions, trajectory.log_probs))
-        return cls(*steps, prompts, condition, rewards)
+        return cls(*steps, trajectory.num_calls, prompts, condition, rewards)
 
 
 class FineTuning(NamedTuple):
@@ -80,16 +82,19 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
 
     def loss(params: PyTree, reference: PyTree, rows: Any) -> tuple[jax.Array, Metrics]:
         """The loss of N steps, which may be of any image and time."""
-        states, actions, old_log_prob, steps, condition, advantages = rows
-        log_probs = log_prob(sampler, params, states, actions, steps, condition)
+        states, actions, old_log_prob, steps, num_calls, condition, advantages = rows
+        log_probs = log_prob(sampler, params, states, actions, steps, condition, num_calls)
+        mask = taken(sampler, steps, num_calls).astype(jnp.float32)
         total, info = policy_gradient_loss(
-            log_probs, old_log_prob, advantages, jnp.ones_like(log_probs), clip_low=config.clip, clip_high=config.clip
+            log_probs, old_log_prob, advantages, mask, clip_low=config.clip, clip_high=config.clip,
+            aggregation=float(len(mask)),  # a mean over the steps taken would weigh them by chunks
         )
         if config.objective == "reward_weighted":
             # DDPO, section 4.2: the log-likelihood weighted by exp(A / temperature), normalised to a mean of 1.
-            total = -jnp.mean(jax.nn.softmax(advantages / config.temperature) * len(advantages) * log_probs)
+            total = -jnp.sum(jax.nn.softmax(advantages / config.temperature) * mask * log_probs)
         if config.kl_coefficient:
-            divergence = jnp.mean(kl_to_reference(sampler, params, reference, states, steps, condition))
+            divergence = kl_to_reference(sampler, params, reference, states, steps, condition, num_calls)
+            divergence = jnp.mean(mask * divergence)
             total, info = total + config.kl_coefficient * divergence, info | {"actor/kl": divergence}
         return total, info
 
@@ -112,8 +117,8 @@ def fine_tuning(config: ConfigDict, sampler: Sampler, num_prompts: int) -> FineT
         at_all_times = lambda x: jnp.repeat(x[:, None], horizon, 1)  # noqa: E731
         steps = jnp.broadcast_to(jnp.arange(horizon), (size, horizon))
         rows = (
-            batch.states, batch.actions, batch.log_probs, steps, jax.tree.map(at_all_times, batch.condition),
-            at_all_times(advantages),
+            batch.states, batch.actions, batch.log_probs, steps,
+            *jax.tree.map(at_all_times, (batch.num_calls, batch.condition, advantages)),
         )
         rows = jax.tree.map(lambda x: x.reshape(horizon * size, *x.shape[2:]), rows)
 

@@ -37,7 +37,7 @@ from rl_jax.generative.diffusion import (
     scaled_linear_alphas,
 )
 from rl_jax.generative.fine_tuning import Rewarded, fine_tuning
-from rl_jax.generative.policy import Sampler, Trajectory, ancestral_sampler, consistency_sampler, sample
+from rl_jax.generative.policy import Sampler, Trajectory, ancestral_sampler, consistency_sampler, random_calls, sample
 from rl_jax.generative.pretrained import Pipeline
 from rl_jax.generative.rewards import Reward, to_bytes
 from rl_jax.generative.unet import ATTENTION_KERNELS, SHARDING_RULES, UNet, UNetConfig, guidance_embedding
@@ -100,10 +100,10 @@ def pipeline_fine_tuning(
 ) -> Program:
     """Each step samples `config.batch_size` images of random prompts, rewards them and makes an update; one run.
 
-    Of `config.model` the fields kind ("consistency" or "diffusion", as the pipeline is), num_calls, last_step and
-    reduction count. Outcome of an evaluation: reward [1, E], of `config.evaluation_images` images of the prompts in
-    turn, in whole batches. The metric `eval/pixel_std`, the standard deviation of a pixel among these images, falls
-    where all images become alike.
+    Of `config.model` the fields kind ("consistency" or "diffusion", as the pipeline is), num_calls, fewest_calls,
+    last_step and reduction count. Outcome of an evaluation: reward [1, E], of `config.evaluation_images` images of the
+    prompts in turn, in whole batches. The metric `eval/pixel_std`, the standard deviation of a pixel among these
+    images, falls where all images become alike.
 
     Args:
       pipeline: only its configurations are used.
@@ -117,6 +117,9 @@ def pipeline_fine_tuning(
     def sampler_of(frozen: PyTree | None) -> Sampler:
         return pipeline_sampler(config, unet, pipeline.scheduler, frozen)
 
+    calls_of = random_calls(sampler_of(None), config.model.fewest_calls)
+    all_calls = random_calls(sampler_of(None), 0)
+
     def init(key: Key, resident: PyTree) -> TrainState:
         del resident
         adapters = init_lora(key, shapes, settings.lora_rank, ATTENTION_KERNELS)
@@ -129,16 +132,18 @@ def pipeline_fine_tuning(
         return tuning.update(state, Rewarded(**batch), key, reference)
 
     @jax.jit
-    def latents_of(adapters: PyTree, resident: PyTree, rows: jax.Array, key: Key) -> Trajectory:
+    def latents_of(adapters: PyTree, resident: PyTree, rows: jax.Array, key: Key, calls: jax.Array) -> Trajectory:
         adapters = jax.tree.map(lambda x: x[0], adapters)
-        return sample(sampler_of(resident), adapters, (len(rows), *latent_shape), rows, key)
+        return sample(sampler_of(resident), adapters, (len(rows), *latent_shape), rows, key, calls)
 
-    def images_of(state: TrainState, resident: PyTree, rows: np.ndarray, key: Key) -> tuple[Trajectory, np.ndarray]:
-        # Both arrays lie in one place in every call, so that one compiled function serves all.
-        rows = jax.device_put(rows, NamedSharding(mesh, P("data")))
+    def images_of(
+        state: TrainState, resident: PyTree, rows: np.ndarray, key: Key, calls: jax.Array
+    ) -> tuple[Trajectory, np.ndarray]:
+        # The arrays lie in one place in every call, so that one compiled function serves all.
+        rows, calls = jax.device_put((rows, calls), NamedSharding(mesh, P("data")))
         key = jax.device_put(key, NamedSharding(mesh, P()))
         with jax.set_mesh(mesh):
-            trajectory = jax.device_get(latents_of(state.params["model"], resident, rows, key))
+            trajectory = jax.device_get(latents_of(state.params["model"], resident, rows, key, calls))
         return trajectory, decode(resident["vae"], trajectory.final)
 
     def scores_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -150,7 +155,7 @@ def pipeline_fine_tuning(
         del step
         row_key, key = jax.random.split(keys[0])
         rows = np.asarray(jax.random.randint(row_key, (config.batch_size,), 0, len(prompts)))
-        return *images_of(state, resident, rows, key), rows
+        return *images_of(state, resident, rows, key, calls_of(jax.random.fold_in(row_key, 1), len(rows))), rows
 
     def rewarded(drawn: tuple[Trajectory, np.ndarray, np.ndarray]) -> tuple[PyTree, dict[str, float]]:
         """Returns the batch as a dictionary, which a checkpoint can hold, with the leading axis of one run."""
@@ -162,7 +167,8 @@ def pipeline_fine_tuning(
         scores, images = [], []
         for number in range(max(1, config.evaluation_images // config.batch_size)):
             rows = (number * config.batch_size + np.arange(config.batch_size)) % len(prompts)
-            images.append(images_of(state, resident, rows, jax.random.fold_in(key, number))[1])
+            own_key = jax.random.fold_in(key, number)
+            images.append(images_of(state, resident, rows, own_key, all_calls(own_key, len(rows)))[1])
             scores.append(scores_of(images[-1], rows))
         spread = np.concatenate(images).astype(np.float32).std(0)
         return Evaluation({"eval/pixel_std": float(spread.mean())}, {"reward": np.concatenate(scores)[None]})

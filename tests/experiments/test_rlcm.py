@@ -122,6 +122,7 @@ def test_the_committed_models_fit_their_networks(domain, kind):
         ({"reward": "compress"}, "unknown reward 'compress'"),
         ({"task": "tune"}, "unknown config.task 'tune'"),
         ({"overlap": -1}, "config.overlap=-1"),
+        ({"model.fewest_calls": 1}, "model.fewest_calls=1: give 0, or of a consistency model 2 to num_calls=3"),
         ({"tuning.objective": "pg"}, "objective is 'pg'"),
         ({"task": "pretrain", "pretraining.method": "teach"}, "unknown config.pretraining.method 'teach'"),
         ({"task": "pretrain", "pretraining.method": "distill"}, "has a diffusion model as its teacher"),
@@ -202,15 +203,15 @@ def test_one_coefficient_of_the_divergence_is_enough():
 
 def test_what_the_judge_keeps_is_claimed_where_an_update_has_an_image_of_every_prompt(tmp_path):
     kept = {"kl_keeps_the_prompts", "stopped_by_the_judge"}
-    for preset, images in (("emoji", 32), ("emoji-large", 520), ("digits", 160), ("emoji-stopped", 130)):
+    expected = {"emoji": (32, 0), "emoji-large": (520, 2), "digits": (160, 2), "emoji-stopped": (130, 2)}
+    for preset, (images, count) in (expected | {"emoji-kl": (130, 1)}).items():
         declared = claims.PAPER.presets[preset]()
-        stopped = next(run for run in declared.runs if run.name == "rlcm-compress")
-        config = config_of(stopped.config.partition(":")[2], **stopped.overrides)
-        assert config.batch_size == images
-        assert len(kept & {claim.name for claim in declared.claims}) == 2 * (images >= 130), preset
+        run = next(run for run in declared.runs if run.task == "compress" and "rlcm" in run.method)
+        assert config_of(run.config.partition(":")[2], **run.overrides).batch_size == images
+        assert len(kept & {claim.name for claim in declared.claims}) == count, preset
         assert any(claim.elsewhere for claim in declared.claims) == (preset == "emoji-stopped")
     outcomes = {"bytes": [744, 684, 444], "flat_bytes": [344] * 3, "judge_accuracy": [0.9, 0.8, 0.1]}
     outcomes = {name: {(run.method, run.task): x for run in declared.runs} for name, x in outcomes.items()}
-    claims.draw_kept(scores_of("emoji-stopped", outcomes), tmp_path / "kept.png")
+    claims.draw_kept(scores_of("emoji-kl", outcomes), tmp_path / "kept.png")
     with Image.open(tmp_path / "kept.png") as picture:
         assert picture.width > picture.height

@@ -187,7 +187,7 @@ def batch_shapes(config):
     size, calls = config.batch_size, config.model.num_calls
     images, numbers = (jax.ShapeDtypeStruct((size, calls, *shape), np.float32) for shape in ((4, 8, 4), ()))
     rows, rewards = (jax.ShapeDtypeStruct((size,), dtype) for dtype in (np.int32, np.float32))
-    return Rewarded(images, images, numbers, rows, rows, rewards)._asdict()
+    return Rewarded(images, images, numbers, rows, rows, rows, rewards)._asdict()
 
 
 def test_contexts_are_the_text_encoders():

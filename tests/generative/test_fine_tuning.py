@@ -77,6 +77,28 @@ def test_chunks_change_the_memory_alone():
         tuning.update(tuning.init(PARAMS), batch, jax.random.key(1))
 
 
+def test_fewer_calls_train_as_the_sampler_of_their_levels():
+    """A model with images of each level's own: what is called at two of four levels learns these alone, and the steps
+    that are not taken change nothing (Adam's first step has no scale)."""
+    levels = np.array([4.0, 2.0, 1.0, 0.5], np.float32)
+
+    def by_level(params, x, t, condition):
+        return params["images"][jnp.argmax(t[:, None] == levels, 1)] + 0.0 * x
+
+    def updated(sampler, batch):
+        tuning = make(sampler)
+        return jax.jit(tuning.update)(tuning.init(params), batch, jax.random.key(1))[0].params["model"]["images"]
+
+    params, num_calls = {"images": jnp.zeros((4, 2))}, jnp.full(SIZE, 2)
+    every, two = (consistency_sampler(by_level, own, 0.002) for own in (levels, levels[[0, 2]]))
+    trajectory = jax.jit(lambda key: sample(every, params, SHAPE, PROMPTS, key, num_calls))(jax.random.key(0))
+    batch = Rewarded.of(trajectory, PROMPTS, PROMPTS, first_action_is_high(trajectory))
+    images = updated(every, batch)
+    assert (images != 0).all(1).tolist() == [True, False, True, False]
+    cut = {name: getattr(batch, name)[:, :2] for name in ("states", "actions", "log_probs")}
+    np.testing.assert_allclose(images, updated(two, batch._replace(**cut)), rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_several_updates_a_batch_move_the_ratio_until_the_clip_holds_it():
     batch = batch_of(PARAMS, jax.random.key(0), first_action_is_high)

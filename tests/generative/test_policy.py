@@ -13,8 +13,10 @@ from rl_jax.generative.policy import (
     gaussian_log_prob,
     kl_to_reference,
     log_prob,
+    random_calls,
     sample,
     step_mean,
+    taken,
 )
 
 LEVELS, SIGMA_MIN = geometric_levels(4, 0.3, 20.0), 0.002
@@ -86,6 +88,50 @@ def test_ddpos_step_keeps_the_law_of_gaussian_data():
         moved = (gain + carry * (1 - gain)) ** 2 * (variance + t**2) + std**2
         left_out = (1 - carry) ** 2 * variance * t**2 / (variance + t**2)
         assert moved + left_out == pytest.approx(variance + t_next**2, rel=1e-5)
+
+
+def densities_and_divergence(sampler, *rows, num_calls=None):
+    """log_prob of PARAMS and of others, and the divergence of these from PARAMS: [3, B]."""
+
+    @jax.jit
+    def of(states, actions, steps, condition, num_calls):
+        moved = PARAMS | {"b": jnp.float32(0.1)}
+        densities = [log_prob(sampler, p, states, actions, steps, condition, num_calls) for p in (PARAMS, moved)]
+        divergence = kl_to_reference(sampler, moved, PARAMS, states, steps, condition, num_calls)
+        return jnp.stack([*densities, divergence])
+
+    return of(*rows, num_calls)
+
+
+@pytest.mark.parametrize("name", ["consistency", "consistency_last"])
+def test_fewer_calls_are_the_sampler_of_their_levels(name):
+    """One batch has episodes of 2, 3 and 4 calls; their densities and divergences are those of such samplers."""
+    sampler, num_calls = SAMPLERS[name], jnp.array([4, 2, 3, 2, 4, 3])
+    found = jax.jit(lambda calls: sample(sampler, PARAMS, SHAPE, CONDITION, KEY, calls))(num_calls)
+    for at, levels in {1: LEVELS[[0, 2]], 2: LEVELS[[0, 1, 2]]}.items():
+        plain = consistency_sampler(DENOISE, levels, SIGMA_MIN, last_step=name == "consistency_last")
+        states, actions, expected = (x[: len(plain.stds), at] for x in found[:3])
+        steps, condition = np.arange(len(states)), np.full(len(states), CONDITION[at])
+        assert np.sum(taken(sampler, np.arange(len(sampler.stds)), num_calls[at])) == len(states)
+        np.testing.assert_array_equal(states[1:], actions[:-1])
+        by_levels = densities_and_divergence(plain, states, actions, steps, condition)
+        by_calls = densities_and_divergence(sampler, states, actions, steps, condition, num_calls=num_calls[at])
+        np.testing.assert_allclose(by_calls, by_levels, rtol=1e-5)
+        np.testing.assert_allclose(by_levels[0], expected, rtol=1e-5)
+        last = states[-1:] if name == "consistency_last" else actions[-1:]
+        image = DENOISE(PARAMS, last, levels[-1:], condition[:1])[0]
+        np.testing.assert_allclose(found.final[at], image, atol=1e-6)
+
+
+def test_numbers_of_calls_are_drawn_from_the_fewest_on():
+    calls_of = random_calls(SAMPLERS["consistency"], 2)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: calls_of(key, 5)))(jax.random.split(KEY, 300)))
+    assert (np.bincount(drawn[:, 0]) > 70).tolist() == [False, False, True, True, True]
+    np.testing.assert_array_equal(drawn, np.repeat(drawn[:, :1], 5, 1))
+    assert (np.asarray(random_calls(SAMPLERS["ancestral"], 0)(KEY, 9)) == 4).all()
+    for name, fewest in (("consistency", 1), ("consistency", 5), ("ancestral", 2)):
+        with pytest.raises(ValueError, match=f"model.fewest_calls={fewest}: give 0, or of a consistency model 2 to "):
+            random_calls(SAMPLERS[name], fewest)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
