@@ -83,6 +83,10 @@ MODELS = ("rm", "rm_biased", "pm", "features", "adapters")  # of rewards
 REWARD = {"tournament": "pm", "biased": "rm_biased", "penalised": "rm_biased"}
 ROUNDS = ("iterative", "iterative_previous", "offline", "max_random", "tournament", "biased", "penalised")
 GPU = "needs an accelerator: preset `paper`"
+NOTES = (
+    "Gold is the share of places with the right digit, of 4 answers at temperature 1 to each of 200 questions.",
+    "Of a reward model the accuracy is on pairs of the supervised policy's answers, labelled right.",
+)
 
 PUBLISHED = Published(
     label="RLHF Workflow, LC AlpacaEval 2",
@@ -170,7 +174,7 @@ def claims() -> tuple[Claim, ...]:
 
 def quick() -> Preset:
     runs = sorting_runs(("sft", "rm", "rm_biased", "pm", *ROUNDS))
-    return Preset(runs, claims(), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH, PROXY, OF_LENGTH))
+    return Preset(runs, claims(), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH, PROXY, OF_LENGTH), NOTES)
 
 
 def arms() -> Preset:
@@ -180,7 +184,7 @@ def arms() -> Preset:
                   text="Ranked by {gold}, rounds gain more than by {rm}'s"),
         better_by("iterative", "max_max", by="mean", measure=final(GOLD), tasks=(SORTING,),
                   text="Pairs of best and worst gain at least as much as {max_max}"),
-    ), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH))
+    ), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH), NOTES)
 
 
 def paper() -> Preset:
@@ -221,8 +225,4 @@ PAPER = Paper(
     presets={"quick": quick, "arms": arms, "people": people, "paper": paper, "tiny": tiny},
     published=(PUBLISHED,),
     figures={"gold.png": curves_of(GOLD), "kl.png": curves_of(KL), "length.png": curves_of(LENGTH)},
-    notes=(
-        "Gold is the share of places with the right digit, of 4 answers at temperature 1 to each of 200 questions.",
-        "Of a reward model the accuracy is on pairs of the supervised policy's answers, labelled right.",
-    ),
 )
