@@ -19,6 +19,9 @@ a finished run of `sft`, and those with rounds also --config.reward.run=DIR, one
   gold                rounds ranked by the true reward, which no run has to learn.
   tiny-<stage>        seconds: what the tests run; from a fresh decoder where no start is given.
 
+people is Bradley and Terry's model of people's preferences (HH-RLHF), short ones, on frozen features of SmolLM2 (`make
+smollm2`): 5 seeds, six CPU minutes, nearly all of them for the features, which are computed once.
+
 Presets of text, for a GPU (`make smollm2`): smollm2/features is Bradley and Terry's model of people's preferences
 (HH-RLHF) on frozen features of SmolLM2, smollm2/pm the pairwise model by adapters, and smollm2/<rounds> are those of
 SmolLM2 by adapters, ranked by the first. tiny-text-<stage> takes their way with stories260k.
@@ -72,6 +75,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
     """The configuration of a preset; an unknown one raises ValueError with the near names."""
     presets = {"quick": lambda: sorting("sft"), "tiny": lambda: tiny(sorting("sft"))}
     presets |= {name: functools.partial(sorting, name) for name in STAGES}
+    presets["people"] = people
     presets |= {f"tiny-{name}": lambda name=name: tiny(sorting(name)) for name in STAGES}
     presets |= {f"smollm2/{name}": functools.partial(text, name) for name in TEXTS}
     presets |= {f"tiny-text-{name}": lambda name=name: tiny_text(text(name)) for name in TEXTS}
@@ -149,6 +153,16 @@ def text(name: str) -> ConfigDict:
         config.rounds.update({"prompts": 3 * 400, "updates": 3 * 25})
     if name == "penalised":
         config.reward.length_penalty = 0.001  # the authors'
+    return config
+
+
+def people() -> ConfigDict:
+    """The features of the pairs of at most `longest` tokens, of which two fifths of the openings are judged."""
+    config = text("features")
+    config.num_seeds, config.num_steps, config.agent.dtype = 5, 100, "float32"
+    config.data.longest, config.data.held_out = 128, 0.4
+    config.rounds.max_new_tokens = 32  # none is sampled; what is left of a row is a question's
+    config.loop.update({"chunk": 25, "log_every": 25, "eval_every": 25})
     return config
 
 

@@ -15,13 +15,11 @@ after 150 updates, for there are 1,022 pairs to remember; with the decay over 10
 `quick` has 100, and the seeds' mean is judged: half the width of its interval is 0.05 to 0.06.
 """
 
-import numpy as np
-
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import reaches
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run, grid
 from rl_jax.reports.figures import curves_of
-from rl_jax.reports.measures import Evaluations, Measure, Values
+from rl_jax.reports.measures import lower_end
 
 ACCURACY = Metric("eval/accuracy", "held-out accuracy")
 LENGTH = Metric("eval/length_correlation", "correlation of reward and length")
@@ -31,23 +29,9 @@ MODULE = "experiments.reward_model.train"
 COMMON = {"num_seeds": 3, "tensorboard": False}
 
 
-def lower_end(evaluations: Evaluations) -> Values:
-    """Of the 95% interval of the last accuracy over prompts, by the normal approximation; one number for all S runs."""
-    accuracy = evaluations.outcomes["accuracy"][-1]
-    of_prompts = accuracy.mean(0)
-    low = of_prompts.mean() - 1.96 * of_prompts.std(ddof=1) / np.sqrt(len(of_prompts))
-    return Values(np.full(len(accuracy), low), np.ones(len(accuracy), bool))
-
-
-LOWER_END = Measure(
-    Metric("accuracy_low", "lower end of the 95% interval of accuracy over prompts"), "at the last evaluation",
-    lower_end,
-)
-
-
 def better_than_chance() -> Claim:
     return reaches(
-        "reward", 0.5, by="every", measure=LOWER_END, beside=(ACCURACY, LENGTH),
+        "reward", 0.5, by="every", measure=lower_end(ACCURACY, "prompts"), beside=(ACCURACY, LENGTH),
         text="{reward}: the chosen answer gets the higher reward more often than not on held-out prompts",
     )
 

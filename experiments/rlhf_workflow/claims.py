@@ -5,6 +5,8 @@ Presets:
           learning to the last round: minutes a stage on 2 CPU cores.
   paper   people's preferences (HH-RLHF, harmless): a linear head on SmolLM2's frozen features, adapters of it by
           experiments.reward_model, the pairwise model, and rounds of SmolLM2 ranked by the first: for a GPU.
+  people  people's preferences by a linear head on SmolLM2's frozen features, pairs of at most 128 tokens: six CPU
+          minutes.
   arms    what `quick` leaves out of the sorting: the authors' second script, two temperatures, best over second best,
           the true reward as the ranking.
   tiny    seconds: what the tests run.
@@ -38,6 +40,13 @@ with dots and the second one's 500 updates of supervised learning; the third pil
 - Length: the annotator gives 0.15 a character, so by arithmetic the reward model learns about 8 times that (the
   annotator's sharpness), 1.2 a character, and lambda is 1. Answers have 0.43 dots at the start: there is length to win
   and to lose. No pilot had this arm.
+- `people`: the pilot is 5-fold cross-validation of the 445 training pairs by their openings, seeds 100 to 104; it read
+  no held-out pair. Can the data show it? After 50, 100, 200 and 400 updates at a rate of 1e-3 the head is right on
+  0.638, 0.656, 0.629 and 0.609 of pairs that it has not seen (standard error 0.023), and on 0.72, 0.76, 0.81 and 0.85
+  of those that it has; rates of 1e-4 to 3e-2 and a tenfold decay of weights end between 0.61 and 0.65, and the shorter
+  answer is the better one in 0.52. Long enough: from 100 updates on it only remembers, so `people` has 100. Strong
+  enough? 273 held-out pairs have a standard error of 0.03, and 0.13 is to be seen. What is independent are prompts: the
+  rule is on the lower end of the interval over them, each one's accuracy being the mean over seeds.
 - The anchor: no claim of the card says which is better. The divergence from pi_0 stands beside both (0.56 and 0.57 nats
   in the first pilot, of gold 0.686 and 0.687).
 """
@@ -49,7 +58,7 @@ from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import better_by, changes_by, elsewhere, reaches
 from rl_jax.reports.declaration import Claim, Paper, Preset, Published, Run
 from rl_jax.reports.figures import curves_of
-from rl_jax.reports.measures import final
+from rl_jax.reports.measures import final, lower_end
 
 LABELS = {
     "sft": "SFT", "rm": "Bradley-Terry", "rm_biased": "Bradley-Terry, length-biased", "pm": "pairwise model",
@@ -66,6 +75,7 @@ LENGTH = Metric("eval/answer_length", "length", "lower", "tokens")
 ACCURACY = Metric("eval/accuracy", "held-out accuracy")
 AGREEMENT = Metric("eval/agreement", "agreement of both orders")
 OF_LENGTH = Metric("eval/length_correlation", "correlation of reward and length", "lower")
+LONGER = Metric("eval/longer_accuracy", "accuracy of the longer answer")
 MODULE = "experiments.rlhf_workflow.train"
 PAIRS, SORTING, TEXT = "preferences", "sorting", "hh_harmless"
 MODELS = ("rm", "rm_biased", "pm", "features", "adapters")  # of rewards
@@ -73,6 +83,10 @@ MODELS = ("rm", "rm_biased", "pm", "features", "adapters")  # of rewards
 REWARD = {"tournament": "pm", "biased": "rm_biased", "penalised": "rm_biased"}
 ROUNDS = ("iterative", "iterative_previous", "offline", "max_random", "tournament", "biased", "penalised")
 GPU = "needs an accelerator: preset `paper`"
+NOTES = (
+    "Gold is the share of places with the right digit, of 4 answers at temperature 1 to each of 200 questions.",
+    "Of a reward model the accuracy is on pairs of the supervised policy's answers, labelled right.",
+)
 
 PUBLISHED = Published(
     label="RLHF Workflow, LC AlpacaEval 2",
@@ -119,6 +133,13 @@ def paper_runs() -> tuple[Run, ...]:
     )
 
 
+def of_people(method: str, task: str, named: str) -> Claim:
+    return reaches(
+        method, 0.5, by="every", measure=lower_end(ACCURACY, "prompts"), tasks=(task,), name="people",
+        beside=(ACCURACY, OF_LENGTH), text=f"On people's preferences {named} is right more often than not",
+    )
+
+
 def claims() -> tuple[Claim, ...]:
     gold, length = final(GOLD), final(LENGTH)
     return (
@@ -145,9 +166,7 @@ def claims() -> tuple[Claim, ...]:
                   text="{penalised}: shorter answers than under {biased}"),
         better_by("penalised", "biased", -0.01, by="mean", measure=gold, tasks=(SORTING,), name="penalty_keeps_gold",
                   text="{penalised}: no more than 0.01 of gold below {biased}"),
-        elsewhere(reaches("rm", 0.5, measure=final(ACCURACY), tasks=(PAIRS,), name="people",
-                          text="On people's preferences a head on SmolLM2's features is right more often than not"),
-                  GPU),
+        elsewhere(of_people("rm", PAIRS, "a head on SmolLM2's features"), "judged in preset `people`"),
         elsewhere(better_by("iterative", "offline", measure=final(PROXY), tasks=(SORTING,), name="smollm2_rounds",
                             text="SmolLM2: {iterative} earns more of the learned reward than {offline}"), GPU),
     )
@@ -155,7 +174,7 @@ def claims() -> tuple[Claim, ...]:
 
 def quick() -> Preset:
     runs = sorting_runs(("sft", "rm", "rm_biased", "pm", *ROUNDS))
-    return Preset(runs, claims(), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH, PROXY, OF_LENGTH))
+    return Preset(runs, claims(), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH, PROXY, OF_LENGTH), NOTES)
 
 
 def arms() -> Preset:
@@ -165,7 +184,7 @@ def arms() -> Preset:
                   text="Ranked by {gold}, rounds gain more than by {rm}'s"),
         better_by("iterative", "max_max", by="mean", measure=final(GOLD), tasks=(SORTING,),
                   text="Pairs of best and worst gain at least as much as {max_max}"),
-    ), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH))
+    ), {PAIRS: final(ACCURACY), SORTING: final(GOLD)}, (KL, LENGTH), NOTES)
 
 
 def paper() -> Preset:
@@ -177,6 +196,16 @@ def paper() -> Preset:
         better_by("iterative", "offline", by="mean", measure=final(PROXY), tasks=("smollm2",), beside=(KL,)),
         better_by("penalised", "iterative", by="mean", measure=final(LENGTH), tasks=("smollm2",)),
     ), {TEXT: final(ACCURACY), "smollm2": final(PROXY)}, (KL, LENGTH))
+
+
+def people() -> Preset:
+    run = Run("features", TEXT, MODULE, "configs/rlhf_workflow.py:people")
+    return Preset(
+        (run,), (of_people("features", TEXT, "{features}"),), final(ACCURACY), (LONGER, OF_LENGTH),
+        ("Pairs are those of HH-RLHF's harmless-base/test that are short enough, and the split is ours: accuracies are "
+         "means over held-out prompts and no others' numbers. Seeds differ in the batches alone.",),
+        {"accuracy.png": curves_of(ACCURACY)}, (),
+    )
 
 
 def tiny() -> Preset:
@@ -193,11 +222,7 @@ PAPER = Paper(
     labels=LABELS,
     baseline="sft",
     measure=GOLD,
-    presets={"quick": quick, "arms": arms, "paper": paper, "tiny": tiny},
+    presets={"quick": quick, "arms": arms, "people": people, "paper": paper, "tiny": tiny},
     published=(PUBLISHED,),
     figures={"gold.png": curves_of(GOLD), "kl.png": curves_of(KL), "length.png": curves_of(LENGTH)},
-    notes=(
-        "Gold is the share of places with the right digit, of 4 answers at temperature 1 to each of 200 questions.",
-        "Of a reward model the accuracy is on pairs of the supervised policy's answers, labelled right.",
-    ),
 )

@@ -11,6 +11,7 @@ from rl_jax.core.program import Evaluation, Key, Metrics, Program, PyTree, Train
 from rl_jax.data.transitions import sample_rows
 from rl_jax.language.held_out import by_prompt, correlations, over_held_out, won
 from rl_jax.language.pairs import Pairs, apart
+from rl_jax.language.rows import Rows, bucket
 from rl_jax.language.scoring import answer_lengths, last_token
 from rl_jax.language.training import Trainable, in_parts, optimiser
 from rl_jax.losses.preference import bradley_terry_loss
@@ -33,24 +34,31 @@ class Features(flax.struct.PyTreeNode):
     group: jax.Array
 
 
-def features_of(own: Trainable, params: PyTree, pairs: Pairs, at_once: int = 16) -> Features:
-    """The features of pairs on the host, computed once; at the last token, however long the row's padding is."""
+def features_of(own: Trainable, params: PyTree, pairs: Pairs, at_once: int = 16, step: int = 32) -> Features:
+    """The features of pairs on the host, computed once; at the last token, however long the row's padding is.
 
-    params = jax.tree.map(jnp.asarray, params)
+    Args:
+      at_once: rows that are read together, of about one length: they are cut to the next multiple of `step` tokens.
+    """
+    params, rows = jax.tree.map(jnp.asarray, params), jax.tree.map(np.asarray, pairs.rows())
+    longest = rows.tokens.shape[1]
 
     @jax.jit
-    def states(params: PyTree, part: Pairs) -> tuple[jax.Array, jax.Array]:
-        rows = part.rows()
-        return apart(last_token(own.hidden(params, rows), rows.segments).astype(jnp.float32))
+    def states(params: PyTree, part: Rows) -> jax.Array:
+        return last_token(own.hidden(params, part), part.segments).astype(jnp.float32)
 
-    lengths = (np.asarray(answer_lengths(rows.mask)) for rows in (pairs.first, pairs.second))
-    found = in_parts(lambda part: states(params, part), pairs, at_once)
-    return Features(*found, *lengths, np.asarray(pairs.first.group))
+    found = np.zeros((len(rows), own.config.width), np.float32)
+    numbered = rows.replace(group=np.arange(len(rows)))
+    for part in bucket(numbered, [*range(step, longest, step), longest]).values():
+        found[part.group] = in_parts(lambda some: states(params, some), part, at_once)
+    return Features(*apart(found), *apart(np.asarray(answer_lengths(rows.mask))), np.asarray(pairs.first.group))
 
 
 def head_program(config: ConfigDict, train: Features, held_out: Features) -> Program:
-    """Trains "reward", {"head": [D]}, on batches of pairs drawn uniformly with replacement; outcomes are those of
-    `reward_model.reward_model_program`.
+    """Trains "reward", {"head": [D]}, on batches of pairs drawn uniformly with replacement.
+
+    Outcomes are those of `reward_model.reward_model_program`, and `longer_accuracy`, how often the longer answer is the
+    chosen one: what a head that only counts tokens would have, or 1 less it.
     """
     settings, width = config.agent, train.chosen.shape[-1]
     tx = optimiser(settings, config.num_steps)
@@ -82,8 +90,10 @@ def head_program(config: ConfigDict, train: Features, held_out: Features) -> Pro
         margins, prompts = found["chosen"] - found["rejected"], np.asarray(held_out.group)
         values = np.concatenate([found["chosen"], found["rejected"]], -1)
         lengths = np.concatenate([held_out.chosen_length, held_out.rejected_length])
+        longer = won(held_out.chosen_length - held_out.rejected_length)
         return Evaluation(outcomes={
             "accuracy": by_prompt(won(margins), prompts), "margin": by_prompt(margins, prompts),
+            "longer_accuracy": by_prompt(np.tile(longer, (len(margins), 1)), prompts),
             "length_correlation": correlations(values, lengths)[:, None],
         })
 

@@ -163,6 +163,27 @@ def final(metric: Metric | Curve, *, known: str = "") -> Measure:
     return Measure(curve.metric, "at the last evaluation", of, curve)
 
 
+def lower_end(metric: Metric, of: str) -> Measure:
+    """The lower end of the 95% interval of the last value over what it is a mean of, by the normal approximation.
+
+    An item's value is its mean over the seeds, since these are judged on the same items: all seeds have one number.
+
+    Args:
+      of: what the outcome holds a value of each, such as "prompts".
+    """
+    name = outcome_name(metric)
+
+    def value(evaluations: Evaluations) -> Values:
+        outcome(evaluations, name)  # or it says that there is none
+        values = np.asarray(evaluations.outcomes[name][-1], np.float64)
+        items = values.mean(0)
+        low = items.mean() - 1.96 * items.std(ddof=1) / np.sqrt(len(items))
+        return _all_known(np.full(len(values), low))
+
+    label = f"lower end of the 95% interval of {name} over {of}"
+    return Measure(Metric(f"{name}_low", label), "at the last evaluation", value)
+
+
 def mean_of_last(metric: Metric | Curve, count: int) -> Measure:
     """The mean of the last `count` evaluations."""
     curve = as_curve(metric)

@@ -125,21 +125,27 @@ def test_features_are_of_the_last_token_whatever_fills_the_rows():
     task = tasks.sorting_task(config)
     ((train, _),) = tasks.annotated_pairs(config, task)
     own, params = Trainable(task.decoder, config.agent), task.starts[0]
+    cut = {name: getattr(train[2].chosen, name)[:6] for name in ("tokens", "mask", "log_probs")}
+    train[2] = train[2]._replace(chosen=train[2].chosen._replace(**cut))
+    assert {len(own.tokens) for pair in train for own in pair[:2]} >= {6, 8}
     found = features.features_of(own, params, pairs.compared(train, 8), at_once=5)
-    wider = features.features_of(own, params, pairs.compared(train, 11), at_once=16)
+    wider = features.features_of(own, params, pairs.compared(train, 11), at_once=16, step=6)  # read in rows of 6 and 11
     np.testing.assert_allclose(found.chosen, wider.chosen, rtol=1e-4, atol=1e-5)
     tokens = train[3].rejected.tokens[None]
     state = own.hidden_of(params, tokens, np.arange(tokens.shape[1])[None], np.ones_like(tokens))[0, -1]
     np.testing.assert_allclose(found.rejected[3], state, rtol=1e-4, atol=1e-5)
     # A head on them learns what it is trained on.
     config.update_from_flattened_dict({"agent.learning_rate": 0.1, "agent.warmup_steps": 0, "num_steps": 40})
-    program = features.head_program(config, found, found)
+    program = features.head_program(config, found, found.replace(chosen_length=found.rejected_length + 1))
     state, step = program.init(jax.random.key(0), program.resident), jax.jit(program.step)
     losses = []
     for number in range(40):
         state, metrics = step(state, program.resident, None, jax.random.key(number))
         losses.append(float(metrics["reward/loss"]))
     assert losses[0] == pytest.approx(np.log(2), rel=1e-5) and np.mean(losses[-5:]) < 0.8 * losses[0]
+    said = program.evaluate(jax.tree.map(lambda x: x[None], state), program.resident, jax.random.key(0)).outcomes
+    assert np.all(said["longer_accuracy"] == 1.0) and said["longer_accuracy"].shape == said["accuracy"].shape
+    assert said["accuracy"].mean() > 0.5
 
 
 def test_smoothed_labels_are_conservative_dpo():

@@ -55,6 +55,17 @@ def test_reductions_of_a_curve():
     np.testing.assert_allclose(values(measures.log10(SCORE)).values, np.log10([3.0, 6.0]))
 
 
+def test_the_lower_end_over_items_is_of_their_means_over_seeds():
+    run = evaluations([0.0], steps=(10,), outcome="accuracy")
+    run.outcomes["accuracy"] = np.array([[[1.0, 0.0, 1.0, 1.0], [1.0, 0.5, 0.5, 1.0]]])
+    measure = measures.lower_end(Metric("eval/accuracy", "accuracy"), "prompts")
+    wanted = 0.75 - 1.96 * np.std([1.0, 0.25, 0.75, 1.0], ddof=1) / 2
+    np.testing.assert_allclose(measure.of(run).values, [wanted, wanted])
+    assert measure.label == "lower end of the 95% interval of accuracy over prompts"
+    with pytest.raises(MissingScores, match="no outcome 'score'"):
+        measures.lower_end(SCORE, "prompts").of(run)
+
+
 def test_the_first_evaluation_that_is_there_and_seeds_that_never_are():
     run = curve([[1.0, 8.0], [4.0, 2.0], [3.0, 6.0]], steps=[5, 10, 30], samples=[[100], [200], [300]])
     found = measures.first(SCORE, 7.0).of(run)
