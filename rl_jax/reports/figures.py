@@ -6,6 +6,7 @@ place in `labels` decides its colour and line. Which way is good the measure say
 
 import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def plot_curves(
         thin_frame(axes)
         axes.margins(x=0.02)
         if isinstance(score, Mapping) or place % columns == 0:
-            axes.set_ylabel(score[task] if isinstance(score, Mapping) else score, fontsize=SMALL)
+            y_label = score[task] if isinstance(score, Mapping) else score
+            axes.set_ylabel(textwrap.fill(y_label, 36), fontsize=SMALL)  # as long as a panel is high
         if place + columns >= len(tasks):
             axes.set_xlabel(x_label, fontsize=SMALL)
     for place in range(len(tasks), rows * columns):
