@@ -30,6 +30,7 @@ pilot, on seed 100, was far smaller than the runs: 400 updates of the affinity m
   each.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ PROTEINS = ("factor-x", "mmp13", "hdac1", "ppar-gamma", "nnos", "mu-opioid", "pi
 VARIED = PROTEINS[:3]  # of preset variants
 ARMS = {
     "ours": "leave-one-out baseline, masks", "official": "as the authors' code",
-    "affinity_only": "the first without toxicity", "alerts": "the first, alerts in the place of Tox21",
+    "affinity_only": "the same without toxicity", "alerts": "the same with alerts for Tox21",
 }
 LABELS = {name: label for name, (_, label, _) in STAGES.items()} | ARMS
 BINDERS = Metric("eval/effective", "share of predicted binders")
@@ -219,7 +220,7 @@ def runs(config: str, proteins: tuple[str, ...], policy: str, arms: tuple[str, .
 
 
 def draw_proteins(scores: Scores, path: Path) -> None:
-    """The share of predicted binders before and after for each held-out protein, by both models and swapped.
+    """The share of predicted binders before and after for each held-out protein and arm, by both models and swapped.
 
     Raises:
       MissingScores: no protein has been run.
@@ -229,17 +230,19 @@ def draw_proteins(scores: Scores, path: Path) -> None:
     from rl_jax.reports.curves import COLOURS, save_figure, thin_frame
 
     proteins = [task for task in scores.tasks if task not in MEASURES]
+    arms = [name for name in scores.methods if name in ARMS]
     if not proteins:
         raise MissingScores("a held-out protein")
     figure = Figure(figsize=(8.4, 3.4), dpi=200, layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     for panel, name, title in zip(axes, ("effective", "judged_effective", "swapped_effective"), (
             "by the model that rewards", "by the judge", "another protein's molecules")):
-        for row, protein in enumerate(proteins):
-            values = scores.evaluations("ours", protein).outcomes[name].mean((-2, -1))
-            panel.plot([values[0], values[-1]], [row, row], color="0.7", linewidth=1.2, zorder=1)
-            panel.plot(values[0], row, "o", color="0.5", markersize=4, label="before" if row == 0 else None)
-            panel.plot(values[-1], row, "o", color=COLOURS[0], markersize=5, label="after" if row == 0 else None)
+        for (row, protein), (number, arm) in itertools.product(enumerate(proteins), enumerate(arms)):
+            values = scores.evaluations(arm, protein).outcomes[name].mean((-2, -1))
+            at, label = row + 0.2 * (number - (len(arms) - 1) / 2), scores.label(arm) if arms[1:] else "after"
+            panel.plot([values[0], values[-1]], [at, at], color="0.7", linewidth=1.2, zorder=1)
+            panel.plot(values[0], at, "o", color="0.5", markersize=4, label=None if row or number else "before")
+            panel.plot(values[-1], at, "o", color=COLOURS[number], markersize=5, label=None if row else label)
         panel.set_title(title, fontsize=8)
         panel.set_xlabel("share of predicted binders", fontsize=8)
         panel.set_xlim(-0.03, 1.03)
@@ -247,7 +250,7 @@ def draw_proteins(scores: Scores, path: Path) -> None:
         thin_frame(panel, "x")
     axes[0].set_yticks(range(len(proteins)), proteins, fontsize=7)
     axes[0].set_ylim(len(proteins) - 0.5, -0.5)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=7, frameon=False)
     save_figure(figure, path)
 
 
@@ -285,14 +288,14 @@ def variants() -> Preset:
     )
     return Preset(
         runs("configs/paccmann_sars.py:{name}", VARIED, "{arm}/{protein}", tuple(ARMS)), rows,
-        MEASURES | dict.fromkeys(VARIED, BINDERS), (*BESIDE, ALERTS), NOTES, figures={}, published=(),
+        MEASURES | dict.fromkeys(VARIED, BINDERS), (*BESIDE, ALERTS), NOTES,
     )
 
 
 def paper() -> Preset:
     made = runs("configs/paccmann_sars.py:paper/{name}", ("kiba",), "{arm}")
     rows = (share_that_gains("kiba"), *(over_held_out(*row, "kiba") for row in OVER_PROTEINS))
-    return Preset(made, (*rows, cold_affinity("proteins")), MEASURES | {"kiba": BINDERS}, BESIDE, figures={})
+    return Preset(made, (*rows, cold_affinity("proteins")), MEASURES | {"kiba": BINDERS}, BESIDE)
 
 
 def tiny() -> Preset:
