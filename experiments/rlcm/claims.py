@@ -6,7 +6,7 @@ others. Where an update has more than a hundred images, also RLCM for compressib
 loss, at three coefficients.
   emoji         32x32 emoji of animals with captions, 60 updates of 32 images (align: 100 of 130): hours on CPU cores.
   emoji-stopped RLCM for compressibility alone, 6 updates of 130 images, judged after each: minutes.
-  emoji-kl      the same with the divergence in the loss, 25 updates, judged after every 5: half an hour of a core.
+  emoji-kl      the same with the divergence in the loss, 25 updates, judged after every 5: an hour of a busy core.
   emoji-large   emoji with 300 updates of 520 images (align: 200) at the learning rates of digits: needs a GPU.
   digits        8x8 digits, 300 updates of 160 images; alignment is not claimed: the judge is right of 98.5% before.
   tiny          seconds: for tests.
