@@ -5,7 +5,7 @@ Presets:
   offline-to-online  IQL on halfcheetah-medium-replay until it has levelled, then online from there, beside as many
                      more updates offline and SAC from scratch for as many steps of the task.
   maze-online        the same in a maze whose rewards are dense, without SAC.
-  adroit             people's demonstrations of opening a door, 4 agents beside what is published, 3 seeds, 10,000 updates.
+  adroit             people opening a door, 4 agents beside what is published of them, 3 seeds, 10,000 updates.
   paper              the nine sets of medium, medium-replay and medium-expert, 5 seeds, the authors' settings, lengths.
   tiny               two agents for seconds: what the tests run.
 
