@@ -35,7 +35,9 @@ def write_report(
     write_atomically(outdir / "table.md", markdown(scores, title, made, claims, head["missing"]))
     write_atomically(outdir / "table.csv", comma_separated(scores))
     drawn = []
-    for name, draw in (preset.figures or paper.figures or figures.DEFAULT).items():
+    # {} says that there are none, None nothing.
+    declared = next(own for own in (preset.figures, paper.figures, figures.DEFAULT) if own is not None)
+    for name, draw in declared.items():
         try:
             draw(scores, outdir / name)
             drawn.append(name)
