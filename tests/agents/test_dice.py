@@ -119,7 +119,7 @@ def test_ratios_of_a_wrong_pattern_cost_less_the_smaller_they_are():
         float(update(with_tables(state, ratio), batch, jax.random.key(0))[1]["kernel/loss"])
         for ratio in (exact, np.full((3, 2), 0.1), np.ones((3, 2)))
     ]
-    assert abs(losses[0]) < 1e-6 and losses[2] > 5 * losses[1] > 1e-5
+    assert abs(losses[0]) < 1e-3 * losses[1] and losses[2] > 5 * losses[1] > 1e-5
 
 
 def test_the_exact_ratio_of_states_is_a_saddle_point_too():
