@@ -136,22 +136,21 @@ def paper() -> Preset:
     ))
 
 
-OFFLINE_UPDATES = 10_000  # of the first stage
+OFFLINE_UPDATES, EVERY = 10_000, 2500  # of the first stage; between two evaluations of either
 HEAVY = "Cal-QL's networks and lengths need an accelerator: configs/offline_to_online.py:cal_ql/<set>"
 
 
 def iql_in_two_stages(task: str, after: int, common: Mapping[str, Any]) -> tuple[Run, ...]:
     """IQL offline, then online for `after` updates, beside as many more of them offline."""
-    before, every = OFFLINE_UPDATES, 2500  # updates between two evaluations
     return (
-        *offline(("iql",), (task,), common | steps(before, every)),
+        *offline(("iql",), (task,), common | steps(OFFLINE_UPDATES, EVERY)),
         # The same agent goes on without a step of its own: what as many more updates are worth.
         *grid(("iql_more",), (task,), module="experiments.offline_rl.train",
               config="configs/offline_rl.py:{method}/{task}", presets={"iql_more": "iql"},
-              common=common | steps(before + after, every)),
+              common=common | steps(OFFLINE_UPDATES + after, EVERY)),
         *grid(("iql_online",), (task,), module="experiments.offline_rl.finetune",
               config="configs/offline_to_online.py:{method}/{task}", presets={"iql_online": "iql"},
-              common=common | steps(after, every) | {"replay.offline_fraction": 0.5},
+              common=common | steps(after, EVERY) | {"replay.offline_fraction": 0.5},
               needs={"init_from.run": "iql-{task}"}),
     )
 
@@ -159,7 +158,7 @@ def iql_in_two_stages(task: str, after: int, common: Mapping[str, Any]) -> tuple
 def offline_to_online() -> Preset:
     task, after = MIXED[0], 12_500
     sac = Run("sac", task, "experiments.offline_rl.finetune", "configs/offline_to_online.py:sac/halfcheetah",
-              SMALL | steps(after, 2500) | {"collect.random_steps": 5000})
+              SMALL | steps(after, EVERY) | {"collect.random_steps": 5000})
     short = "12,500 steps are too few in the pilot; the authors' 1,000,000: configs/offline_to_online.py:iql/<set>"
     return Preset((*iql_in_two_stages(task, after, SMALL | SMALL_DATA), sac), (
         better_by("iql_online", "sac"),

@@ -83,7 +83,7 @@ CORL_DOOR = Published(
     label="CORL on D4RL's door-human-v1",
     source=(
         "github.com/tinkoff-ai/CORL, README at 6afec90, table *Last Scores, Adroit*: 1,000,000 updates, mean ± "
-        "standard deviation over 4 seeds. **The same demonstrations, replayed in another version of the simulator.**"
+        "standard deviation over seeds. **The same demonstrations, replayed in another version of the simulator.**"
     ),
     values={
         method: {"adroit-door-human": value}

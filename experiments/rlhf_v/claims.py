@@ -110,6 +110,8 @@ MENTIONS = Metric("eval/mentions", "mentions of a description")
 CHOSEN = Metric("eval/chosen_log_prob", "log-prob of the chosen", unit="nats an answer")
 UNCHANGED = Metric("eval/unchanged_log_prob", "log-prob of what no correction touches", unit="nats an answer")
 STYLE = Metric("eval/style_kl", "KL of the style from the reference", "lower", "nats a filler")
+BESIDE = (RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE)
+CURVES = {"rates.png": curves_of(RATE)}
 SEGMENT = Metric("eval/segment", "right number above the wrong one, held out")
 QUARTER, HALF = 0.25, 0.5  # of 400 updates: 100 and 200
 
@@ -215,8 +217,7 @@ def draw_rates(scores: Scores, path: Path) -> None:
 def quick() -> Preset:
     methods = tuple(name for name in ARMS if name != "ranking_nll")
     made = runs(methods, "configs/rlhf_v.py:{preset}", "scenes", "configs/rlhf_v.py:sft")
-    return Preset(made, quick_claims(), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE),
-                  figures={"rates.png": draw_rates})
+    return Preset(made, quick_claims(), beside=BESIDE, figures={"rates.png": draw_rates})
 
 
 def wide() -> Preset:
@@ -227,7 +228,7 @@ def wide() -> Preset:
         better_by("ddpo", "correction", float(np.log10(1 / 0.85)), by="mean", measure=log10(final(RATE)),
                   name="dense_beats_plain_at_the_end",
                   text="After all updates {ddpo} has at most 0.85 of the wrong mentions of {correction}"),
-    ), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE), figures={"rates.png": curves_of(RATE)})
+    ), beside=BESIDE, figures=CURVES)
 
 
 def nll() -> Preset:
@@ -238,7 +239,7 @@ def nll() -> Preset:
         within("ranking_nll", -1000.0, 0.0, measure=part_way(CHOSEN, HALF, "change"), by="every",
                name="rankings_lower_the_chosen_nll",
                text="After half of the updates the chosen answer is less likely under {ranking_nll}"),
-    ), beside=(RATE, MENTIONS, CHOSEN, UNCHANGED, STYLE), figures={"rates.png": curves_of(RATE)})
+    ), beside=BESIDE, figures=CURVES)
 
 
 def texts(preset: str, model: str, judged: bool = True) -> Preset:
@@ -262,7 +263,7 @@ def texts(preset: str, model: str, judged: bool = True) -> Preset:
 def tiny() -> Preset:
     made = runs(("ranking", "correction", "ddpo"), "configs/rlhf_v.py:tiny-{preset}", "scenes",
                 "configs/rlhf_v.py:tiny-sft")
-    return Preset(made, mechanism(), beside=(RATE, STYLE), figures={"rates.png": curves_of(RATE)})
+    return Preset(made, mechanism(), beside=(RATE, STYLE), figures=CURVES)
 
 
 PAPER = Paper(

@@ -118,7 +118,7 @@ def pipeline_fine_tuning(
         return pipeline_sampler(config, unet, pipeline.scheduler, frozen)
 
     calls_of = random_calls(sampler_of(None), config.model.fewest_calls)
-    all_calls = random_calls(sampler_of(None), 0)
+    all_calls = jnp.full(config.batch_size, len(sampler_of(None).levels))
 
     def init(key: Key, resident: PyTree) -> TrainState:
         del resident
@@ -167,8 +167,7 @@ def pipeline_fine_tuning(
         scores, images = [], []
         for number in range(max(1, config.evaluation_images // config.batch_size)):
             rows = (number * config.batch_size + np.arange(config.batch_size)) % len(prompts)
-            own_key = jax.random.fold_in(key, number)
-            images.append(images_of(state, resident, rows, own_key, all_calls(own_key, len(rows)))[1])
+            images.append(images_of(state, resident, rows, jax.random.fold_in(key, number), all_calls)[1])
             scores.append(scores_of(images[-1], rows))
         spread = np.concatenate(images).astype(np.float32).std(0)
         return Evaluation({"eval/pixel_std": float(spread.mean())}, {"reward": np.concatenate(scores)[None]})
