@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from rl_jax.networks.convolution import Conv
+from rl_jax.networks.dense import OneHot
 from rl_jax.networks.initializers import Initializer, orthogonal
 
 ENCODERS = ("none", "nature_cnn", "minigrid_cnn", "impala_cnn", "drq_cnn", "tiny_cnn", "one_hot_<N>")
@@ -162,13 +163,14 @@ def num_states(encoder: str) -> int:
     return int(number)
 
 
-def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> jax.Array:
+def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> jax.Array | OneHot:
     """Features [..., F] of observations, by an encoder's name; to be called inside a module.
 
     Args:
       observations: [..., O], [..., H, W, C] or [...].
       encoder: "none" hands vectors [..., O] through, as float32; one of CNNS reads screens [..., H, W, C];
-        "one_hot_<N>" reads state numbers [...] below N, so that a buffer holds a number a state.
+        "one_hot_<N>" reads state numbers [...] below N, so that a buffer holds a number a state and a dense layer
+        takes a row of its kernel.
       initializer: of all layers, see `networks.initializers`.
 
     Raises:
@@ -179,7 +181,7 @@ def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> j
     if encoder in CNNS:
         return CNNS[encoder](initializer)(observations)
     if encoder.startswith("one_hot_"):
-        return jax.nn.one_hot(observations, num_states(encoder))
+        return OneHot(observations, num_states(encoder))
     raise ValueError(f"encoder is {encoder!r}: choose one of {', '.join(ENCODERS)}")
 
 
@@ -191,4 +193,5 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        return encode(observations, self.encoder, self.initializer)
+        features = encode(observations, self.encoder, self.initializer)
+        return features.vectors() if isinstance(features, OneHot) else features

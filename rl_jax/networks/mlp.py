@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from rl_jax.networks.dense import Dense, OneHot
 from rl_jax.networks.dropout import Dropout
 from rl_jax.networks.initializers import Initializer, orthogonal
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them, [..., I] -> [..., features[-1]].
+    """Dense layers with ReLU between them, [..., I], or the same as `OneHot`, -> [..., features[-1]].
 
     Attributes:
       features: widths of all layers.
@@ -29,13 +30,13 @@ class MLP(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
+    def __call__(self, x: jax.Array | OneHot, deterministic: bool = True) -> jax.Array:
         if self.layer_norm not in (False, True, "after"):
             raise ValueError(f"layer_norm is {self.layer_norm!r}: choose False, True or 'after'")
         for i, width in enumerate(self.features):
             activate = i + 1 < len(self.features) or self.activate_final
             initializer = self.initializer if activate else self.output_initializer or self.initializer
-            x = nn.Dense(width, **initializer(x.shape[-1]))(x)
+            x = Dense(width, **initializer(x.shape[-1]))(x)
             if activate:
                 if not deterministic:
                     x = Dropout(self.dropout)(x, deterministic)

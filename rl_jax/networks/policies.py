@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rl_jax.networks.dense import Dense
 from rl_jax.networks.distributions import Categorical, Deterministic, Gaussian, SquashedGaussian, UnitGaussian
 from rl_jax.networks.encoders import encode
 from rl_jax.networks.initializers import Initializer, orthogonal
@@ -146,9 +147,9 @@ class ActorCritic(nn.Module):
         def head(name: str, width: int, gain: float) -> jax.Array:
             x = features
             for i, hidden in enumerate(self.hidden_dims):
-                x = activate(nn.Dense(hidden, **orthogonal()(x.shape[-1]), name=f"{name}_Dense_{i}")(x))
+                x = activate(Dense(hidden, **orthogonal()(x.shape[-1]), name=f"{name}_Dense_{i}")(x))
             last = orthogonal(gain)(x.shape[-1])
-            return nn.Dense(width, **last, name=f"{name}_Dense_{len(self.hidden_dims)}")(x)
+            return Dense(width, **last, name=f"{name}_Dense_{len(self.hidden_dims)}")(x)
 
         heads = head("policy", self.num_actions, 0.01), jnp.squeeze(head("value", 1, 1.0), -1)
         if self.continuous:
