@@ -11,7 +11,7 @@ from configs import paccmann_rl  # noqa: E402
 from experiments.paccmann_rl.claims import SURVIVES, SWAPPED, lines_lowered  # noqa: E402
 from experiments.paccmann_rl.experiment import experiment  # noqa: E402
 from rl_jax.core.extras import MissingExtraError  # noqa: E402
-from rl_jax.generative.molecule_design import judges_of, load_design, read_all  # noqa: E402
+from rl_jax.generative.molecule_rewards import judges_of, load_design, read_all  # noqa: E402
 from rl_jax.generative.molecule_stages import load_activities, predictor_stage, shape_of  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
 from rl_jax.science.activities import drug_like  # noqa: E402
@@ -56,7 +56,7 @@ def test_predictions_undo_the_scale_that_predictors_learn_on():
     bias = params["MLP_0"]["Dense_1"]["bias"]
     for row, scaled in zip(rows, stage.resident["rows"][2]):
         params["MLP_0"]["Dense_1"]["bias"] = bias + scaled
-        resident = {"predictor": params, "profiles": jnp.asarray(data.profiles)}
+        resident = {"predictor": params, "target_inputs": jnp.asarray(data.profiles)}
         found = judges_of(own, data).predict(resident, "predictor", jnp.asarray(data.prints[:1]), jnp.array([0]))
         assert float(found[0]) == pytest.approx(float(data.values[row]), abs=1e-4)
     own.predictor.labels = "binder"  # a logit, of which nothing is to be undone

@@ -12,7 +12,8 @@ pytest.importorskip("rdkit", reason="rdkit is of the extra science")
 from configs import paccmann_sars  # noqa: E402
 from experiments.paccmann_sars import claims  # noqa: E402
 from experiments.paccmann_sars.experiment import experiment  # noqa: E402
-from rl_jax.generative.molecule_design import TERMS, Judges, evaluation, judges_of, load_design  # noqa: E402
+from rl_jax.generative.molecule_judging import evaluation  # noqa: E402
+from rl_jax.generative.molecule_rewards import TERMS, Judges, judges_of, load_design  # noqa: E402
 from rl_jax.generative.molecule_stages import inputs_of, predictor_of, shape_of  # noqa: E402
 from rl_jax.networks.model_file import save_model  # noqa: E402
 from rl_jax.reports.measures import Evaluations  # noqa: E402
@@ -61,7 +62,7 @@ def test_what_is_best_and_what_is_near_to_what_the_predictor_learned_from(monkey
     learned = design.data.smiles[design.data.molecule[design.data.rows("predictor")][0]]
     known = design.data.prints[np.unique(design.data.molecule[design.data.rows("predictor")])]
     written = vocabulary.encode(["CCCCO", learned, "", "CCCCO", "CCO"], 50)[:, 1:]
-    monkeypatch.setattr("rl_jax.generative.molecule_design.written_for",
+    monkeypatch.setattr("rl_jax.generative.molecule_judging.written_for",
                         lambda config, resident, params, places, *rest: dict.fromkeys(places, written))
     monkeypatch.setattr(molecules, "BEST", 2)
     bits = Judges(lambda resident, name, inputs, targets: inputs.sum(-1) - 10.0, lambda resident, prints: prints[:, 0])

@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from rl_jax.generative import molecule_policy
-from rl_jax.generative.molecule_design import effect_reward
 from rl_jax.generative.molecule_policy import Written, log_prob, reinforce, sample, until_stop
+from rl_jax.generative.molecule_rewards import effect_reward
 from rl_jax.generative.molecule_stages import area_under_curve, correlation_within
 from rl_jax.science.molecule_vae import MoleculeConfig, init_molecule_vae, molecule_loss, updated_stack
 from rl_jax.science.molecules import PAD, START, STOP, UNKNOWN
