@@ -53,8 +53,8 @@ from rl_jax.reports.claims import (
     reaches,
 )
 from rl_jax.reports.declaration import Paper, Preset, Reference, Run, grid
-from rl_jax.reports.figures import plot_curves
 from rl_jax.reports.measures import as_curve, mean_of_last
+from rl_jax.reports.plots import plot_curves
 from rl_jax.reports.scores import Scores
 
 LABELS = {

@@ -37,8 +37,9 @@ from typing import Any
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import all_of, any_of, better_by, changes_by, elsewhere, faster_than, reaches, within
 from rl_jax.reports.declaration import Claim, Paper, Preset, Published, Run, grid
-from rl_jax.reports.figures import draw_curves, plot_curves
+from rl_jax.reports.figures import draw_curves
 from rl_jax.reports.measures import Evaluations, Guard, area, as_curve, best, derived
+from rl_jax.reports.plots import plot_curves
 from rl_jax.reports.scores import Scores
 
 KL = {f"rlcm_kl_{x}": x for x in (0.1, 0.2, 0.3)}  # coefficients

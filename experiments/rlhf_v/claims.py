@@ -70,7 +70,7 @@ from experiments.rlhf_v.published import PUBLISHED
 from rl_jax.core.experiment import Metric
 from rl_jax.reports.claims import all_of, better_by, changes_by, elsewhere, reaches, within
 from rl_jax.reports.declaration import Claim, Paper, Preset, Run
-from rl_jax.reports.figures import curves_of, plot_curves
+from rl_jax.reports.figures import curves_of
 from rl_jax.reports.measures import (
     Curve,
     Evaluations,
@@ -81,6 +81,7 @@ from rl_jax.reports.measures import (
     final,
     log10,
 )
+from rl_jax.reports.plots import plot_curves
 from rl_jax.reports.scores import Scores
 
 MODULE = "experiments.rlhf_v.train"

@@ -21,7 +21,7 @@ from rl_jax.reports.compare import (
     curves_by_task,
     improvements,
 )
-from rl_jax.reports.figures import plot_curves
+from rl_jax.reports.plots import plot_curves
 from rl_jax.reports.tables import table
 
 SYSTEM_METRICS = ("system/cpu_percent", "system/memory_gb", "system/device_memory_gb", "time/updates_per_s")

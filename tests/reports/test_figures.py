@@ -5,15 +5,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from rl_jax.reports.aggregate import Estimate
-from rl_jax.reports.figures import (
-    across_tasks,
-    over_evaluations,
-    plot_curves,
-    plot_improvement,
-    plot_profiles,
-    plot_scatter,
-)
+from rl_jax.reports.figures import across_tasks, over_evaluations
 from rl_jax.reports.measures import MissingScores
+from rl_jax.reports.plots import plot_curves, plot_improvement, plot_profiles, plot_scatter
 from tests.reports.made_up import COST, SCORE
 from tests.reports.made_up import curve as run
 from tests.reports.made_up import scores
