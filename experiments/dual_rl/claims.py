@@ -20,8 +20,8 @@ What was asked of each claim before its rule and setting were fixed, with pilots
   HalfCheetah and Walker2d: all six claims failed by the first and the last. In the maze, where only stitching reaches
   the goal, total variation scored 55, 52, 39, 35 and chi2 84, 60, 148, 136 from 12,500 to 20,000 updates (mean of seeds
   100 and 101, 100,000 steps of data) where cloning is at 0. The claims against XQL and IQL are the paper's own, of
-  equality. Base seed 20: HalfCheetah's seeds 0 to 4 have been seen. A first run had seeds 20 to 22
-  alone and passed all six.
+  equality. Base seed 20: HalfCheetah's seeds 0 to 4 have been seen. A first run had
+  seeds 20 to 22 alone and passed all six.
 - Imitation: one demonstration of a deterministic expert is enough to clone it, so nothing is claimed against BC on the
   demonstration. ReCOIL in its authors' form had 8 and 15 after 10,000 updates of batch 1024 (2 seeds, hopper), and 4 to
   13 with temperatures 0.03 to 0.3 and gumbel_beta 1 or 5 in the place of 3 and 5: neither the batch nor the cap of the

@@ -39,5 +39,5 @@ class Dense(nn.Dense):
     def __call__(self, x: jax.Array | OneHot) -> jax.Array:
         if not isinstance(x, OneHot):
             return super().__call__(x)
-        kernel = self.param("kernel", self.kernel_init, (x.size, self.features))
-        return x.times(kernel) + self.param("bias", self.bias_init, (self.features,))
+        kernel = self.param("kernel", self.kernel_init, (x.size, self.features), self.param_dtype)
+        return x.times(kernel) + self.param("bias", self.bias_init, (self.features,), self.param_dtype)
