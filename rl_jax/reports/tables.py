@@ -179,8 +179,10 @@ class _Columns(NamedTuple):
         return "" if whole is None or whole.improvement is None else _interval(whole.improvement)
 
     def steps(self, method: str) -> str:
+        """How long the runs are: one length, "a or b", or "shortest to longest" of more."""
         runs = (found(lambda task=task: self.scores.evaluations(method, task)) for task in self.tasks)
-        return " or ".join(f"{step:,}" for step in sorted({int(run.steps[-1]) for run in runs if run is not None}))
+        lengths = [f"{step:,}" for step in sorted({int(run.steps[-1]) for run in runs if run is not None})]
+        return " or ".join(lengths) if len(lengths) < 3 else f"{lengths[0]} to {lengths[-1]}"
 
     def seconds(self, method: str) -> str:
         """The mean over the tasks; nothing where a run did not say it."""

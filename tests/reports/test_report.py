@@ -105,6 +105,16 @@ def test_each_metric_has_its_own_table_and_direction(tmp_path):
     assert "IQM [95%]" not in text
 
 
+def test_lengths_of_runs_are_one_or_two_or_a_range(tmp_path):
+    tasks = ("t", "u", "v")
+    runs = tuple(Run(method, task, "m", "c") for task in tasks for method in ("a", "b", "c"))
+    lengths = {"a": (9, 9, 9), "b": (2000, 30, 30), "c": (1000, 40, 2000)}
+    saved = {run.name: curve([[1.0, 2.0]], steps=[lengths[run.method][tasks.index(run.task)]]) for run in runs}
+    _, text = report(paper(runs=runs, claims=[], figures={}), saved, tmp_path, runs=runs)
+    head, *table = rows(text, "Score, higher is better")
+    assert [row[head.index("steps")] for row in table] == ["9", "30 or 2,000", "40 to 2,000"]
+
+
 def test_samples_until_solved_read_right(tmp_path):
     measure = log10(final(COST, known="solved"))
     tasks = [f"t{k}" for k in range(5)]
