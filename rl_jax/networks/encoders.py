@@ -42,8 +42,9 @@ class MiniGridCNN(nn.Module):
     """The convolutions for MiniGrid's small grids: cells [..., W, H, C] -> features [..., 512].
 
     3x3 convolutions, padded by 1, of 32, 64 and 64 channels with strides 2, 2 and 1, and a dense layer, each with a
-    ReLU. Bytes are small codes (object, colour, state) and taken as they are. Source: Laidlaw et al. 2023, arXiv
-    2312.08369, the authors' code.
+    ReLU. Bytes are small codes (object, colour, state) and taken as they are; divided by 255, as
+    Stable-Baselines3 hands them to the authors' network, Q is fitted more slowly (experiments/sqirl). Source: Laidlaw
+    et al. 2023, arXiv 2312.08369, the authors' code.
 
     Attributes:
       initializer: see NatureCNN.
