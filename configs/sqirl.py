@@ -91,8 +91,8 @@ def _screens(config: ConfigDict) -> ConfigDict:
     config.agent.hidden_dims = ()  # the heads stand on the encoder
     if config.agent.name == "sqirl":
         config.agent.num_envs = 8
-        if config.mdp.endswith(("_fs30", "_framestack")):
-            config.agent.buffer_size = 20_000  # a step is two screens, of up to 28 kB each
+    if "buffer_size" in config.agent and config.mdp.endswith(("_fs30", "_framestack")):
+        config.agent.buffer_size = 20_000  # a step is two screens, of up to 28 kB each
     return config
 
 
