@@ -5,7 +5,7 @@ Presets:
   offline-to-online  IQL on halfcheetah-medium-replay until it has levelled, then online from there, beside as many
                      more updates offline and SAC from scratch for as many steps of the task.
   maze-online        the same in a maze whose rewards are dense, without SAC.
-  adroit             people opening a door, 4 agents beside what is published of them, 3 seeds, 10,000 updates.
+  adroit             people opening a door, 6 agents beside what is published of them, 3 seeds, 10,000 updates.
   paper              the nine sets of medium, medium-replay and medium-expert, 5 seeds, the authors' settings, lengths.
   tiny               two agents for seconds: what the tests run.
 
@@ -119,7 +119,7 @@ def quick() -> Preset:
 def adroit() -> Preset:
     """Claims nothing: one episode in a hundred that opens the door is a point, and no agent opens it often."""
     common = {"num_seeds": 3, "eval_episodes": 100, "tensorboard": False} | steps(10_000, 5000)
-    runs = offline(("bc", "bc10", "td3_bc", "iql"), ("adroit-door-human",), common)
+    runs = offline(("bc", "bc10", "td3_bc", "awac", "cql", "iql"), ("adroit-door-human",), common)
     return Preset(runs, published=(CORL_DOOR,), notes=(
         "The behaviour is people's: the first 200 steps of their demonstrations, as long as an episode of the task.",
     ))

@@ -88,7 +88,8 @@ CORL_DOOR = Published(
     values={
         method: {"adroit-door-human": value}
         for method, value in {
-            "bc": (2.34, 4.00), "bc10": (-0.13, 0.07), "td3_bc": (-0.33, 0.01), "iql": (3.26, 1.83),
+            "bc": (2.34, 4.00), "bc10": (-0.13, 0.07), "td3_bc": (-0.33, 0.01), "awac": (4.60, 1.90),
+            "cql": (5.53, 1.31), "iql": (3.26, 1.83),
         }.items()
     },
 )
