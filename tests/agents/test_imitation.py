@@ -57,6 +57,7 @@ def test_rewards_are_not_read(name):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 def test_smodice_reads_the_experts_actions_only_if_its_discriminator_sees_actions():
     data = demonstrations()
     unknown = data.replace(expert=data.expert.replace(actions=-data.expert.actions))

@@ -46,7 +46,10 @@ def test_the_stated_objective_regresses_on_a_reward_of_two_for_the_expert_and_no
     np.testing.assert_allclose(jax.grad(stated)(q), jax.grad(regression)(q), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name, settings", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("name, settings", [
+    pytest.param(*method, id=id_, marks=() if id_ == "recoil_v" else pytest.mark.slow)
+    for id_, method in METHODS.items()
+])
 def test_rewards_are_not_read(name, settings):
     data = as_demonstrations(transitions(OBSERVATIONS, EXPERT, masks=1.0, next_observations=NEXT))
     hidden = jax.tree.map(np.copy, data)

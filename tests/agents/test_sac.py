@@ -48,6 +48,7 @@ def test_the_target_counts_the_entropy_of_the_next_action():
     assert metrics["critic/loss"] == pytest.approx(4 * make_config("sac").discount ** 2 * mean_square, rel=0.06)
 
 
+@pytest.mark.slow
 def test_the_temperature_holds_the_entropy_at_its_target_in_closed_form():
     """Reward -(a - 0.2)^2: a Gaussian of entropy -1, of which alpha log(deviation) - variance is stationary."""
     rewards = -np.square(DATA.actions[:, 0] - 0.2)

@@ -89,6 +89,7 @@ def test_the_toxicity_model_judges_arms_that_are_not_rewarded_by_it(tmp_path):
                                params["MLP_0"]["Dense_0"]["kernel"], atol=1e-3)  # saved in half precision
 
 
+@pytest.mark.slow
 def test_the_bimodal_model_reads_the_amino_acids_of_the_protein_that_is_asked_for():
     own = config(**{"predictor.form": "bimodal"})
     design = load_design(own)

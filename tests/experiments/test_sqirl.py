@@ -54,6 +54,7 @@ def test_the_built_mdps_earn_more_than_at_random(path):
     assert found.best_return > found.random_return + 1e-3
 
 
+@pytest.mark.slow
 def test_ppo_takes_the_samples_of_its_first_evaluation_that_is_good_enough(tmp_path):
     fields = {"mdp": "freeway_10_fs30", "horizon": 0, "samples": 5000, "agent__num_steps": 32}  # 256 samples a step
     line, outcomes = finished(tmp_path, "tiny-ppo", **fields)

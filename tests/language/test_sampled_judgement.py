@@ -14,7 +14,7 @@ from rl_jax.language.sampled_judgement import distinct_pairs, sampled_judge, wan
 SHAPE = DecoderConfig(vocab_size=3, width=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, hidden_width=16)
 ONE = jnp.ones((1, 1), jnp.int32)
 PRIOR, POLICY = (
-    jax.tree.map(lambda x: 20.0 * x, Decoder(SHAPE).init(jax.random.key(seed), ONE, ONE, ONE)["params"])
+    jax.tree.map(lambda x: 20.0 * x, jax.jit(Decoder(SHAPE).init)(jax.random.key(seed), ONE, ONE, ONE)["params"])
     for seed in (0, 1)
 )
 

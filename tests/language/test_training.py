@@ -179,6 +179,7 @@ def test_weights_of_what_a_correction_changed():
     assert not pairs.first.weights.any()
 
 
+@pytest.mark.slow
 def test_the_gradient_of_dense_dpo_is_that_of_its_formula():
     """beta times the difference of normalised sums of weighted log ratios; the plain log-probs are reported."""
     dense = with_change_weights(PAIRS, 3.0)

@@ -27,7 +27,7 @@ DOCUMENTS = list(_documents())
 
 def _params():
     blank = np.zeros((1, 4), np.int32)
-    params = DECODER.init(jax.random.key(0), blank, blank, blank + 1)["params"]
+    params = jax.jit(DECODER.init)(jax.random.key(0), blank, blank, blank + 1)["params"]
     # Ten times the initial values: a decoder whose distributions are far from uniform.
     return jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x, params)
 

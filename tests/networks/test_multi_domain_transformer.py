@@ -12,7 +12,7 @@ INPUTS = {
     "observations": jax.random.normal(KEYS[0], (1, 3, 5)), "actions": jax.random.uniform(KEYS[1], (1, 3, 3)),
     "returns_to_go": jnp.array([[3.0, 2.5, 1.0]]), "timesteps": jnp.array([[4, 5, 6]]), "mask": jnp.ones((1, 3)),
 }
-PARAMS = MODEL.init(KEYS[2], **INPUTS)
+PARAMS = jax.jit(MODEL.init)(KEYS[2], **INPUTS)
 APPLY = jax.jit(lambda inputs: MODEL.apply(PARAMS, **inputs)[0])
 
 
@@ -45,8 +45,9 @@ def test_padding_is_not_seen_and_a_prompt_is():
     other = shown | {"observations": INPUTS["observations"].at[:, 0].add(3.0)}
     np.testing.assert_array_equal(APPLY(shown)[1:], APPLY(other)[1:])
     query = MODEL.apply(PARAMS, shown["observations"], shown["mask"], method=MODEL.query)
-    kernel, bias = PARAMS["params"]["observation"].values()
-    np.testing.assert_allclose(query, shown["observations"][:, 1:].mean(1) @ kernel + bias, atol=1e-5)
+    dense = PARAMS["params"]["observation"]
+    expected = shown["observations"][:, 1:].mean(1) @ dense["kernel"] + dense["bias"]
+    np.testing.assert_allclose(query, expected, atol=1e-5)
     prompt = jax.random.normal(KEYS[3], (1, 2, 16))
     hidden, seen = (MODEL.apply(PARAMS, **INPUTS, prompt=(prompt, jnp.full((1, 2), x)))[0] for x in (0.0, 1.0))
     np.testing.assert_allclose(hidden, APPLY(INPUTS), atol=1e-6)

@@ -16,7 +16,7 @@ from rl_jax.science.predictors import AttentionPredictor, BimodalPredictor, mask
 from rl_jax.science.profiles import ProfileVAE, profile_loss
 
 SHAPE = MoleculeConfig(vocab_size=6, width=8, embedding=4, latent=4, stack_depth=3, stack_width=5)
-PARAMS = jax.tree.map(lambda x: 3.0 * x, init_molecule_vae(SHAPE, jax.random.key(0)))
+PARAMS = jax.tree.map(lambda x: 3.0 * x, jax.jit(init_molecule_vae, static_argnums=0)(SHAPE, jax.random.key(0)))
 LATENTS = jax.random.normal(jax.random.key(1), (1, 4))
 
 
@@ -78,7 +78,7 @@ def test_the_official_update_is_the_papers_formula():
         return -jnp.sum(log_probs[:3].sum(1) * batch.rewards[:3]) / 3.0
 
     decoder = {name: PARAMS[name] for name in molecule_policy.DECODER}
-    gradient = jax.grad(loss)(decoder)
+    gradient = jax.jit(jax.grad(loss))(decoder)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)))
     state, metrics = stepped(batch, **OFFICIAL)
     assert float(metrics["model/grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
@@ -167,21 +167,21 @@ def test_losses_of_autoencoders():
 def test_attention_reads_the_profile_and_no_padding():
     module = AttentionPredictor(vocab_size=9, features=(8,), filters=4, heads=2, attention=6, widths=(3,))
     tokens = jnp.array([[4, 5, 6, PAD, PAD]])
-    params = module.init(jax.random.key(0), tokens, jnp.ones((1, 3)))
-    one = module.apply(params, tokens, jnp.ones((1, 3)))
-    assert not np.allclose(one, module.apply(params, tokens, jnp.zeros((1, 3))))
+    params, apply = jax.jit(module.init)(jax.random.key(0), tokens, jnp.ones((1, 3))), jax.jit(module.apply)
+    one = apply(params, tokens, jnp.ones((1, 3)))
+    assert not np.allclose(one, apply(params, tokens, jnp.zeros((1, 3))))
     # A molecule's own tokens alone are weighed: with the convolution off, more padding changes nothing.
     plain = AttentionPredictor(vocab_size=9, features=(8,), heads=2, attention=6, widths=())
-    params = plain.init(jax.random.key(0), tokens, jnp.ones((1, 3)))
+    params, apply = jax.jit(plain.init)(jax.random.key(0), tokens, jnp.ones((1, 3))), jax.jit(plain.apply)
     longer = jnp.concatenate([tokens, jnp.full((1, 4), PAD)], 1)
-    np.testing.assert_allclose(*(plain.apply(params, x, jnp.ones((1, 3))) for x in (tokens, longer)), rtol=1e-5)
+    np.testing.assert_allclose(*(apply(params, x, jnp.ones((1, 3))) for x in (tokens, longer)), rtol=1e-5)
 
 
 def test_bimodal_attention_is_what_numpy_computes():
     """Tokens by amino acids, amino acids by tokens, each scale beside its own of the other, padding without weight."""
     module = BimodalPredictor(vocab_size=9, features=(), widths=((1, 3),), filters=3, embeddings=(4, 5), attention=6)
     tokens, acids = np.array([[4, 5, 6, PAD, PAD]]), np.array([[1, 2, 21, 3, 0, 0, 0]])
-    params = module.init(jax.random.key(0), tokens, acids)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), tokens, acids)["params"]
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.1, params)  # biases too
     dense = lambda name, x: x @ params[name]["kernel"] + params[name].get("bias", 0.0)  # noqa: E731
 
@@ -201,7 +201,7 @@ def test_bimodal_attention_is_what_numpy_computes():
             weights = np.exp(scores) * there
             expected.append(weights @ x / weights.sum())
     expected = np.concatenate(expected) @ params["MLP_0"]["Dense_0"]["kernel"] + params["MLP_0"]["Dense_0"]["bias"]
-    np.testing.assert_allclose(module.apply({"params": params}, tokens, acids)[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, tokens, acids)[0], expected, rtol=1e-4)
 
 
 def test_cross_entropy_passes_over_gaps():
