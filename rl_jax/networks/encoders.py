@@ -175,14 +175,18 @@ def encode(observations: jax.Array, encoder: str, initializer: Initializer) -> j
       initializer: of all layers, see `networks.initializers`.
 
     Raises:
-      ValueError: there is no such encoder.
+      ValueError: there is no such encoder, or it reads state numbers and these are none.
     """
     if encoder == "none":
         return observations.astype(jnp.float32)
     if encoder in CNNS:
         return CNNS[encoder](initializer)(observations)
     if encoder.startswith("one_hot_"):
-        return OneHot(observations, num_states(encoder))
+        size = num_states(encoder)
+        if not jnp.issubdtype(observations.dtype, jnp.integer):
+            given = f"{observations.dtype} {list(observations.shape)}"
+            raise ValueError(f"encoder is {encoder!r}: it reads whole numbers of states, not observations of {given}")
+        return OneHot(observations, size)
     raise ValueError(f"encoder is {encoder!r}: choose one of {', '.join(ENCODERS)}")
 
 

@@ -126,7 +126,7 @@ CASES = {
     "oril": Case(oril.oril, oril.default_config, {}, as_demonstrations, offline),
     "cpl": Case(
         cpl.cpl, cpl.default_config, {"cloning_steps": 1, "warmup_steps": 1, "cloning_weight": 1.0}, as_comparisons,
-        first_steps, elsewhere=("shift",), choices={"encoder": "one_hot_3", "cloned": "preferred"},
+        first_steps, elsewhere=("shift", "encoder"), choices={"cloned": "preferred"},
     ),
     "piql": Case(
         piql.piql, piql.default_config, {"decay_steps": 4, "max_weight": 2.0, "reward_share": 0.5}, as_comparisons,

@@ -58,7 +58,7 @@ def test_what_to_clone_is_named():
 
 
 @pytest.mark.slow
-def test_screens_are_shifted():
+def test_screens_are_read_and_shifted():
     screens = RNG.uniform(0, 255, (*BATCH.steps.observations.shape[:2], 44, 44, 3)).astype(np.float32)
     batch = BATCH.replace(steps=BATCH.steps.replace(observations=screens))
     losses = []

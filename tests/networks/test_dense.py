@@ -42,3 +42,8 @@ def test_an_actor_critic_reads_state_numbers_and_an_encoder_alone_gives_vectors(
     for one, other in zip(by_number.apply(params, numbers), by_vector.apply(params, vectors), strict=True):
         chex.assert_trees_all_close(one, other, atol=1e-6)
     np.testing.assert_array_equal(Encoder("one_hot_5").apply({}, numbers), vectors)
+
+
+def test_observations_that_are_no_state_numbers_are_named():
+    with pytest.raises(ValueError, match=r"encoder is 'one_hot_5': .* not observations of float32 \[3, 2\]"):
+        Encoder("one_hot_5").apply({}, jnp.zeros((3, 2)))
