@@ -12,8 +12,8 @@ Presets:
 
 The MDPs and the rules of the claims were fixed before any number of theirs was seen. SQIRL's samples are those of its
 best k, as in the paper. In `unlock-pickup` PPO's pilots with 300,000 samples were too short: two of four seeds (100 and
-0 to 2) had solved it by then, after 205,000 and 232,000. So it runs longer, and on other seeds;
-no pilot had that length.
+0 to 2) had solved it by then, after 205,000 and 232,000. So it runs longer, and on other seeds; no pilot had that
+length.
 
 SQIRL's learning rate on screens, 1e-3 in place of the authors' 1e-4, is from pilots (seed 100, lava_gap_5): 300,000
 samples are too few updates for theirs. With it k = 3 solved the level with 4 episodes a timestep, k = 2 with 256, k = 1

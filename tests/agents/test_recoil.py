@@ -47,8 +47,8 @@ def test_the_stated_objective_regresses_on_a_reward_of_two_for_the_expert_and_no
 
 
 @pytest.mark.parametrize("name, settings", [
-    pytest.param(*method, id=id_, marks=() if id_ == "recoil_v" else pytest.mark.slow)
-    for id_, method in METHODS.items()
+    pytest.param(*method, id=label, marks=() if label == "recoil_v" else pytest.mark.slow)
+    for label, method in METHODS.items()
 ])
 def test_rewards_are_not_read(name, settings):
     data = as_demonstrations(transitions(OBSERVATIONS, EXPERT, masks=1.0, next_observations=NEXT))

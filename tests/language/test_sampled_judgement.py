@@ -7,14 +7,13 @@ import pytest
 
 from rl_jax.core.program import TrainState
 from rl_jax.language import enumeration
-from rl_jax.language.decoder import Decoder, DecoderConfig
+from rl_jax.language.decoder import DecoderConfig, init_decoder
 from rl_jax.language.distribution_matching import Target, text_log_probs
 from rl_jax.language.sampled_judgement import distinct_pairs, sampled_judge, wanted_texts
 
 SHAPE = DecoderConfig(vocab_size=3, width=8, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=4, hidden_width=16)
-ONE = jnp.ones((1, 1), jnp.int32)
 PRIOR, POLICY = (
-    jax.tree.map(lambda x: 20.0 * x, jax.jit(Decoder(SHAPE).init)(jax.random.key(seed), ONE, ONE, ONE)["params"])
+    jax.tree.map(lambda x: 20.0 * x, jax.jit(init_decoder, static_argnums=0)(SHAPE, jax.random.key(seed)))
     for seed in (0, 1)
 )
 

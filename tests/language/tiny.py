@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel
+from rl_jax.language.decoder import Decoder, DecoderConfig, head_kernel, init_decoder
 from rl_jax.language.rows import Builder
 from rl_jax.language.scoring import token_log_probs
 
@@ -26,8 +26,7 @@ DOCUMENTS = list(_documents())
 
 
 def _params():
-    blank = np.zeros((1, 4), np.int32)
-    params = jax.jit(DECODER.init)(jax.random.key(0), blank, blank, blank + 1)["params"]
+    params = jax.jit(init_decoder, static_argnums=0)(CONFIG, jax.random.key(0))
     # Ten times the initial values: a decoder whose distributions are far from uniform.
     return jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x, params)
 
