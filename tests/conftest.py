@@ -62,9 +62,12 @@ if _OWN_DATA:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Level 0 of the compiler takes another third off, and is for all but the slow tests: at level 1 a seed beside
-    others has the bits of the seed alone in every program."""
-    level = 0 if "not slow" in config.option.markexpr else 1
-    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level={level} {os.environ['XLA_FLAGS']}"
+    others has the bits of the seed alone in every program. There steps are long, too: where eight devices share one
+    busy core, the first at a collective waits longer than the 40 seconds after which it would end the process."""
+    flags = "--xla_backend_optimization_level=0"
+    if "not slow" not in config.option.markexpr:
+        flags = "--xla_backend_optimization_level=1 --xla_cpu_collective_call_terminate_timeout_seconds=300"
+    os.environ["XLA_FLAGS"] = f"{flags} {os.environ['XLA_FLAGS']}"
     if _OWN_DATA:
         drop_oldest(_compilations(), CACHE_BYTES)
 

@@ -15,6 +15,9 @@ from tests.promises.runner import execute
 
 # Other CPUs and XLA versions round otherwise, and steps of training amplify that. A changed term does far more.
 TOLERANCE = 2e-3
+# The gap between a sampler and its trainer is nothing but rounding: the largest of some thousand differences of
+# log-probabilities, which comes out as 10e-6, 14e-6 or 15e-6 for one and the same step of training.
+SMALLEST_SCALE = {"sampler/gap_max": 1e-2}
 OLD = Path(__file__).parent / "old"
 
 
@@ -33,12 +36,11 @@ def test_the_first_steps_are_the_committed_ones(case, unbroken):
     now = numbers(unbroken(case).lines)
     assert now.keys() == golden.keys()
     for name, wanted in golden.items():
-        scale = max(float(np.max(np.abs(wanted))), 1e-3)
+        scale = max(float(np.max(np.abs(wanted))), SMALLEST_SCALE.get(name, 1e-3))
         residual = (now[name] - wanted) / scale
         assert np.max(np.abs(residual)) < TOLERANCE, name
-        # Rounding scatters around zero; a drift to one side is a changed computation. The gap between a sampler and
-        # its trainer is nothing but rounding, and four values of it lie 0.00053 to one side.
-        assert abs(np.mean(residual)) < TOLERANCE / (2 if name == "sampler/gap_max" else 4), name
+        # Rounding scatters around zero; a drift to one side is a changed computation.
+        assert abs(np.mean(residual)) < TOLERANCE / 4, name
 
 
 def test_every_case_has_its_trajectory():
