@@ -25,6 +25,8 @@ from tests.binaries import run_main
 from tests.core import binary
 
 CLUSTER = ("SLURM_NTASKS", "SLURM_PROCID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES")
+# What joining sets for the rest of a process, which here goes on with other tests: without a cache they all compile.
+JOINED = ("jax_cpu_enable_async_dispatch", "jax_enable_compilation_cache")
 
 
 @pytest.fixture
@@ -35,7 +37,10 @@ def initialised(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # joining adds to it
     for name in CLUSTER:
         monkeypatch.delenv(name, raising=False)
-    return calls
+    kept = {name: jax.config.values[name] for name in JOINED}
+    yield calls
+    for name, value in kept.items():
+        jax.config.update(name, value)
 
 
 @pytest.mark.parametrize("environment, joins", [
